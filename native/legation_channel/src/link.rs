@@ -1,0 +1,483 @@
+//! A link: knock, channel, hello and session as one machine. Carrier bytes in, carrier bytes and events out.
+//!
+//! ```text
+//!  carrier ──► [knock] ──► channel ──► hello ──► session ──► events
+//!  carrier ◄────────────── channel ◄── hello ◄── session ◄── pushes
+//! ```
+//!
+//! Two callers at a time at most: a reader ([`Link::handle_bytes`], [`Link::handle_signature`], [`Link::accept`], …) and a
+//! writer ([`Link::flush`]). Whatever leaves bytes to send returns `true`: wake the writer. Locks, in the order in which
+//! they are taken: handshake, then those of the session, then channel.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use legation_proto::error::{CloseCode, HelloRefused, LinkError, PeerMisbehaved};
+use legation_proto::frame::close::Close;
+use legation_proto::frame::{self, FrameType, Head};
+use legation_proto::hello::{ChannelFacts, Handshake, HandshakeConfig, Role, SignRequest, Step};
+use legation_proto::identity::{NetworkKey, RealmId};
+use legation_proto::keyring::Keyring;
+use legation_proto::limits::Limits;
+use legation_proto::session::{Event, Session};
+
+use crate::channel::{Channel, Profile, UnixMs};
+use crate::error::ChannelError;
+use crate::knock::{KnockInitiator, KnockMemory, KnockRefused, KnockResponder, KnockVerdict};
+use crate::local::LocalChannel;
+use crate::plain::PlainChannel;
+use crate::tls::{TlsChannel, TlsContext};
+
+/// Fresh randomness for one link.
+#[derive(Clone)]
+pub struct LinkRandom {
+    pub knock: [u8; 16],
+    pub nonce: [u8; 32],
+    pub ephemeral: [u8; 32],
+    pub session: [u8; 32],
+}
+
+/// What one end of a link is made of.
+#[derive(Clone)]
+pub struct LinkConfig {
+    pub profile: Profile,
+    pub keyring: Arc<Keyring>,
+    pub network: NetworkKey,
+    pub tls: Arc<TlsContext>,
+    pub limits: Limits,
+    pub random: LinkRandom,
+    pub now: UnixMs,
+}
+
+/// What comes out of a link, in order.
+#[derive(Debug)]
+pub enum LinkEvent<'a> {
+    /// The identity is held elsewhere: answer with [`Link::handle_signature`].
+    Sign(SignRequest),
+    /// Responder: the peer has proven who it is; answer with [`Link::accept`] or [`Link::refuse`].
+    Decide { peer: RealmId, key: [u8; 32] },
+    Up(Arc<Session>),
+    Session(Event<'a>),
+    /// We must close: flush once more, then close the carrier.
+    Fault(LinkFault),
+}
+
+/// Why a link ends from our side.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LinkFault {
+    /// The knock was refused: not a byte is sent.
+    Knock(KnockRefused),
+    Channel(ChannelError),
+    Protocol(LinkError),
+}
+
+impl std::fmt::Display for LinkFault {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LinkFault::Knock(refused) => refused.fmt(formatter),
+            LinkFault::Channel(error) => error.fmt(formatter),
+            LinkFault::Protocol(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl From<LinkError> for LinkFault {
+    fn from(error: LinkError) -> Self {
+        LinkFault::Protocol(error)
+    }
+}
+
+impl From<ChannelError> for LinkFault {
+    fn from(error: ChannelError) -> Self {
+        LinkFault::Channel(error)
+    }
+}
+
+pub struct Link {
+    profile: Profile,
+    role: Role,
+    keyring: Arc<Keyring>,
+    limits: Limits,
+    deadline: UnixMs,
+    handshake: Mutex<Opening>,
+    session: OnceLock<Arc<Session>>,
+    channel: Mutex<Wire>,
+    scratch: Mutex<Vec<u8>>,
+}
+
+/// Until the session stands.
+struct Opening {
+    handshake: Handshake,
+    network: NetworkKey,
+    /// Plaintext that waits to be a frame.
+    buffer: Vec<u8>,
+    channel_reported: bool,
+    over: bool,
+}
+
+/// The carrier's side.
+struct Wire {
+    knock: Option<(KnockResponder, Arc<Mutex<KnockMemory>>)>,
+    channel: Box<dyn Channel>,
+    out: Vec<u8>,
+}
+
+impl Link {
+    /// Dials `peer`, whose identity key is known. `knock`: the carrier wants one.
+    ///
+    /// # Errors
+    /// [`ChannelError`] when there is no randomness for TLS, or the profile has no knock.
+    pub fn connect(config: LinkConfig, peer: &[u8; 32], knock: bool) -> Result<Link, ChannelError> {
+        let peer = RealmId::of(peer);
+        let LinkRandom { nonce, ephemeral, .. } = config.random;
+        let mut channel: Box<dyn Channel> = match config.profile {
+            Profile::Tls => Box::new(TlsChannel::initiator(config.tls.clone())?),
+            Profile::Local => Box::new(LocalChannel::initiator(nonce)),
+            Profile::Plain => Box::new(PlainChannel::initiator(nonce, ephemeral)),
+        };
+        let mut out = Vec::new();
+        if knock {
+            let knock = KnockInitiator::new(config.network.clone(), peer);
+            knock.wrap(channel.as_mut(), config.now, config.random.knock, &mut out)?;
+        } else {
+            channel.poll_transmit(&mut out);
+        }
+        Ok(Link::new(config, Role::Initiator, Some(peer), Wire { knock: None, channel, out }))
+    }
+
+    /// Answers whoever dialled. `memory`: the carrier wants a knock, remembered there.
+    ///
+    /// # Errors
+    /// [`ChannelError`] when there is no randomness for TLS.
+    pub fn accept_from(config: LinkConfig, memory: Option<Arc<Mutex<KnockMemory>>>) -> Result<Link, ChannelError> {
+        let LinkRandom { nonce, ephemeral, .. } = config.random;
+        let channel: Box<dyn Channel> = match config.profile {
+            Profile::Tls => Box::new(TlsChannel::responder(config.tls.clone())?),
+            Profile::Local => Box::new(LocalChannel::responder(nonce)),
+            Profile::Plain => Box::new(PlainChannel::responder(nonce, ephemeral)),
+        };
+        let knock = memory.map(|memory| {
+            let realms: Arc<[RealmId]> = Arc::from([config.keyring.realm_id()]);
+            (KnockResponder::new(config.network.clone(), realms), memory)
+        });
+        Ok(Link::new(config, Role::Responder, None, Wire { knock, channel, out: Vec::new() }))
+    }
+
+    fn new(config: LinkConfig, role: Role, expected_peer: Option<RealmId>, wire: Wire) -> Link {
+        let handshake = Handshake::new(HandshakeConfig {
+            role,
+            network: config.network.id(),
+            identity_key: *config.keyring.public(),
+            expected_peer,
+            random: config.random.session,
+            limits: config.limits.clone(),
+        });
+        Link {
+            profile: config.profile,
+            role,
+            keyring: config.keyring,
+            deadline: config.now.saturating_add(config.limits.handshake_ms),
+            limits: config.limits,
+            handshake: Mutex::new(Opening {
+                handshake,
+                network: config.network,
+                buffer: Vec::new(),
+                channel_reported: false,
+                over: false,
+            }),
+            session: OnceLock::new(),
+            channel: Mutex::new(wire),
+            scratch: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// None until the hellos are through.
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        self.session.get()
+    }
+
+    /// Carrier bytes. True: wake the writer.
+    pub fn handle_bytes(&self, now: UnixMs, input: &[u8], sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
+        if let Some(session) = self.session.get() {
+            return self.handle_session_bytes(session, now, input, sink);
+        }
+        let mut opening = lock(&self.handshake);
+        if opening.over {
+            return false;
+        }
+        if let Err(fault) = self.read_channel(&mut opening, now, input) {
+            return self.fail(&mut opening, fault, sink);
+        }
+        self.advance(&mut opening, now, sink)
+    }
+
+    /// The answer to [`LinkEvent::Sign`].
+    pub fn handle_signature(
+        &self,
+        now: UnixMs,
+        id: u64,
+        signature: &[u8; 64],
+        sink: &mut dyn FnMut(LinkEvent<'_>),
+    ) -> bool {
+        let mut opening = lock(&self.handshake);
+        opening.handshake.handle_signature(id, signature);
+        self.advance(&mut opening, now, sink)
+    }
+
+    /// The peer of [`LinkEvent::Decide`] is welcome.
+    pub fn accept(&self, now: UnixMs, sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
+        let mut opening = lock(&self.handshake);
+        opening.handshake.accept();
+        self.advance(&mut opening, now, sink)
+    }
+
+    /// Ends the link, in words that the peer is told when it can be: before the hellos are through as well as after.
+    pub fn close(&self, code: CloseCode, text: &str) -> bool {
+        if let Some(session) = self.session.get() {
+            return session.close(code, text);
+        }
+        let mut opening = lock(&self.handshake);
+        // The handshake may have come through while we waited.
+        if let Some(session) = self.session.get() {
+            return session.close(code, text);
+        }
+        opening.over = true;
+        self.seal_close(code, text)
+    }
+
+    /// What is to be sent, appended to `out`. True: more waits; flush again when this has been sent.
+    ///
+    /// # Errors
+    /// When the channel can't protect any more: close the carrier.
+    pub fn flush(&self, out: &mut Vec<u8>) -> Result<bool, ChannelError> {
+        let Some(session) = self.session.get() else {
+            out.append(&mut lock(&self.channel).out);
+            return Ok(false);
+        };
+        let mut plaintext = lock(&self.scratch);
+        plaintext.clear();
+        let more = session.flush(&mut plaintext);
+        let mut wire = lock(&self.channel);
+        out.append(&mut wire.out);
+        wire.channel.poll_transmit(out);
+        if !plaintext.is_empty() {
+            wire.channel.seal(&plaintext, out)?;
+        }
+        if plaintext.capacity() > 1024 * 1024 {
+            *plaintext = Vec::new();
+        }
+        Ok(more)
+    }
+
+    /// Handshake time-out and heartbeat. Returns the wake, and when to come again.
+    pub fn handle_timeout(&self, now: UnixMs, sink: &mut dyn FnMut(LinkEvent<'_>)) -> (bool, Option<UnixMs>) {
+        if let Some(session) = self.session.get() {
+            return match session.handle_timeout(now) {
+                Ok((wake, next)) => (wake, Some(next)),
+                Err(error) => (self.fail_session(session, error.into(), sink), None),
+            };
+        }
+        let mut opening = lock(&self.handshake);
+        if opening.over {
+            return (false, None);
+        }
+        if now < self.deadline {
+            return (false, Some(self.deadline));
+        }
+        let timed_out = LinkError::from(HelloRefused::TimedOut);
+        (self.fail(&mut opening, timed_out.into(), sink), None)
+    }
+
+    fn handle_session_bytes(
+        &self,
+        session: &Arc<Session>,
+        now: UnixMs,
+        input: &[u8],
+        sink: &mut dyn FnMut(LinkEvent<'_>),
+    ) -> bool {
+        let decrypt = |plaintext: &mut Vec<u8>| {
+            let mut wire = lock(&self.channel);
+            wire.channel.handle_bytes(input, plaintext).map_err(LinkFault::from)
+        };
+        let (wake, result) = session.handle_bytes(now, decrypt, &mut |event| sink(LinkEvent::Session(event)));
+        match result {
+            Ok(()) => wake,
+            Err(fault) => self.fail_session(session, fault, sink) | wake,
+        }
+    }
+
+    fn fail_session(&self, session: &Session, fault: LinkFault, sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
+        let wake = match &fault {
+            LinkFault::Protocol(error) => session.close(error.into(), &error.to_string()),
+            LinkFault::Channel(_) | LinkFault::Knock(_) => false,
+        };
+        sink(LinkEvent::Fault(fault));
+        wake
+    }
+
+    /// Through knock and channel into the handshake's buffer.
+    fn read_channel(&self, opening: &mut Opening, now: UnixMs, input: &[u8]) -> Result<(), LinkFault> {
+        let mut wire = lock(&self.channel);
+        let wire = &mut *wire;
+        let mut input = input;
+        if let Some((knock, memory)) = &mut wire.knock {
+            let verdict = knock.handle_bytes(input, &mut lock(memory), now);
+            match verdict {
+                KnockVerdict::NeedMore => return Ok(()),
+                KnockVerdict::Refused(refused) => return Err(LinkFault::Knock(refused)),
+                KnockVerdict::Accepted(accepted) if accepted.profile != self.profile => {
+                    return Err(LinkFault::Knock(KnockRefused::Malformed));
+                }
+                KnockVerdict::Accepted(accepted) => {
+                    wire.knock = None;
+                    wire.channel.handle_bytes(&accepted.first_flight, &mut opening.buffer)?;
+                    input = &input[accepted.consumed..];
+                }
+            }
+        }
+        let result = wire.channel.handle_bytes(input, &mut opening.buffer);
+        wire.channel.poll_transmit(&mut wire.out);
+        result?;
+        if let (false, Some(established)) = (opening.channel_reported, wire.channel.established()) {
+            opening.channel_reported = true;
+            let facts = ChannelFacts {
+                profile: self.profile as u8,
+                binding: established.binding,
+                own_link_key: established.own_link_key,
+                peer_link_key: established.peer_link_key,
+            };
+            opening.handshake.handle_channel(now, facts);
+        }
+        Ok(())
+    }
+
+    /// Takes the handshake's steps and the frames that wait, again while something moves.
+    fn advance(&self, opening: &mut Opening, now: UnixMs, sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
+        loop {
+            match opening.handshake.poll_step() {
+                Some(Step::Sign(request)) => {
+                    match self.keyring.sign(request.purpose, &opening.network.id(), &request.body) {
+                        Ok(signature) => opening.handshake.handle_signature(request.id, &signature),
+                        Err(_) => sink(LinkEvent::Sign(request)),
+                    }
+                    continue;
+                }
+                Some(Step::Send(bytes)) => {
+                    let mut wire = lock(&self.channel);
+                    let wire = &mut *wire;
+                    if let Err(error) = wire.channel.seal(&bytes, &mut wire.out) {
+                        return self.fail(opening, error.into(), sink);
+                    }
+                    continue;
+                }
+                Some(Step::Decide { peer, key }) => {
+                    sink(LinkEvent::Decide { peer, key });
+                    continue;
+                }
+                Some(Step::Done(agreed)) => {
+                    let session = Session::new(*agreed, self.limits.clone(), self.keyring.clone(), now);
+                    let Ok(session) = session else {
+                        return self.fail(opening, LinkError::from(HelloRefused::BadKey).into(), sink);
+                    };
+                    return self.begin_session(opening, Arc::new(session), now, sink);
+                }
+                None => {}
+            }
+            // Before the hellos only these may come, and nothing else is buffered for (`protocol.md` 6.4).
+            match opening.buffer.first() {
+                None => break,
+                Some(kind) if *kind == FrameType::Hello as u8 || *kind == FrameType::Close as u8 => {}
+                Some(kind) => {
+                    let fault = LinkError::from(PeerMisbehaved::UnexpectedFrame(*kind));
+                    return self.fail(opening, fault.into(), sink);
+                }
+            }
+            let (taken, outcome) = match frame::head(&opening.buffer, &self.limits) {
+                Ok(Head::Partial) => break,
+                Ok(Head::Skip { bytes }) => (bytes, Ok(true)),
+                Ok(Head::Frame { kind: FrameType::Hello, body, bytes }) => {
+                    (bytes, opening.handshake.handle_hello(now, body).map(|()| true))
+                }
+                Ok(Head::Frame { kind: FrameType::Close, body, bytes }) => {
+                    let closed = Close::decode(body).map(|close| {
+                        sink(LinkEvent::Session(Event::Closed { code: close.code, text: close.text }));
+                        false
+                    });
+                    (bytes, closed.map_err(LinkError::from))
+                }
+                Ok(Head::Frame { kind, .. }) => (0, Err(PeerMisbehaved::UnexpectedFrame(kind as u8).into())),
+                Err(error) => (0, Err(error)),
+            };
+            opening.buffer.drain(..taken);
+            match outcome {
+                Ok(true) => {}
+                Ok(false) => {
+                    opening.over = true;
+                    break;
+                }
+                Err(error) => return self.fail(opening, error.into(), sink),
+            }
+        }
+        !lock(&self.channel).out.is_empty()
+    }
+
+    fn begin_session(
+        &self,
+        opening: &mut Opening,
+        session: Arc<Session>,
+        now: UnixMs,
+        sink: &mut dyn FnMut(LinkEvent<'_>),
+    ) -> bool {
+        opening.over = true;
+        sink(LinkEvent::Up(session.clone()));
+        let rest = std::mem::take(&mut opening.buffer);
+        let session = self.session.get_or_init(|| session);
+        // What came behind the peer's hello belongs to the session already.
+        let take_rest = |plaintext: &mut Vec<u8>| {
+            plaintext.extend_from_slice(&rest);
+            Ok::<(), LinkFault>(())
+        };
+        let (wake, result) = session.handle_bytes(now, take_rest, &mut |event| sink(LinkEvent::Session(event)));
+        let failed = match result {
+            Ok(()) => false,
+            Err(fault) => self.fail_session(session, fault, sink),
+        };
+        wake | failed | !lock(&self.channel).out.is_empty()
+    }
+
+    fn fail(&self, opening: &mut Opening, fault: LinkFault, sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
+        opening.over = true;
+        let wake = match &fault {
+            LinkFault::Knock(_) => false,
+            LinkFault::Channel(_) => !lock(&self.channel).out.is_empty(),
+            LinkFault::Protocol(error) => self.seal_close(error.into(), &error.to_string()),
+        };
+        sink(LinkEvent::Fault(fault));
+        wake
+    }
+
+    /// A CLOSE outside of a session: possible once the channel stands. Who is not through the knock gets nothing.
+    fn seal_close(&self, code: CloseCode, text: &str) -> bool {
+        let mut wire = lock(&self.channel);
+        let wire = &mut *wire;
+        if wire.channel.established().is_none() {
+            return false;
+        }
+        let mut bytes = Vec::new();
+        Close { code, text: text.to_owned() }.encode(&mut bytes);
+        let sealed = wire.channel.seal(&bytes, &mut wire.out).is_ok();
+        wire.channel.close(&mut wire.out);
+        sealed
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

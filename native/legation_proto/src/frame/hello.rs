@@ -1,0 +1,112 @@
+//! HELLO: who is there, proven on this very channel (`protocol.md` 7).
+//!
+//! ```text
+//!   0 role u8, 1 profile u8
+//!   2 lowest version u16, 4 highest version u16
+//!   6 features u64
+//!  14 own realm id (32)       46 peer's realm id (32)
+//!  78 own identity key (32)  110 channel binding (32)
+//! 142 session random (32)
+//! 174 message limit u32, 178 engine limit u32
+//! 182 number of rotation records u16 = 0
+//! 184 link key (32), 216 not-after u64, 224 link signature (64)
+//! 288 length of extensions u16, 290 extensions
+//!     hello signature (64)
+//! ```
+
+use crate::certificate::LinkCertificate;
+use crate::codec::{Reader, Writer};
+use crate::error::InvalidFrame;
+use crate::identity::RealmId;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    pub role: u8,
+    pub profile: u8,
+    pub version_min: u16,
+    pub version_max: u16,
+    pub features: u64,
+    pub own: RealmId,
+    pub peer: RealmId,
+    pub identity_key: [u8; 32],
+    pub binding: [u8; 32],
+    pub random: [u8; 32],
+    pub message_bytes_max: u32,
+    pub engines_max: u32,
+    /// None on `local` and `plain`, which have no link key.
+    pub link: Option<LinkCertificate>,
+}
+
+impl Hello {
+    /// The bytes that are signed.
+    pub fn body(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(290 + 64);
+        body.put_u8(self.role);
+        body.put_u8(self.profile);
+        body.put_u16(self.version_min);
+        body.put_u16(self.version_max);
+        body.put_u64(self.features);
+        body.put(&self.own.0);
+        body.put(&self.peer.0);
+        body.put(&self.identity_key);
+        body.put(&self.binding);
+        body.put(&self.random);
+        body.put_u32(self.message_bytes_max);
+        body.put_u32(self.engines_max);
+        body.put_u16(0);
+        match &self.link {
+            Some(link) => {
+                body.put(&link.key);
+                body.put_u64(link.not_after);
+                body.put(&link.signature);
+            }
+            None => body.put(&[0; 104]),
+        }
+        body.put_u16(0);
+        body
+    }
+
+    /// From body and signature: the hello, its signature, and the length of what is signed.
+    pub fn decode(bytes: &[u8]) -> Result<(Hello, [u8; 64], usize), InvalidFrame> {
+        let mut reader = Reader::new(bytes);
+        let mut hello = Hello {
+            role: reader.u8("hello role")?,
+            profile: reader.u8("hello profile")?,
+            version_min: reader.u16("hello version")?,
+            version_max: reader.u16("hello version")?,
+            features: reader.u64("hello features")?,
+            own: RealmId(reader.array("hello realm")?),
+            peer: RealmId(reader.array("hello realm")?),
+            identity_key: reader.array("hello key")?,
+            binding: reader.array("hello binding")?,
+            random: reader.array("hello random")?,
+            message_bytes_max: reader.u32("hello message limit")?,
+            engines_max: reader.u32("hello engine limit")?,
+            link: None,
+        };
+        if reader.u16("hello rotation records")? != 0 {
+            return Err(InvalidFrame::Value("hello rotation records"));
+        }
+        let link = LinkCertificate {
+            key: reader.array("hello link key")?,
+            not_after: reader.u64("hello link not-after")?,
+            signature: reader.array("hello link signature")?,
+        };
+        let no_link = link.key == [0; 32] && link.not_after == 0 && link.signature == [0; 64];
+        hello.link = (!no_link).then_some(link);
+        let length = usize::from(reader.u16("hello extensions")?);
+        let mut extensions = Reader::new(reader.take(length, "hello extensions")?);
+        while extensions.remaining() > 0 {
+            let critical = extensions.u16("extension type")? & 0x8000 != 0;
+            let length = usize::from(extensions.u16("extension length")?);
+            extensions.take(length, "extension")?;
+            if critical {
+                return Err(InvalidFrame::Value("hello extension (unknown and critical)"));
+            }
+        }
+        let signed = reader.offset();
+        let signature = reader.array("hello signature")?;
+        reader.finish("hello")?;
+        Ok((hello, signature, signed))
+    }
+}

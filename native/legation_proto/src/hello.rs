@@ -1,0 +1,313 @@
+//! The handshake inside a channel: both sides prove their identity on this very channel (`protocol.md` 7).
+//!
+//! ```text
+//! initiator: start ─ sign link ─ sign hello ─ send ─────────────► wait ─ check ─ done
+//! responder: start ─ wait ─ check ─ decide (allow-list) ─ sign link ─ sign hello ─ send ─ done
+//! ```
+//!
+//! Signatures are asked for, not made: a [`SignRequest`] names purpose and body, and the handshake goes on when
+//! [`Handshake::handle_signature`] brings it. So an identity may sit in a device that takes its time.
+
+use std::collections::VecDeque;
+
+use crate::certificate::LinkCertificate;
+use crate::error::{HelloRefused, InvalidFrame, LinkError, PeerMisbehaved};
+use crate::frame::hello::Hello;
+use crate::frame::{self, FrameType};
+use crate::identity::{check_public_key, verify, NetworkId, Purpose, RealmId};
+use crate::limits::{Limits, CLOCK_SKEW_MS, VERSION_MAX, VERSION_MIN};
+use crate::UnixMs;
+
+/// Who dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Role {
+    Initiator = 1,
+    Responder = 2,
+}
+
+/// How long a link key is certified for. It is made anew at each start of a process.
+const LINK_CERTIFICATE_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// What the channel has to say once it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct ChannelFacts {
+    /// 1 tls, 2 local, 3 plain.
+    pub profile: u8,
+    pub binding: [u8; 32],
+    pub own_link_key: Option<[u8; 32]>,
+    pub peer_link_key: Option<[u8; 32]>,
+}
+
+#[derive(Clone, Debug)]
+pub struct HandshakeConfig {
+    pub role: Role,
+    pub network: NetworkId,
+    pub identity_key: [u8; 32],
+    /// Whom the initiator dialled. The responder has none.
+    pub expected_peer: Option<RealmId>,
+    /// 32 fresh random bytes, our half of the session id.
+    pub random: [u8; 32],
+    pub limits: Limits,
+}
+
+/// A signature that the identity is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignRequest {
+    pub id: u64,
+    pub purpose: Purpose,
+    pub body: Vec<u8>,
+}
+
+/// What comes out, in order.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Sign(SignRequest),
+    /// A whole frame for the peer.
+    Send(Vec<u8>),
+    /// Responder: the peer has proven who it is. Is it welcome?
+    Decide { peer: RealmId, key: [u8; 32] },
+    Done(Box<Agreed>),
+}
+
+/// What both sides know when the hellos are through.
+#[derive(Clone, Debug)]
+pub struct Agreed {
+    pub role: Role,
+    pub profile: u8,
+    pub version: u16,
+    pub network: NetworkId,
+    pub session: [u8; 32],
+    pub own: RealmId,
+    pub peer: RealmId,
+    pub own_key: [u8; 32],
+    pub peer_key: [u8; 32],
+    /// The peer's limits: what we may send it.
+    pub peer_message_bytes_max: u32,
+    pub peer_engines_max: u32,
+}
+
+enum State {
+    Idle,
+    LinkSignature { id: u64, not_after: UnixMs },
+    HelloSignature { id: u64, body: Vec<u8> },
+    AwaitPeer,
+    AwaitDecision,
+    Done,
+}
+
+pub struct Handshake {
+    config: HandshakeConfig,
+    own: RealmId,
+    facts: Option<ChannelFacts>,
+    peer: Option<Hello>,
+    state: State,
+    next_id: u64,
+    now: UnixMs,
+    steps: VecDeque<Step>,
+}
+
+impl Handshake {
+    pub fn new(config: HandshakeConfig) -> Handshake {
+        Handshake {
+            own: RealmId::of(&config.identity_key),
+            config,
+            facts: None,
+            peer: None,
+            state: State::Idle,
+            next_id: 1,
+            now: 0,
+            steps: VecDeque::new(),
+        }
+    }
+
+    /// Steps that wait to be taken. Poll after each of the calls below.
+    pub fn poll_step(&mut self) -> Option<Step> {
+        self.steps.pop_front()
+    }
+
+    /// The channel stands.
+    pub fn handle_channel(&mut self, now: UnixMs, facts: ChannelFacts) {
+        self.now = now;
+        self.facts = Some(facts);
+        match self.config.role {
+            Role::Initiator => self.begin_own_hello(),
+            Role::Responder => self.state = State::AwaitPeer,
+        }
+    }
+
+    /// The answer to a [`SignRequest`]. Answers to other requests than the open one are ignored.
+    pub fn handle_signature(&mut self, id: u64, signature: &[u8; 64]) {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::LinkSignature { id: open, not_after } if open == id => {
+                let key = self.facts.and_then(|facts| facts.own_link_key).unwrap_or([0; 32]);
+                self.sign_hello(Some(LinkCertificate { key, not_after, signature: *signature }));
+            }
+            State::HelloSignature { id: open, mut body } if open == id => {
+                body.extend_from_slice(signature);
+                let mut bytes = Vec::with_capacity(body.len() + frame::HEADER_BYTES);
+                frame::encode(FrameType::Hello, &body, &mut bytes);
+                self.steps.push_back(Step::Send(bytes));
+                match self.config.role {
+                    Role::Initiator => self.state = State::AwaitPeer,
+                    Role::Responder => self.finish(),
+                }
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// The peer's HELLO, without its frame header.
+    ///
+    /// # Errors
+    /// Whatever `protocol.md` 7.4 lists; the link ends.
+    pub fn handle_hello(&mut self, now: UnixMs, body: &[u8]) -> Result<(), LinkError> {
+        self.now = now;
+        if !matches!(self.state, State::AwaitPeer) {
+            return Err(PeerMisbehaved::UnexpectedFrame(FrameType::Hello as u8).into());
+        }
+        let hello = self.check(body)?;
+        let (peer, key) = (hello.own, hello.identity_key);
+        self.peer = Some(hello);
+        match self.config.role {
+            Role::Initiator => self.finish(),
+            Role::Responder => {
+                self.state = State::AwaitDecision;
+                self.steps.push_back(Step::Decide { peer, key });
+            }
+        }
+        Ok(())
+    }
+
+    /// The responder's answer to [`Step::Decide`]. A refusal is the caller's to send.
+    pub fn accept(&mut self) {
+        if matches!(self.state, State::AwaitDecision) {
+            self.begin_own_hello();
+        }
+    }
+
+    fn peer_id(&self) -> RealmId {
+        match (&self.peer, self.config.expected_peer) {
+            (Some(hello), _) => hello.own,
+            (None, Some(expected)) => expected,
+            (None, None) => RealmId([0; 32]),
+        }
+    }
+
+    fn begin_own_hello(&mut self) {
+        match self.facts.and_then(|facts| facts.own_link_key) {
+            Some(key) => {
+                let not_after = self.now.saturating_add(LINK_CERTIFICATE_MS);
+                let body = LinkCertificate::body(&self.own, &self.peer_id(), &key, not_after);
+                let id = self.request(Purpose::Link, body);
+                self.state = State::LinkSignature { id, not_after };
+            }
+            None => self.sign_hello(None),
+        }
+    }
+
+    fn sign_hello(&mut self, link: Option<LinkCertificate>) {
+        let Some(facts) = self.facts else { return };
+        let hello = Hello {
+            role: self.config.role as u8,
+            profile: facts.profile,
+            version_min: VERSION_MIN,
+            version_max: VERSION_MAX,
+            features: 0,
+            own: self.own,
+            peer: self.peer_id(),
+            identity_key: self.config.identity_key,
+            binding: facts.binding,
+            random: self.config.random,
+            message_bytes_max: self.config.limits.message_bytes_max,
+            engines_max: self.config.limits.engines_max,
+            link,
+        };
+        let body = hello.body();
+        let id = self.request(Purpose::Hello, body.clone());
+        self.state = State::HelloSignature { id, body };
+    }
+
+    fn request(&mut self, purpose: Purpose, body: Vec<u8>) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.steps.push_back(Step::Sign(SignRequest { id, purpose, body }));
+        id
+    }
+
+    /// In the order of `protocol.md` 7.4: what is cheap first, signatures last.
+    fn check(&self, body: &[u8]) -> Result<Hello, LinkError> {
+        let facts = self.facts.ok_or(PeerMisbehaved::UnexpectedFrame(FrameType::Hello as u8))?;
+        let (hello, signature, signed) = Hello::decode(body)?;
+        let other_role = match self.config.role {
+            Role::Initiator => Role::Responder,
+            Role::Responder => Role::Initiator,
+        };
+        if hello.role != other_role as u8 {
+            return Err(InvalidFrame::Value("hello role").into());
+        }
+        if hello.profile != facts.profile {
+            return Err(InvalidFrame::Value("hello profile").into());
+        }
+        if hello.binding != facts.binding {
+            return Err(HelloRefused::WrongChannel.into());
+        }
+        let dialled_another = self.config.expected_peer.is_some_and(|expected| expected != hello.own);
+        if hello.peer != self.own || dialled_another || hello.own != RealmId::of(&hello.identity_key) {
+            return Err(HelloRefused::WrongRealm.into());
+        }
+        if hello.version_min > VERSION_MAX || hello.version_max < VERSION_MIN || hello.version_min > hello.version_max {
+            return Err(HelloRefused::Version {
+                min: hello.version_min,
+                max: hello.version_max,
+                own_min: VERSION_MIN,
+                own_max: VERSION_MAX,
+            }
+            .into());
+        }
+        let identity = check_public_key(&hello.identity_key).map_err(|_| HelloRefused::BadKey)?;
+        match (&hello.link, facts.peer_link_key) {
+            (None, None) => {}
+            (Some(link), Some(shown)) if link.key == shown => {
+                if link.not_after.saturating_add(CLOCK_SKEW_MS) < self.now {
+                    return Err(HelloRefused::Expired.into());
+                }
+                if !link.verify(&identity, &self.config.network, &hello.own, &hello.peer) {
+                    return Err(HelloRefused::BadSignature.into());
+                }
+            }
+            _ => return Err(HelloRefused::WrongChannel.into()),
+        }
+        if !verify(&identity, Purpose::Hello, &self.config.network, &body[..signed], &signature) {
+            return Err(HelloRefused::BadSignature.into());
+        }
+        Ok(hello)
+    }
+
+    fn finish(&mut self) {
+        let (Some(facts), Some(peer)) = (self.facts, &self.peer) else { return };
+        let (initiator, responder) = match self.config.role {
+            Role::Initiator => ((self.own, self.config.random), (peer.own, peer.random)),
+            Role::Responder => ((peer.own, peer.random), (self.own, self.config.random)),
+        };
+        let mut material = [0; 128];
+        material[..32].copy_from_slice(&initiator.0 .0);
+        material[32..64].copy_from_slice(&responder.0 .0);
+        material[64..96].copy_from_slice(&initiator.1);
+        material[96..].copy_from_slice(&responder.1);
+        self.steps.push_back(Step::Done(Box::new(Agreed {
+            role: self.config.role,
+            profile: facts.profile,
+            version: VERSION_MAX.min(peer.version_max),
+            network: self.config.network,
+            session: blake3::derive_key("legation/1/session", &material),
+            own: self.own,
+            peer: peer.own,
+            own_key: self.config.identity_key,
+            peer_key: peer.identity_key,
+            peer_message_bytes_max: peer.message_bytes_max,
+            peer_engines_max: peer.engines_max,
+        })));
+        self.state = State::Done;
+    }
+}

@@ -1,0 +1,91 @@
+//! Every bound of the core, with its reason. All are settings; these are the first values.
+
+use crate::etf::TermLimits;
+
+/// The version of the protocol that this crate speaks, lowest and highest.
+pub const VERSION_MIN: u16 = 1;
+pub const VERSION_MAX: u16 = 1;
+
+/// Most messages in one batch: a table row must have arrived for each, and one signature over this many costs nothing
+/// per message any more.
+pub const BATCH_MESSAGES_MAX: usize = 4_096;
+
+/// Payload bytes after which a batch is closed and the next begun: large enough that a signature is lost in it, small
+/// enough that the receiver's verification overlaps with the sender's next batch.
+pub const BATCH_PAYLOAD_TARGET: usize = 256 * 1024;
+
+/// What one flush hands to the carrier at most, but for a single message that is larger.
+pub const FLUSH_TARGET: usize = 512 * 1024;
+
+/// A batch's header, table and padding on top of the message limit.
+pub const BATCH_OVERHEAD_MAX: usize = 64 * 1024;
+
+/// Clocks of two realms may differ by this much, in ms, where validity is checked.
+pub const CLOCK_SKEW_MS: u64 = 30_000;
+
+/// The longest an online key may be certified for: 24 h (`protocol.md` 11.3).
+pub const ONLINE_KEY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// An ACK goes out by itself after this many messages or payload bytes, otherwise with other frames.
+pub const ACK_AFTER_MESSAGES: u64 = 256;
+pub const ACK_AFTER_BYTES: u64 = 256 * 1024;
+
+/// Settings of one session.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest payload accepted from the peer and pushed to it, bytes.
+    pub message_bytes_max: u32,
+    /// Engines learned from the peer.
+    pub engines_max: u32,
+    /// Bytes of payload that may wait in the outbound queue.
+    pub queue_bytes_max: usize,
+    /// Calls in flight, each way.
+    pub calls_max: usize,
+    /// Processes of the peer that have calls in flight here, and of ours there.
+    pub callers_max: usize,
+    /// From the carrier's start to the peer's hello.
+    pub handshake_ms: u64,
+    /// Silence after which a PING is sent; twice as long ends the link.
+    pub ping_ms: u64,
+    /// Failed verifications within the window that close the link.
+    pub failures_max: u32,
+    pub failures_window_ms: u64,
+    /// What goes when the outbound queue is full: a new cast or send, or the oldest ones.
+    pub overflow: Overflow,
+    pub term: TermLimits,
+}
+
+/// Casts and sends past the queue's bound: which are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    Newest,
+    Oldest,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            message_bytes_max: 8 * 1024 * 1024,
+            engines_max: 65_536,
+            queue_bytes_max: 16 * 1024 * 1024,
+            calls_max: 65_536,
+            callers_max: 65_536,
+            handshake_ms: 5_000,
+            ping_ms: 15_000,
+            failures_max: 10,
+            failures_window_ms: 60_000,
+            overflow: Overflow::Newest,
+            term: TermLimits::default(),
+        }
+    }
+}
+
+impl Limits {
+    /// The longest BATCH body accepted, bytes.
+    pub fn batch_bytes_max(&self) -> usize {
+        // A batch of many messages stops at the target, one of a single message at the message limit.
+        (self.message_bytes_max as usize).max(2 * BATCH_PAYLOAD_TARGET)
+            + BATCH_OVERHEAD_MAX
+            + BATCH_MESSAGES_MAX * (24 + 255)
+    }
+}

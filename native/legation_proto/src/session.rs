@@ -1,0 +1,422 @@
+//! A session: what two realms have between them while a channel stands.
+//!
+//! ```text
+//!  push, push_call, reply ──► Queue ──► flush ──► bytes for the channel
+//!  bytes of the channel ──► handle_bytes ──► events
+//! ```
+//!
+//! Four kinds of methods: **in from above** (`push`, `push_call`, `reply`, `refuse`, `announce`, `release`, `cancel`,
+//! `close`) append and return whether the Writer must be woken; **in from below** ([`Session::handle_bytes`]) gives events to a
+//! sink; **out** ([`Session::flush`]) gives bytes; **time** ([`Session::handle_timeout`]) gives the next deadline.
+//!
+//! Methods take `&self`: each part has its own lock, so that pushes never wait for crypto. Order in which locks may be
+//! taken: inbound, outbound, calls, queue. A single-threaded driver pays for uncontended locks and nothing else.
+
+mod calls;
+mod counters;
+mod inbound;
+mod outbound;
+mod queue;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{CloseCode, LinkError};
+use crate::etf;
+use crate::frame::batch::{kind, Refusal};
+use crate::frame::forget::ForgetReason;
+use crate::frame::handle_release::Release;
+use crate::frame::learn::Learn;
+use crate::frame::FrameType;
+use crate::hello::Agreed;
+use crate::identity::{check_public_key, KeyError};
+use crate::keyring::Keyring;
+use crate::limits::Limits;
+use crate::UnixMs;
+
+pub use calls::Pending;
+pub use counters::{Counter, Counters};
+
+use calls::Calls;
+use inbound::Inbound;
+use outbound::Outbound;
+use queue::{NewMessage, NewPayload, Queue};
+
+/// What comes out of [`Session::handle_bytes`], in order. Borrowed from the receive buffer.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A cast or a plain message for an engine of ours.
+    Deliver {
+        delivery: Delivery,
+        destination: &'a str,
+        /// The engine that signed it; empty for the realm itself.
+        source: &'a str,
+        payload: &'a [u8],
+        receipt: Option<Vec<u8>>,
+    },
+    /// A call to an engine of ours. To be answered by [`Session::reply`] or [`Session::refuse`].
+    Call {
+        destination: &'a str,
+        source: &'a str,
+        label: u8,
+        call_id: u64,
+        caller: u64,
+        payload: &'a [u8],
+        receipt: Option<Vec<u8>>,
+    },
+    /// The answer to a call of ours; `context` is what [`Session::push_call`] was given.
+    Reply { context: &'a [u8], payload: &'a [u8] },
+    Refused { context: &'a [u8], refusal: Refusal },
+    Learned(&'a Learn),
+    Forgotten { engine: &'a str, reason: ForgetReason },
+    /// The process behind a caller number of the peer's has ended.
+    Released { caller: u64 },
+    /// The peer's CLOSE: nothing comes after it.
+    Closed { code: CloseCode, text: String },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    Send,
+    Cast,
+}
+
+/// Why a push was refused. The caller's or our own bound's fault, never the peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    #[error("the outbound queue or the table of calls is full")]
+    Overload,
+    #[error("the payload is over the limit")]
+    TooLarge,
+    #[error("the payload holds a pid, reference, port or fun")]
+    Identifiers,
+    #[error("the payload is no external term within the bounds")]
+    BadTerm,
+    #[error("the call is not being served: answered already, or its caller is gone")]
+    UnknownCall,
+    #[error("a name is longer than 255 bytes")]
+    BadName,
+    #[error("the session has ended")]
+    Ended,
+}
+
+/// A call as it is pushed.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCall<'a> {
+    pub destination: &'a str,
+    /// See [`crate::frame::batch::label`].
+    pub label: u8,
+    /// Signing engine; falls back to the realm when the peer has not been told of it.
+    pub source: &'a str,
+    /// The driver's key for the calling process.
+    pub caller: &'a [u8],
+    /// How to answer it; comes back in [`Event::Reply`].
+    pub context: &'a [u8],
+    pub payload: &'a [u8],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PushedCall {
+    pub call_id: u64,
+    pub wake: bool,
+    /// The number of the calling process, when this is its first call: the driver watches it and says
+    /// [`Session::release_caller`] when it ends.
+    pub new_caller: Option<u64>,
+}
+
+/// What both halves read.
+pub(crate) struct Shared {
+    pub agreed: Agreed,
+    pub limits: Limits,
+    pub keyring: Arc<Keyring>,
+    pub counters: Counters,
+    pub sent_sequence: AtomicU64,
+}
+
+pub struct Session {
+    shared: Shared,
+    ended: AtomicBool,
+    inbound: Mutex<Inbound>,
+    outbound: Mutex<Outbound>,
+    calls: Mutex<Calls>,
+    queue: Mutex<Queue>,
+}
+
+impl Session {
+    /// # Errors
+    /// When the peer's identity key is unusable; [`crate::hello::Handshake`] has checked it before.
+    pub fn new(agreed: Agreed, limits: Limits, keyring: Arc<Keyring>, now: UnixMs) -> Result<Session, KeyError> {
+        let identity = check_public_key(&agreed.peer_key)?;
+        Ok(Session {
+            ended: AtomicBool::new(false),
+            inbound: Mutex::new(Inbound::new(identity, now)),
+            outbound: Mutex::new(Outbound::default()),
+            calls: Mutex::new(Calls::default()),
+            queue: Mutex::new(Queue::new(limits.queue_bytes_max, limits.overflow)),
+            shared: Shared { agreed, limits, keyring, counters: Counters::default(), sent_sequence: AtomicU64::new(0) },
+        })
+    }
+
+    pub fn agreed(&self) -> &Agreed {
+        &self.shared.agreed
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    // In from above.
+
+    /// A cast or a plain message. `Ok(true)`: wake the Writer.
+    pub fn push(
+        &self,
+        delivery: Delivery,
+        source: &str,
+        destination: &str,
+        payload: &[u8],
+        aligned: bool,
+    ) -> Result<bool, PushError> {
+        self.check_push(source, destination, payload)?;
+        let kind = match delivery {
+            Delivery::Send => kind::SEND,
+            Delivery::Cast => kind::CAST,
+        };
+        let message = NewMessage {
+            kind,
+            detail: 0,
+            aligned,
+            call_id: 0,
+            caller: 0,
+            source,
+            destination,
+            payload: NewPayload::of(payload),
+        };
+        let pushed = lock(&self.queue).push(message, false).map_err(|_| {
+            self.shared.counters.overload_out.one();
+            PushError::Overload
+        })?;
+        self.shared.counters.dropped_oldest.add(pushed.dropped);
+        Ok(pushed.wake)
+    }
+
+    pub fn push_call(&self, now: UnixMs, call: &NewCall<'_>) -> Result<PushedCall, PushError> {
+        self.check_push(call.source, call.destination, call.payload)?;
+        let payload = NewPayload::of(call.payload);
+        let pending = Pending { context: call.context.into(), destination: call.destination.into(), since: now };
+        let mut calls = lock(&self.calls);
+        let begun = calls.begin(call.caller, pending, &self.shared.limits);
+        let Some(begun) = begun else {
+            self.shared.counters.overload_out.one();
+            return Err(PushError::Overload);
+        };
+        let message = NewMessage {
+            kind: kind::GENCALL,
+            detail: call.label,
+            aligned: false,
+            call_id: begun.call_id,
+            caller: begun.caller,
+            source: call.source,
+            destination: call.destination,
+            payload,
+        };
+        let pushed = lock(&self.queue).push(message, false);
+        let Ok(pushed) = pushed else {
+            calls.finish(begun.call_id);
+            if begun.new_caller {
+                calls.release_own_caller(begun.caller);
+            }
+            self.shared.counters.overload_out.one();
+            return Err(PushError::Overload);
+        };
+        self.shared.counters.calls_pending.set(calls.pending() as u64);
+        self.shared.counters.dropped_oldest.add(pushed.dropped);
+        Ok(PushedCall {
+            call_id: begun.call_id,
+            wake: pushed.wake,
+            new_caller: begun.new_caller.then_some(begun.caller),
+        })
+    }
+
+    /// Answers a call of the peer's. `Ok(true)`: wake the Writer. A payload that can't go is counted, and the caller is
+    /// sent a refusal in its place, so that it doesn't wait.
+    ///
+    /// # Errors
+    /// [`PushError::UnknownCall`] when it was answered before or its caller is gone.
+    pub fn reply(&self, call_id: u64, payload: &[u8]) -> Result<bool, PushError> {
+        let refusal = match self.check_push("", "", payload) {
+            Ok(()) => None,
+            Err(PushError::Ended) => return Err(PushError::Ended),
+            Err(PushError::TooLarge) => Some(Refusal::TooLarge),
+            Err(PushError::Identifiers) => Some(Refusal::Identifiers),
+            Err(_) => Some(Refusal::Undecodable),
+        };
+        if let Some(refusal) = refusal {
+            return Ok(self.refuse(call_id, refusal));
+        }
+        let payload = NewPayload::of(payload);
+        let served = {
+            let mut calls = lock(&self.calls);
+            let served = calls.served(call_id).ok_or(PushError::UnknownCall)?;
+            self.shared.counters.calls_served.set(calls.being_served() as u64);
+            served
+        };
+        let message = NewMessage {
+            kind: kind::REPLY,
+            detail: 0,
+            aligned: false,
+            call_id,
+            caller: 0,
+            source: &served.engine,
+            destination: "",
+            payload,
+        };
+        let pushed = lock(&self.queue).push(message, true);
+        match pushed {
+            Ok(pushed) => Ok(pushed.wake),
+            Err(_) => {
+                self.shared.counters.overload_out.one();
+                Ok(self.push_refusal(call_id, &served.engine, Refusal::Overload))
+            }
+        }
+    }
+
+    /// Refuses a call of the peer's. True: wake the Writer.
+    pub fn refuse(&self, call_id: u64, refusal: Refusal) -> bool {
+        let served = lock(&self.calls).served(call_id);
+        match served {
+            Some(served) => self.push_refusal(call_id, &served.engine, refusal),
+            None => false,
+        }
+    }
+
+    /// An ERROR has no payload, and there are at most `calls_max` of them: it goes even when the queue is full.
+    fn push_refusal(&self, call_id: u64, source: &str, refusal: Refusal) -> bool {
+        let message = NewMessage {
+            kind: kind::ERROR,
+            detail: refusal as u8,
+            aligned: false,
+            call_id,
+            caller: 0,
+            source,
+            destination: "",
+            payload: NewPayload::Slice(&[]),
+        };
+        let pushed = lock(&self.queue).push(message, true);
+        pushed.is_ok_and(|pushed| pushed.wake)
+    }
+
+    /// LEARN, FORGET or CERT with its signature, for the peer.
+    pub fn announce(&self, kind: FrameType, signed: &[u8]) -> bool {
+        if self.ended.load(Ordering::Relaxed) {
+            return false;
+        }
+        lock(&self.queue).announce(kind, signed.into())
+    }
+
+    /// A process of ours that had a caller number has ended.
+    pub fn release_caller(&self, number: u64) -> bool {
+        let known = lock(&self.calls).release_own_caller(number);
+        known && lock(&self.queue).release(Release::Caller(number))
+    }
+
+    /// Nobody waits for a call of ours any more.
+    pub fn cancel(&self, call_id: u64) -> bool {
+        let mut calls = lock(&self.calls);
+        let known = calls.finish(call_id).is_some();
+        self.shared.counters.calls_pending.set(calls.pending() as u64);
+        drop(calls);
+        known && lock(&self.queue).release(Release::Call(call_id))
+    }
+
+    /// Calls of ours that have been in flight for `age_ms` or longer, given to `each` with id, destination and context.
+    pub fn sweep(&self, now: UnixMs, age_ms: u64, mut each: impl FnMut(u64, &Pending)) {
+        let calls = lock(&self.calls);
+        for (call_id, pending) in calls.older_than(now.saturating_sub(age_ms)) {
+            each(call_id, pending);
+        }
+    }
+
+    /// Receipts are made for messages to these engines of ours, and no others.
+    pub fn make_receipts_for(&self, engines: impl Iterator<Item = Box<str>>) {
+        lock(&self.inbound).make_receipts_for(engines);
+    }
+
+    /// Queues a CLOSE behind everything that waits.
+    pub fn close(&self, code: CloseCode, text: &str) -> bool {
+        lock(&self.queue).close(code, text.to_owned())
+    }
+
+    /// From now on every push fails with [`PushError::Ended`].
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    // In from below, out, time.
+
+    /// `decrypt` appends what the channel makes of received bytes; events go to `sink`. Returns whether the Writer must be woken.
+    ///
+    /// # Errors
+    /// What ends the link; events that were complete before it have gone to the sink.
+    pub fn handle_bytes<E: From<LinkError>>(
+        &self,
+        now: UnixMs,
+        decrypt: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> (bool, Result<(), E>) {
+        let mut inbound = lock(&self.inbound);
+        let decrypted = decrypt(&mut inbound.buffer);
+        let (wake, handled) = inbound.handle(self, now, sink);
+        (wake, handled.map_err(E::from).and(decrypted))
+    }
+
+    /// Appends frames to `out`. True: more waits; flush again when the carrier can take it.
+    pub fn flush(&self, out: &mut Vec<u8>) -> bool {
+        lock(&self.outbound).flush(&self.shared, &self.queue, out)
+    }
+
+    /// Heartbeat. Returns whether to wake the Writer, and when to come again.
+    ///
+    /// # Errors
+    /// When the peer has been silent for too long.
+    pub fn handle_timeout(&self, now: UnixMs) -> Result<(bool, UnixMs), LinkError> {
+        lock(&self.inbound).handle_timeout(self, now)
+    }
+
+    fn check_push(&self, source: &str, destination: &str, payload: &[u8]) -> Result<(), PushError> {
+        let (limits, counters) = (&self.shared.limits, &self.shared.counters);
+        if self.ended.load(Ordering::Relaxed) {
+            return Err(PushError::Ended);
+        }
+        if source.len() > 255 || destination.len() > 255 {
+            return Err(PushError::BadName);
+        }
+        let largest = limits.message_bytes_max.min(self.shared.agreed.peer_message_bytes_max);
+        if payload.len() > largest as usize {
+            counters.too_large_out.one();
+            return Err(PushError::TooLarge);
+        }
+        match etf::scan(payload, &limits.term) {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_identifiers() => {
+                counters.identifiers_out.one();
+                Err(PushError::Identifiers)
+            }
+            Err(_) => {
+                counters.bad_term_out.one();
+                Err(PushError::BadTerm)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Session").field("agreed", &self.shared.agreed).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under a lock is caught at the NIF's border; what it left is consistent enough to end the session with.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

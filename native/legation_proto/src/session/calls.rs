@@ -1,0 +1,182 @@
+//! Calls in flight, both ways, and the numbers that stand for callers.
+//!
+//! An own call is an entry that holds whatever the driver needs to answer its caller, opaque here. It is freed by
+//! reply, refusal, cancellation, or the session's end.
+
+use std::collections::HashMap;
+
+use crate::limits::Limits;
+use crate::UnixMs;
+
+#[derive(Debug)]
+pub struct Pending {
+    /// The driver's: how to answer the caller.
+    pub context: Box<[u8]>,
+    pub destination: Box<str>,
+    pub since: UnixMs,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    next_call: u64,
+    pending: HashMap<u64, Pending>,
+    next_caller: u64,
+    /// Own callers: the driver's key for a process, and its number.
+    callers: HashMap<Box<[u8]>, u64>,
+    caller_keys: HashMap<u64, Box<[u8]>>,
+    /// The peer's calls that are being served: call id to caller.
+    served: HashMap<u64, Served>,
+    remote_callers: HashMap<u64, u32>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub caller: u64,
+    /// The engine that was called: its key signs the answer.
+    pub engine: Box<str>,
+}
+
+pub(crate) struct Begun {
+    pub call_id: u64,
+    pub caller: u64,
+    pub new_caller: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NotServed {
+    Full,
+    /// The id is in use: only a peer that breaks the rules does this.
+    Duplicate,
+}
+
+impl Calls {
+    /// Enters a call of ours. None at the bound.
+    pub fn begin(&mut self, caller_key: &[u8], pending: Pending, limits: &Limits) -> Option<Begun> {
+        if self.pending.len() >= limits.calls_max {
+            return None;
+        }
+        let (caller, new_caller) = match self.callers.get(caller_key) {
+            Some(number) => (*number, false),
+            None if self.callers.len() >= limits.callers_max => return None,
+            None => {
+                self.next_caller += 1;
+                self.callers.insert(caller_key.into(), self.next_caller);
+                self.caller_keys.insert(self.next_caller, caller_key.into());
+                (self.next_caller, true)
+            }
+        };
+        self.next_call += 1;
+        self.pending.insert(self.next_call, pending);
+        Some(Begun { call_id: self.next_call, caller, new_caller })
+    }
+
+    pub fn finish(&mut self, call_id: u64) -> Option<Pending> {
+        self.pending.remove(&call_id)
+    }
+
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Calls to an engine that was forgotten: its proxy's exit tells their callers.
+    pub fn forget_destination(&mut self, engine: &str) {
+        self.pending.retain(|_, pending| *pending.destination != *engine);
+    }
+
+    pub fn older_than(&self, since: UnixMs) -> impl Iterator<Item = (u64, &Pending)> {
+        self.pending.iter().filter(move |(_, pending)| pending.since <= since).map(|(id, pending)| (*id, pending))
+    }
+
+    /// A process of ours has ended.
+    pub fn release_own_caller(&mut self, number: u64) -> bool {
+        match self.caller_keys.remove(&number) {
+            Some(key) => self.callers.remove(&key).is_some(),
+            None => false,
+        }
+    }
+
+    /// Enters a call of the peer's.
+    pub fn serve(&mut self, call_id: u64, served: Served, limits: &Limits) -> Result<(), NotServed> {
+        if self.served.contains_key(&call_id) {
+            return Err(NotServed::Duplicate);
+        }
+        let known = self.remote_callers.contains_key(&served.caller);
+        if self.served.len() >= limits.calls_max || (!known && self.remote_callers.len() >= limits.callers_max) {
+            return Err(NotServed::Full);
+        }
+        *self.remote_callers.entry(served.caller).or_default() += 1;
+        self.served.insert(call_id, served);
+        Ok(())
+    }
+
+    /// A call of the peer's was answered, refused or given up.
+    pub fn served(&mut self, call_id: u64) -> Option<Served> {
+        self.served.remove(&call_id)
+    }
+
+    pub fn being_served(&self) -> usize {
+        self.served.len()
+    }
+
+    /// A process of the peer's has ended. False when it had never called.
+    pub fn release_remote_caller(&mut self, number: u64) -> bool {
+        let known = self.remote_callers.remove(&number).is_some();
+        if known {
+            self.served.retain(|_, served| served.caller != number);
+        }
+        known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending() -> Pending {
+        Pending { context: b"from".as_slice().into(), destination: "ping".into(), since: 0 }
+    }
+
+    fn served(caller: u64) -> Served {
+        Served { caller, engine: "ping".into() }
+    }
+
+    #[test]
+    fn a_caller_keeps_its_number_until_it_is_released() {
+        let (mut calls, limits) = (Calls::default(), Limits::default());
+        let first = calls.begin(b"p1", pending(), &limits).unwrap();
+        let second = calls.begin(b"p1", pending(), &limits).unwrap();
+        assert!(first.new_caller && !second.new_caller);
+        assert_eq!(first.caller, second.caller);
+        assert_ne!(first.call_id, second.call_id);
+        assert!(calls.release_own_caller(first.caller));
+        assert!(!calls.release_own_caller(first.caller));
+        assert_ne!(calls.begin(b"p1", pending(), &limits).unwrap().caller, first.caller);
+    }
+
+    #[test]
+    fn calls_and_callers_are_bounded_at_the_limit_and_one_past_it() {
+        let limits = Limits { calls_max: 2, callers_max: 1, ..Limits::default() };
+        let mut calls = Calls::default();
+        assert!(calls.begin(b"p1", pending(), &limits).is_some());
+        assert!(calls.begin(b"p2", pending(), &limits).is_none(), "a second caller");
+        assert!(calls.begin(b"p1", pending(), &limits).is_some());
+        assert!(calls.begin(b"p1", pending(), &limits).is_none(), "a third call");
+        assert!(calls.serve(1, served(1), &limits).is_ok());
+        assert_eq!(calls.serve(1, served(1), &limits), Err(NotServed::Duplicate));
+        assert_eq!(calls.serve(2, served(2), &limits), Err(NotServed::Full), "a second caller");
+        assert!(calls.serve(2, served(1), &limits).is_ok());
+        assert_eq!(calls.serve(3, served(1), &limits), Err(NotServed::Full), "a third call");
+        assert!(calls.served(1).is_some());
+        assert!(calls.serve(3, served(1), &limits).is_ok());
+    }
+
+    #[test]
+    fn a_caller_that_ends_takes_its_calls_with_it() {
+        let (mut calls, limits) = (Calls::default(), Limits::default());
+        calls.serve(1, served(7), &limits).unwrap();
+        calls.serve(2, served(8), &limits).unwrap();
+        assert!(calls.release_remote_caller(7));
+        assert!(calls.served(1).is_none());
+        assert!(calls.served(2).is_some());
+    }
+}

@@ -1,0 +1,52 @@
+//! What a session counts. Atomics: read at any time without a lock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        #[derive(Debug, Default)]
+        pub struct Counters { $($(#[$doc])* pub $name: Counter),* }
+
+        impl Counters {
+            /// Name and value of each.
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.get())),*]
+            }
+        }
+    };
+}
+
+/// A number that goes up (or, for gauges, is set).
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+    pub fn one(&self) {
+        self.add(1);
+    }
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+counters! {
+    messages_in, messages_out, batches_in, batches_out, payload_bytes_in, payload_bytes_out,
+    /// Signatures made and checked for batches.
+    signed, verified,
+    /// Gauges: payload bytes that wait, calls of ours and of theirs in flight, last round trip in ms, highest sequence
+    /// that the peer has acknowledged.
+    queue_bytes, calls_pending, calls_served, rtt_ms, acknowledged,
+    /// Dropped on arrival, by reason (`protocol.md` names them).
+    stale_session, duplicate, bad_signature, unknown_kind, disguised, late_reply, stale_announcement, bad_announcement,
+    engines_over_limit, bad_term, identifiers, too_large, undecodable, overload_in, duplicate_call, unknown_forget,
+    /// Skipped frames of unknown, uncritical types.
+    skipped_frames,
+    /// Refused or dropped on the way out.
+    overload_out, dropped_oldest, too_large_out, identifiers_out, bad_term_out,
+}

@@ -1,0 +1,563 @@
+//! The receiving half: frames out of a stream of bytes, verified, each message once (`protocol.md` 8.3).
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::PoisonError;
+
+use ed25519_dalek::VerifyingKey;
+
+use crate::error::{InvalidFrame, LinkError, PeerMisbehaved};
+use crate::etf;
+use crate::frame::batch::{kind, label, Batch, Item, Refusal};
+use crate::frame::close::Close;
+use crate::frame::{self, ack, cert::Cert, forget::Forget, handle_release, learn::Learn, ping, FrameType, Head};
+use crate::identity::{check_public_key, verify, Purpose};
+use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX};
+use crate::receipt;
+use crate::session::calls::{NotServed, Served};
+use crate::session::{Delivery, Event, Session, Shared};
+use crate::UnixMs;
+
+/// A key of the peer's, in force from then till then.
+struct Certified {
+    key: VerifyingKey,
+    serial: u64,
+    not_before: UnixMs,
+    /// 0: no end.
+    not_after: UnixMs,
+    /// As it came, with its signature: goes into receipts.
+    announcement: Box<[u8]>,
+}
+
+impl Certified {
+    fn in_force(&self, now: UnixMs) -> bool {
+        valid(self.not_before, self.not_after, now)
+    }
+}
+
+/// Clocks may differ by [`CLOCK_SKEW_MS`].
+fn valid(not_before: UnixMs, not_after: UnixMs, now: UnixMs) -> bool {
+    now.saturating_add(CLOCK_SKEW_MS) >= not_before
+        && (not_after == 0 || now <= not_after.saturating_add(CLOCK_SKEW_MS))
+}
+
+/// Where the peer's announcements are dropped, and why.
+enum Announcement {
+    Stale,
+    Bad,
+    OverLimit,
+}
+
+pub(crate) struct Inbound {
+    /// Received and not yet parsed. The channel decrypts into it.
+    pub buffer: Vec<u8>,
+    identity: VerifyingKey,
+    online: Option<Certified>,
+    engines: HashMap<Box<str>, Certified>,
+    /// Serials of forgotten names, so that an old LEARN can't bring one back. When that many are kept, `floor` takes
+    /// over: serials rise with time, so nothing new is at or below it.
+    forgotten: HashMap<Box<str>, u64>,
+    floor: u64,
+    next_sequence: u64,
+    acknowledged: u64,
+    unacknowledged_bytes: u64,
+    failures: VecDeque<UnixMs>,
+    receipts_for: HashSet<Box<str>>,
+    last_received: UnixMs,
+    ping_sent: bool,
+    closed: bool,
+}
+
+impl Inbound {
+    pub fn new(identity: VerifyingKey, now: UnixMs) -> Inbound {
+        Inbound {
+            buffer: Vec::new(),
+            identity,
+            online: None,
+            engines: HashMap::new(),
+            forgotten: HashMap::new(),
+            floor: 0,
+            next_sequence: 1,
+            acknowledged: 0,
+            unacknowledged_bytes: 0,
+            failures: VecDeque::new(),
+            receipts_for: HashSet::new(),
+            last_received: now,
+            ping_sent: false,
+            closed: false,
+        }
+    }
+
+    pub fn make_receipts_for(&mut self, engines: impl Iterator<Item = Box<str>>) {
+        self.receipts_for = engines.collect();
+    }
+
+    /// Parses what `buffer` holds. True when the Writer has to be woken.
+    pub fn handle(
+        &mut self,
+        session: &Session,
+        now: UnixMs,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> (bool, Result<(), LinkError>) {
+        self.last_received = now;
+        self.ping_sent = false;
+        // What earlier calls brought has been handed to mailboxes by now.
+        let mut wake = self.acknowledge(session);
+        let buffer = std::mem::take(&mut self.buffer);
+        let mut at = 0;
+        let mut result = Ok(());
+        while !self.closed {
+            match frame::head(&buffer[at..], &session.shared.limits) {
+                Ok(Head::Partial) => break,
+                Ok(Head::Skip { bytes }) => {
+                    session.shared.counters.skipped_frames.one();
+                    at += bytes;
+                }
+                Ok(Head::Frame { kind, body, bytes }) => {
+                    match self.handle_frame(session, now, kind, body, sink) {
+                        Ok(woken) => wake |= woken,
+                        Err(error) => result = Err(error),
+                    }
+                    at += bytes;
+                }
+                Err(error) => result = Err(error),
+            }
+            if result.is_err() {
+                self.closed = true;
+            }
+        }
+        self.buffer = buffer;
+        self.buffer.drain(..at);
+        if self.buffer.is_empty() && self.buffer.capacity() > 1024 * 1024 {
+            self.buffer = Vec::new();
+        }
+        (wake, result)
+    }
+
+    /// Heartbeat: a PING after `ping_ms` of silence, the end after twice that.
+    pub fn handle_timeout(&mut self, session: &Session, now: UnixMs) -> Result<(bool, UnixMs), LinkError> {
+        let (shared, ping_ms) = (&session.shared, session.shared.limits.ping_ms);
+        let silent_ms = now.saturating_sub(self.last_received);
+        if silent_ms >= 2 * ping_ms {
+            return Err(PeerMisbehaved::Silent { silent_ms }.into());
+        }
+        if silent_ms < ping_ms {
+            return Ok((false, self.last_received + ping_ms));
+        }
+        let mut wake = false;
+        if !self.ping_sent {
+            self.ping_sent = true;
+            let mut queue = session.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.ping = Some(now);
+            wake = queue.wake();
+        }
+        debug_assert!(shared.limits.ping_ms > 0);
+        Ok((wake, self.last_received + 2 * ping_ms))
+    }
+
+    fn acknowledge(&mut self, session: &Session) -> bool {
+        let delivered = self.next_sequence - 1;
+        if delivered == self.acknowledged {
+            return false;
+        }
+        let mut queue = session.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.ack = Some(delivered);
+        let due = delivered - self.acknowledged >= ACK_AFTER_MESSAGES || self.unacknowledged_bytes >= ACK_AFTER_BYTES;
+        if !due {
+            return false;
+        }
+        self.acknowledged = delivered;
+        self.unacknowledged_bytes = 0;
+        queue.wake()
+    }
+
+    fn handle_frame(
+        &mut self,
+        session: &Session,
+        now: UnixMs,
+        kind: FrameType,
+        body: &[u8],
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<bool, LinkError> {
+        let shared = &session.shared;
+        match kind {
+            FrameType::Batch => self.handle_batch(session, now, body, sink),
+            FrameType::Ack => {
+                let (got, sent) = (ack::decode(body)?, shared.sent_sequence.load(Ordering::Acquire));
+                if got > sent {
+                    return Err(PeerMisbehaved::AckBeyondSent { sent, got }.into());
+                }
+                shared.counters.acknowledged.set(got.max(shared.counters.acknowledged.get()));
+                Ok(false)
+            }
+            FrameType::Ping => {
+                let token = ping::decode(body)?;
+                let mut queue = session.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                queue.pong = Some(token);
+                Ok(queue.wake())
+            }
+            FrameType::Pong => {
+                let sent_at = ping::decode(body)?;
+                shared.counters.rtt_ms.set(now.saturating_sub(sent_at));
+                Ok(false)
+            }
+            FrameType::Learn => {
+                let outcome = self.handle_learn(shared, now, body, sink)?;
+                self.count_announcement(shared, now, outcome)
+            }
+            FrameType::Forget => {
+                let outcome = self.handle_forget(session, body, sink)?;
+                self.count_announcement(shared, now, outcome)
+            }
+            FrameType::Cert => {
+                let outcome = self.handle_cert(shared, now, body)?;
+                self.count_announcement(shared, now, outcome)
+            }
+            FrameType::HandleRelease => {
+                let releases = handle_release::decode(body)?;
+                let mut calls = session.calls.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut ended = Vec::new();
+                for release in releases {
+                    match release {
+                        handle_release::Release::Caller(number) if calls.release_remote_caller(number) => {
+                            ended.push(number);
+                        }
+                        handle_release::Release::Caller(_) => {}
+                        handle_release::Release::Call(id) => drop(calls.served(id)),
+                    }
+                }
+                shared.counters.calls_served.set(calls.being_served() as u64);
+                drop(calls);
+                ended.into_iter().for_each(|caller| sink(Event::Released { caller }));
+                Ok(false)
+            }
+            FrameType::Close => {
+                let close = Close::decode(body)?;
+                self.closed = true;
+                sink(Event::Closed { code: close.code, text: close.text });
+                Ok(false)
+            }
+            _ => Err(PeerMisbehaved::UnexpectedFrame(kind as u8).into()),
+        }
+    }
+
+    fn count_announcement(
+        &mut self,
+        shared: &Shared,
+        now: UnixMs,
+        outcome: Result<(), Announcement>,
+    ) -> Result<bool, LinkError> {
+        match outcome {
+            Ok(()) => {}
+            Err(Announcement::Stale) => shared.counters.stale_announcement.one(),
+            Err(Announcement::OverLimit) => shared.counters.engines_over_limit.one(),
+            Err(Announcement::Bad) => {
+                shared.counters.bad_announcement.one();
+                self.failed(shared, now)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Ten failed verifications within the window close the link.
+    fn failed(&mut self, shared: &Shared, now: UnixMs) -> Result<(), LinkError> {
+        let limits = &shared.limits;
+        while self.failures.front().is_some_and(|at| at + limits.failures_window_ms <= now) {
+            self.failures.pop_front();
+        }
+        self.failures.push_back(now);
+        let failures = self.failures.len() as u32;
+        match failures >= limits.failures_max {
+            true => Err(PeerMisbehaved::TooManyFailures { failures }.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn last_serial(&self, engine: &str) -> u64 {
+        let live = self.engines.get(engine).map_or(0, |certified| certified.serial);
+        let forgotten = self.forgotten.get(engine).copied().unwrap_or(0);
+        live.max(forgotten).max(self.floor)
+    }
+
+    fn handle_learn(
+        &mut self,
+        shared: &Shared,
+        now: UnixMs,
+        bytes: &[u8],
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Result<(), Announcement>, InvalidFrame> {
+        let (learn, signature) = Learn::decode(bytes)?;
+        if learn.realm != shared.agreed.peer {
+            return Ok(Err(Announcement::Bad));
+        }
+        if learn.serial <= self.last_serial(&learn.engine) || !valid(learn.not_before, learn.not_after, now) {
+            return Ok(Err(Announcement::Stale));
+        }
+        let new = !self.engines.contains_key(&*learn.engine);
+        if new && self.engines.len() >= shared.limits.engines_max as usize {
+            return Ok(Err(Announcement::OverLimit));
+        }
+        let body = &bytes[..bytes.len() - 64];
+        if !verify(&self.identity, Purpose::Learn, &shared.agreed.network, body, &signature) {
+            return Ok(Err(Announcement::Bad));
+        }
+        let Ok(key) = check_public_key(&learn.key) else {
+            return Ok(Err(Announcement::Bad));
+        };
+        self.forgotten.remove(&*learn.engine);
+        let certified = Certified {
+            key,
+            serial: learn.serial,
+            not_before: learn.not_before,
+            not_after: learn.not_after,
+            announcement: bytes.into(),
+        };
+        self.engines.insert(learn.engine.as_str().into(), certified);
+        sink(Event::Learned(&learn));
+        Ok(Ok(()))
+    }
+
+    fn handle_forget(
+        &mut self,
+        session: &Session,
+        bytes: &[u8],
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Result<(), Announcement>, InvalidFrame> {
+        let shared = &session.shared;
+        let (forget, signature) = Forget::decode(bytes)?;
+        if forget.realm != shared.agreed.peer {
+            return Ok(Err(Announcement::Bad));
+        }
+        if forget.serial <= self.last_serial(&forget.engine) {
+            return Ok(Err(Announcement::Stale));
+        }
+        let body = &bytes[..bytes.len() - 64];
+        if !verify(&self.identity, Purpose::Forget, &shared.agreed.network, body, &signature) {
+            return Ok(Err(Announcement::Bad));
+        }
+        if self.forgotten.len() >= shared.limits.engines_max as usize {
+            self.floor = self.forgotten.values().copied().max().unwrap_or(0).max(self.floor);
+            self.forgotten.clear();
+        }
+        self.forgotten.insert(forget.engine.as_str().into(), forget.serial);
+        if self.engines.remove(&*forget.engine).is_none() {
+            shared.counters.unknown_forget.one();
+            return Ok(Ok(()));
+        }
+        let mut calls = session.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.forget_destination(&forget.engine);
+        shared.counters.calls_pending.set(calls.pending() as u64);
+        drop(calls);
+        sink(Event::Forgotten { engine: &forget.engine, reason: forget.reason });
+        Ok(Ok(()))
+    }
+
+    fn handle_cert(
+        &mut self,
+        shared: &Shared,
+        now: UnixMs,
+        bytes: &[u8],
+    ) -> Result<Result<(), Announcement>, InvalidFrame> {
+        let (cert, signature) = Cert::decode(bytes)?;
+        let too_long = cert.not_after.saturating_sub(cert.not_before) > ONLINE_KEY_MS_MAX || cert.not_after == 0;
+        if cert.realm != shared.agreed.peer || too_long {
+            return Ok(Err(Announcement::Bad));
+        }
+        let last = self.online.as_ref().map_or(0, |online| online.serial);
+        if cert.serial <= last || !valid(cert.not_before, cert.not_after, now) {
+            return Ok(Err(Announcement::Stale));
+        }
+        let body = &bytes[..bytes.len() - 64];
+        if !verify(&self.identity, Purpose::Cert, &shared.agreed.network, body, &signature) {
+            return Ok(Err(Announcement::Bad));
+        }
+        let Ok(key) = check_public_key(&cert.key) else {
+            return Ok(Err(Announcement::Bad));
+        };
+        self.online = Some(Certified {
+            key,
+            serial: cert.serial,
+            not_before: cert.not_before,
+            not_after: cert.not_after,
+            announcement: bytes.into(),
+        });
+        Ok(Ok(()))
+    }
+
+    fn handle_batch(
+        &mut self,
+        session: &Session,
+        now: UnixMs,
+        body: &[u8],
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<bool, LinkError> {
+        let (shared, counters) = (&session.shared, &session.shared.counters);
+        let batch = Batch::parse(body)?;
+        if batch.header.source != shared.agreed.peer || batch.header.destination != shared.agreed.own {
+            return Err(PeerMisbehaved::ForeignBatch.into());
+        }
+        if batch.header.session != shared.agreed.session {
+            counters.stale_session.one();
+            self.failed(shared, now)?;
+            return Ok(false);
+        }
+        let (got, expected) = (batch.header.first_sequence, self.next_sequence);
+        if got < expected {
+            counters.duplicate.one();
+            self.failed(shared, now)?;
+            return Ok(false);
+        }
+        if got > expected {
+            return Err(PeerMisbehaved::SequenceGap { expected, got }.into());
+        }
+        self.next_sequence += u64::from(batch.count);
+        counters.verified.one();
+        let certified = match batch.header.engine {
+            "" => self.online.as_ref(),
+            engine => self.engines.get(engine),
+        };
+        let certified = certified.filter(|certified| certified.in_force(now)).filter(|certified| {
+            verify(&certified.key, Purpose::Batch, &shared.agreed.network, batch.signed, batch.signature)
+        });
+        let Some(certified) = certified else {
+            counters.bad_signature.one();
+            self.failed(shared, now)?;
+            return Ok(false);
+        };
+        counters.batches_in.one();
+        counters.messages_in.add(u64::from(batch.count));
+        counters.payload_bytes_in.add((batch.signed.len() - batch.table_end) as u64);
+        self.unacknowledged_bytes += batch.signed.len() as u64;
+        let mut wake = false;
+        for (index, item) in batch.messages().enumerate() {
+            let item = item?;
+            let receipt = match self.receipts_for.contains(item.row.destination) {
+                true => receipt::make(receipt::ReceiptParts {
+                    network_id: &shared.agreed.network.0,
+                    identity_key: &shared.agreed.peer_key,
+                    announcement: &certified.announcement,
+                    batch: body,
+                    index: index as u16,
+                })
+                .ok(),
+                false => None,
+            };
+            wake |= deliver(session, batch.header.engine, &item, receipt, sink);
+        }
+        Ok(wake)
+    }
+}
+
+/// One message of a verified batch: bounds, terms and disguises are checked; what passes is an event.
+fn deliver(
+    session: &Session,
+    source: &str,
+    item: &Item<'_>,
+    receipt: Option<Vec<u8>>,
+    sink: &mut dyn FnMut(Event<'_>),
+) -> bool {
+    let (row, payload) = (&item.row, item.payload);
+    match row.kind {
+        kind::SEND | kind::CAST => {
+            let checked = check_payload(session, payload);
+            let disguised = row.kind == kind::SEND && checked.is_ok() && etf::disguise(payload).is_some();
+            if disguised {
+                session.shared.counters.disguised.one();
+            } else if checked.is_ok() {
+                let delivery = if row.kind == kind::SEND { Delivery::Send } else { Delivery::Cast };
+                sink(Event::Deliver { delivery, destination: row.destination, source, payload, receipt });
+            }
+            false
+        }
+        kind::GENCALL => deliver_call(session, source, item, receipt, sink),
+        kind::REPLY | kind::ERROR => {
+            let mut calls = session.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            let finished = calls.finish(row.call_id);
+            session.shared.counters.calls_pending.set(calls.pending() as u64);
+            drop(calls);
+            let Some(pending) = finished else {
+                session.shared.counters.late_reply.one();
+                return false;
+            };
+            let context = &pending.context;
+            if row.kind == kind::ERROR {
+                let refusal = Refusal::from_wire(row.detail).unwrap_or(Refusal::Forbidden);
+                sink(Event::Refused { context, refusal });
+            } else {
+                match check_payload(session, payload) {
+                    Ok(()) => sink(Event::Reply { context, payload }),
+                    Err(refusal) => sink(Event::Refused { context, refusal }),
+                }
+            }
+            false
+        }
+        _ => {
+            session.shared.counters.unknown_kind.one();
+            false
+        }
+    }
+}
+
+fn deliver_call(
+    session: &Session,
+    source: &str,
+    item: &Item<'_>,
+    receipt: Option<Vec<u8>>,
+    sink: &mut dyn FnMut(Event<'_>),
+) -> bool {
+    let (row, payload, shared) = (&item.row, item.payload, &session.shared);
+    let served = Served { caller: row.caller, engine: row.destination.into() };
+    let outcome = {
+        let mut calls = session.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = calls.serve(row.call_id, served, &shared.limits);
+        shared.counters.calls_served.set(calls.being_served() as u64);
+        outcome
+    };
+    match outcome {
+        Ok(()) => {}
+        Err(NotServed::Duplicate) => {
+            shared.counters.duplicate_call.one();
+            return false;
+        }
+        Err(NotServed::Full) => {
+            shared.counters.overload_in.one();
+            return session.push_refusal(row.call_id, "", Refusal::Overload);
+        }
+    }
+    if let Err(refusal) = check_payload(session, payload) {
+        return session.refuse(row.call_id, refusal);
+    }
+    if !matches!(row.detail, label::GEN_CALL | label::SYSTEM | label::CALLER) {
+        return session.refuse(row.call_id, Refusal::Forbidden);
+    }
+    sink(Event::Call {
+        destination: row.destination,
+        source,
+        label: row.detail,
+        call_id: row.call_id,
+        caller: row.caller,
+        payload,
+        receipt,
+    });
+    false
+}
+
+/// Size, form and contents of a payload, counted when they fail.
+fn check_payload(session: &Session, payload: &[u8]) -> Result<(), Refusal> {
+    let (limits, counters) = (&session.shared.limits, &session.shared.counters);
+    if payload.len() > limits.message_bytes_max as usize {
+        counters.too_large.one();
+        return Err(Refusal::TooLarge);
+    }
+    match etf::scan(payload, &limits.term) {
+        Ok(()) => Ok(()),
+        Err(error) if error.is_identifiers() => {
+            counters.identifiers.one();
+            Err(Refusal::Identifiers)
+        }
+        Err(_) => {
+            counters.bad_term.one();
+            Err(Refusal::Undecodable)
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The sending half: turns what waits into frames, one signature per batch.
+//!
+//! **Group commit.** A flush takes all that has been queued since the last one. Messages of one source share a batch.
+//! Messages to one engine keep the order in which they were pushed, whoever they are from: a message joins its source's
+//! open batch only when no later batch holds a message to the same engine (`protocol.md` 9.6).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+
+use crate::frame::batch::{self, Header};
+use crate::frame::{self, ack, forget, handle_release, learn, ping, FrameType};
+use crate::limits::{BATCH_MESSAGES_MAX, BATCH_PAYLOAD_TARGET, FLUSH_TARGET};
+use crate::session::queue::{Entry, Message, Queue, Taken};
+use crate::session::Shared;
+
+/// An arena that a burst has blown up beyond this is given back instead of kept for the next flush.
+const ARENA_KEPT_MAX: usize = 1024 * 1024;
+
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    taken: Taken,
+    /// The next entry of `taken` to go out.
+    at: usize,
+    /// Engines of ours that the peer has been told of; others' messages go as the realm's.
+    announced: HashSet<Box<str>>,
+}
+
+/// Members of one batch to be, as indices into the taken entries.
+struct Group {
+    source: Box<str>,
+    members: Vec<usize>,
+    payload_bytes: usize,
+}
+
+impl Group {
+    fn has_room_for(&self, message: &Message) -> bool {
+        self.members.len() < BATCH_MESSAGES_MAX
+            && self.payload_bytes + message.payload_bytes() <= BATCH_PAYLOAD_TARGET
+    }
+}
+
+impl Outbound {
+    /// Appends frames to `out`. True when more waits than one flush takes.
+    pub fn flush(&mut self, shared: &Shared, queue: &Mutex<Queue>, out: &mut Vec<u8>) -> bool {
+        {
+            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            if queue.is_closed() {
+                return false;
+            }
+            if self.at == self.taken.entries.len() && self.taken.releases.is_empty() {
+                self.recycle();
+                queue.take(&mut self.taken);
+            }
+            let (ack, pong, ping) = (queue.ack.take(), queue.pong.take(), queue.ping.take());
+            drop(queue);
+            if let Some(sequence) = ack {
+                ack::encode(sequence, out);
+            }
+            if let Some(token) = pong {
+                ping::encode_pong(token, out);
+            }
+            if let Some(token) = ping {
+                ping::encode_ping(token, out);
+            }
+        }
+
+        let before = self.at;
+        while self.at < self.taken.entries.len() && out.len() < FLUSH_TARGET {
+            match &self.taken.entries[self.at] {
+                Entry::Announcement(kind, signed) => {
+                    note_announced(&mut self.announced, *kind, signed);
+                    frame::encode(*kind, signed, out);
+                    self.at += 1;
+                }
+                Entry::Message(_) => self.write_messages(shared, out),
+            }
+        }
+        let cost = self.taken.entries[before..self.at].iter().map(Entry::cost).sum();
+        let drained = self.at == self.taken.entries.len();
+        if drained {
+            for entries in self.taken.releases.chunks(handle_release::ENTRIES_MAX) {
+                handle_release::encode(entries, out);
+            }
+            self.taken.releases.clear();
+        }
+
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.sent(cost);
+        shared.counters.queue_bytes.set(queue.bytes() as u64);
+        if !drained {
+            return true;
+        }
+        if queue.settle() {
+            return false;
+        }
+        // Only a CLOSE waits: it is the last frame, after everything else.
+        if queue.only_close_waits() {
+            if let Some(close) = queue.take_close() {
+                close.encode(out);
+            }
+            return false;
+        }
+        true
+    }
+
+    fn recycle(&mut self) {
+        self.at = 0;
+        self.taken.entries.clear();
+        self.taken.arena.clear();
+        if self.taken.arena.capacity() > ARENA_KEPT_MAX {
+            self.taken = Taken::default();
+        }
+    }
+
+    /// Writes the messages from `self.at` up to the next announcement or the flush's target.
+    fn write_messages(&mut self, shared: &Shared, out: &mut Vec<u8>) {
+        let arena = &self.taken.arena;
+        let mut groups: Vec<Group> = Vec::new();
+        // Which group last took a message to an engine; kept only once there are two groups.
+        let mut last_group: HashMap<&str, usize> = HashMap::new();
+        let mut budget = out.len();
+        while let Some(Entry::Message(message)) = self.taken.entries.get(self.at) {
+            if message.dropped {
+                self.at += 1;
+                continue;
+            }
+            if budget >= FLUSH_TARGET {
+                break;
+            }
+            budget += message.payload_bytes() + batch::ROW_BYTES;
+            let source = message.source(arena);
+            let source = if self.announced.contains(source) { source } else { "" };
+            let destination = message.destination(arena);
+            let not_before = match destination {
+                // An answer goes to a call, not to an engine: nothing to keep it in order with.
+                "" => 0,
+                _ => last_group.get(destination).copied().unwrap_or(0),
+            };
+            let open = groups.iter().rposition(|group| *group.source == *source);
+            let index = match open {
+                Some(index) if index >= not_before && groups[index].has_room_for(message) => index,
+                _ => {
+                    if groups.len() == 1 {
+                        for member in &groups[0].members {
+                            if let Entry::Message(earlier) = &self.taken.entries[*member] {
+                                last_group.insert(earlier.destination(arena), 0);
+                            }
+                        }
+                    }
+                    groups.push(Group { source: source.into(), members: Vec::new(), payload_bytes: 0 });
+                    groups.len() - 1
+                }
+            };
+            groups[index].members.push(self.at);
+            groups[index].payload_bytes += message.payload_bytes();
+            if groups.len() > 1 {
+                last_group.insert(destination, index);
+            }
+            self.at += 1;
+        }
+        for group in &groups {
+            self.write_batch(shared, group, out);
+        }
+    }
+
+    fn write_batch(&self, shared: &Shared, group: &Group, out: &mut Vec<u8>) {
+        let first_sequence = shared.sent_sequence.load(Ordering::Relaxed) + 1;
+        let header = Header {
+            session: shared.agreed.session,
+            source: shared.agreed.own,
+            destination: shared.agreed.peer,
+            first_sequence,
+            engine: &group.source,
+        };
+        let arena = &self.taken.arena;
+        let messages = group.members.iter().filter_map(|member| match &self.taken.entries[*member] {
+            Entry::Message(message) => Some(batch::Message {
+                kind: message.kind,
+                aligned: message.aligned,
+                call_id: message.call_id,
+                caller: message.caller,
+                detail: message.detail,
+                destination: message.destination(arena),
+                payload: message.payload(arena),
+            }),
+            Entry::Announcement(..) => None,
+        });
+        let sign = |body: &[u8]| shared.keyring.sign_batch(&group.source, &shared.agreed.network, body);
+        batch::encode(&header, messages, sign, out);
+        let count = group.members.len() as u64;
+        // Before the bytes leave: the peer's ACK can't come earlier than this.
+        shared.sent_sequence.store(first_sequence + count - 1, Ordering::Release);
+        shared.counters.messages_out.add(count);
+        shared.counters.payload_bytes_out.add(group.payload_bytes as u64);
+        shared.counters.batches_out.one();
+        shared.counters.signed.one();
+    }
+}
+
+fn note_announced(announced: &mut HashSet<Box<str>>, kind: FrameType, signed: &[u8]) {
+    match kind {
+        FrameType::Learn => {
+            if let Ok((learn, _)) = learn::Learn::decode(signed) {
+                announced.insert(learn.engine.into());
+            }
+        }
+        FrameType::Forget => {
+            if let Ok((forget, _)) = forget::Forget::decode(signed) {
+                announced.remove(&*forget.engine);
+            }
+        }
+        _ => {}
+    }
+}
