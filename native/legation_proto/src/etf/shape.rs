@@ -23,7 +23,7 @@
 //! the like, which mean something only with an identifier in it.
 //!
 //! **One term, many spellings.** An atom has four (tags 100, 115, 118, 119), a tuple two (104, 105), and OTP reads a
-//! [list of no elements](super::scan) as its tail. All of them are recognised.
+//! [list of no elements](super::scan()) as its tail. All of them are recognised.
 
 use super::{tag, VERSION};
 

@@ -1,0 +1,22 @@
+//! Every atom that crosses the border.
+
+rustler::atoms! {
+    ok, error, wake, idle, more,
+    // keyring
+    key_file, network_key_file, bad_key, external, exists, random, not_a_point, not_canonical, weak, torsion,
+    not_pkcs8_ed25519, not_a_network_key, link, hello, cert, learn, forget,
+    enoent, eacces, io,
+    // channel
+    tls, local, plain, initiator, responder, channel_error = "channel", knock, up, sign, closed, fault,
+    knock_required, refuse, accept,
+    // events
+    send, cast, call, reply, refused, release,
+    // maps
+    realm_id, key, profile, role, version, session_id, serial, ops,
+    // payloads
+    t, b,
+    // push errors
+    overload, too_large, identifiers, bad_term, unknown_call, bad_name, ended,
+    // receipts
+    receipt,
+}

@@ -1,0 +1,392 @@
+//! The channel resource: one link, driven by Reader (bytes in, events out) and Writer (flush).
+
+use std::sync::{Arc, Mutex};
+
+use legation_channel::channel::Profile;
+use legation_channel::knock::{KnockMemory, KnockSettings};
+use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkFault, LinkRandom};
+use legation_proto::error::CloseCode;
+use legation_proto::frame::batch::Refusal;
+use legation_proto::hello::Role;
+use legation_proto::limits::{Limits, Overflow};
+use legation_proto::session::{Delivery, Event, Session};
+use rustler::types::tuple::make_tuple;
+use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, OwnedBinary, Resource, ResourceArc, Term};
+
+use crate::atoms;
+use crate::error::error;
+use crate::keyring::{array, purpose_atom, random, KeyringResource, NetworkResource};
+use crate::payload::{binary, decode};
+use crate::session::SessionResource;
+
+pub struct ChannelResource(Link);
+
+#[rustler::resource_impl]
+impl Resource for ChannelResource {}
+
+/// The knock memory of one instance.
+pub struct GuardResource(Arc<Mutex<KnockMemory>>);
+
+#[rustler::resource_impl]
+impl Resource for GuardResource {}
+
+type ChannelArc = ResourceArc<ChannelResource>;
+
+/// For ages of calls only; everything that the protocol judges by time gets its `now` from Elixir.
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+#[derive(rustler::NifMap)]
+struct GuardSettings {
+    window_ms: u64,
+    boot_ms: u64,
+    entries_max: usize,
+}
+
+#[rustler::nif]
+fn guard_new(
+    _network: ResourceArc<NetworkResource>,
+    settings: GuardSettings,
+    now: u64,
+) -> ResourceArc<GuardResource> {
+    let GuardSettings { window_ms, boot_ms, entries_max } = settings;
+    let memory = KnockMemory::new(KnockSettings { window_ms, boot_ms, entries_max }, now);
+    ResourceArc::new(GuardResource(Arc::new(Mutex::new(memory))))
+}
+
+#[derive(rustler::NifMap)]
+struct ChannelSettings {
+    knock: bool,
+    message_bytes_max: u32,
+    engines_max: u32,
+    queue_bytes_max: usize,
+    calls_max: usize,
+    callers_max: usize,
+    handshake_ms: u64,
+    ping_ms: u64,
+    failures_max: u32,
+    failures_window_ms: u64,
+    overflow: Atom,
+}
+
+impl ChannelSettings {
+    fn limits(&self) -> NifResult<Limits> {
+        let overflow = match self.overflow {
+            overflow if overflow == newest::newest() => Overflow::Newest,
+            overflow if overflow == newest::oldest() => Overflow::Oldest,
+            _ => return Err(Error::BadArg),
+        };
+        Ok(Limits {
+            message_bytes_max: self.message_bytes_max,
+            engines_max: self.engines_max,
+            queue_bytes_max: self.queue_bytes_max,
+            calls_max: self.calls_max,
+            callers_max: self.callers_max,
+            handshake_ms: self.handshake_ms,
+            ping_ms: self.ping_ms,
+            failures_max: self.failures_max,
+            failures_window_ms: self.failures_window_ms,
+            overflow,
+            ..Limits::default()
+        })
+    }
+}
+
+mod newest {
+    rustler::atoms! { newest, oldest }
+}
+
+fn profile_of(profile: Atom) -> NifResult<Profile> {
+    [Profile::Tls, Profile::Local, Profile::Plain]
+        .into_iter()
+        .find(|candidate| profile_atom(*candidate) == profile)
+        .ok_or(Error::BadArg)
+}
+
+fn profile_atom(profile: Profile) -> Atom {
+    match profile {
+        Profile::Tls => atoms::tls(),
+        Profile::Local => atoms::local(),
+        Profile::Plain => atoms::plain(),
+    }
+}
+
+fn config(
+    profile: Atom,
+    keyring: &KeyringResource,
+    network: &NetworkResource,
+    settings: &ChannelSettings,
+    now: u64,
+) -> NifResult<LinkConfig> {
+    Ok(LinkConfig {
+        profile: profile_of(profile)?,
+        keyring: keyring.keyring.clone(),
+        network: network.0.clone(),
+        tls: keyring.tls.clone(),
+        limits: settings.limits()?,
+        random: LinkRandom { knock: random()?, nonce: random()?, ephemeral: random()?, session: random()? },
+        now,
+    })
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn channel_connect<'a>(
+    env: Env<'a>,
+    profile: Atom,
+    keyring: ResourceArc<KeyringResource>,
+    network: ResourceArc<NetworkResource>,
+    peer: Binary<'a>,
+    settings: ChannelSettings,
+    now: u64,
+) -> NifResult<Term<'a>> {
+    let config = config(profile, &keyring, &network, &settings, now)?;
+    Ok(match Link::connect(config, &array(&peer)?, settings.knock) {
+        Ok(link) => (atoms::ok(), ResourceArc::new(ChannelResource(link))).encode(env),
+        Err(reason) => error(env, atoms::channel_error(), reason.to_string()),
+    })
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn channel_accept<'a>(
+    env: Env<'a>,
+    profile: Atom,
+    keyring: ResourceArc<KeyringResource>,
+    network: ResourceArc<NetworkResource>,
+    guard: Option<ResourceArc<GuardResource>>,
+    settings: ChannelSettings,
+    now: u64,
+) -> NifResult<Term<'a>> {
+    let config = config(profile, &keyring, &network, &settings, now)?;
+    let memory = match (settings.knock, guard) {
+        (true, Some(guard)) => Some(guard.0.clone()),
+        (true, None) => return Ok(error(env, atoms::channel_error(), atoms::knock_required())),
+        (false, _) => None,
+    };
+    Ok(match Link::accept_from(config, memory) {
+        Ok(link) => (atoms::ok(), ResourceArc::new(ChannelResource(link))).encode(env),
+        Err(reason) => error(env, atoms::channel_error(), reason.to_string()),
+    })
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn channel_handle_bytes<'a>(
+    env: Env<'a>,
+    channel: ChannelArc,
+    bytes: Binary<'a>,
+    now: u64,
+) -> (Vec<Term<'a>>, bool) {
+    collect(env, &channel, |link, sink| link.handle_bytes(now, bytes.as_slice(), sink))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn channel_signature<'a>(
+    env: Env<'a>,
+    channel: ChannelArc,
+    id: u64,
+    signature: Binary<'a>,
+    now: u64,
+) -> NifResult<(Vec<Term<'a>>, bool)> {
+    let signature = array(&signature)?;
+    Ok(collect(env, &channel, |link, sink| link.handle_signature(now, id, &signature, sink)))
+}
+
+/// `:accept` or `{:refuse, code}`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn channel_decide<'a>(
+    env: Env<'a>,
+    channel: ChannelArc,
+    decision: Term<'a>,
+    now: u64,
+) -> NifResult<(Vec<Term<'a>>, bool)> {
+    if decision.decode::<Atom>().is_ok_and(|decision| decision == atoms::accept()) {
+        return Ok(collect(env, &channel, |link, sink| link.accept(now, sink)));
+    }
+    let (refuse, code): (Atom, Term) = decision.decode()?;
+    if refuse != atoms::refuse() {
+        return Err(Error::BadArg);
+    }
+    let code = close_code(code)?;
+    Ok((Vec::new(), channel.0.close(code, "refused")))
+}
+
+fn close_code(code: Term) -> NifResult<CloseCode> {
+    CloseCode::from_name(&code.atom_to_string()?).ok_or(Error::BadArg)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn channel_timeout<'a>(env: Env<'a>, channel: ChannelArc, now: u64) -> (Vec<Term<'a>>, bool, Option<u64>) {
+    let mut next = None;
+    let (events, wake) = collect(env, &channel, |link, sink| {
+        let (wake, at) = link.handle_timeout(now, sink);
+        next = at.map(|at| at.saturating_sub(now).max(1));
+        wake
+    });
+    (events, wake, next)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn channel_close(channel: ChannelArc, code: Term, text: &str) -> NifResult<bool> {
+    Ok(channel.0.close(close_code(code)?, text))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn channel_flush<'a>(env: Env<'a>, channel: ChannelArc, _now: u64) -> Term<'a> {
+    let mut out = Vec::new();
+    let more = match channel.0.flush(&mut out) {
+        Ok(true) => atoms::more(),
+        Ok(false) => atoms::idle(),
+        Err(reason) => return error(env, atoms::channel_error(), reason.to_string()),
+    };
+    (large_binary(env, &out), more).encode(env)
+}
+
+fn large_binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
+    // Never on the process's heap, however small: it goes to the carrier, or to another process.
+    Binary::from_owned(OwnedBinary::from_slice(bytes), env).encode(env)
+}
+
+/// Runs one step of the link and turns its events into terms.
+fn collect<'a>(
+    env: Env<'a>,
+    channel: &ChannelArc,
+    step: impl FnOnce(&Link, &mut dyn FnMut(LinkEvent<'_>)) -> bool,
+) -> (Vec<Term<'a>>, bool) {
+    let mut events = Vec::new();
+    let mut refused = Vec::new();
+    let wake = step(&channel.0, &mut |event| match event {
+        LinkEvent::Session(event) => {
+            if let Some(call_id) = session_event(env, &channel.0, event, &mut events) {
+                refused.push(call_id);
+            }
+        }
+        event => events.push(link_event(env, event)),
+    });
+    let mut wake = wake;
+    if let Some(session) = channel.0.session() {
+        for call_id in refused {
+            session.counters().undecodable.one();
+            wake |= session.refuse(call_id, Refusal::Undecodable);
+        }
+    }
+    (events, wake)
+}
+
+fn link_event<'a>(env: Env<'a>, event: LinkEvent<'_>) -> Term<'a> {
+    match event {
+        LinkEvent::Sign(request) => {
+            let purpose = purpose_atom(request.purpose);
+            (atoms::sign(), request.id, purpose, binary(env, &request.body)).encode(env)
+        }
+        LinkEvent::Decide { peer, key } => (atoms::hello(), binary(env, &peer.0), binary(env, &key)).encode(env),
+        LinkEvent::Up(session) => {
+            let facts = session_facts(env, &session);
+            (atoms::up(), ResourceArc::new(SessionResource(session)), facts).encode(env)
+        }
+        LinkEvent::Fault(fault) => {
+            let code = match &fault {
+                LinkFault::Knock(_) => atoms::knock(),
+                LinkFault::Channel(_) => atoms::channel_error(),
+                LinkFault::Protocol(error) => atom(env, CloseCode::from(error).name()),
+            };
+            (atoms::fault(), code, fault.to_string()).encode(env)
+        }
+        // `collect` takes these out before.
+        LinkEvent::Session(_) => atoms::error().encode(env),
+    }
+}
+
+/// Only ever called with names from tables in the core, of which there are a few dozen.
+fn atom(env: Env<'_>, name: &str) -> Atom {
+    Atom::from_str(env, name).unwrap_or_else(|_| atoms::error())
+}
+
+fn session_facts<'a>(env: Env<'a>, session: &Session) -> Term<'a> {
+    let agreed = session.agreed();
+    let profile = Profile::try_from(agreed.profile).map_or(atoms::error(), profile_atom);
+    let role = match agreed.role {
+        Role::Initiator => atoms::initiator(),
+        Role::Responder => atoms::responder(),
+    };
+    let entries: [(Atom, Term<'a>); 6] = [
+        (atoms::realm_id(), binary(env, &agreed.peer.0)),
+        (atoms::key(), binary(env, &agreed.peer_key)),
+        (atoms::profile(), profile.encode(env)),
+        (atoms::role(), role.encode(env)),
+        (atoms::version(), agreed.version.encode(env)),
+        (atoms::session_id(), binary(env, &agreed.session)),
+    ];
+    entries.into_iter().fold(Term::map_new(env), |map, (key, value)| map.map_put(key, value).unwrap_or(map))
+}
+
+/// Appends the event as a term. A call that can't be decoded becomes none: its id is returned, to be refused once the
+/// link's locks are free.
+fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &mut Vec<Term<'a>>) -> Option<u64> {
+    let count_undecodable = || {
+        if let Some(session) = link.session() {
+            session.counters().undecodable.one();
+        }
+    };
+    let receipt_term = |receipt: Option<Vec<u8>>| receipt.map(|receipt| large_binary(env, &receipt));
+    let term = match event {
+        Event::Deliver { delivery, destination, source, payload, receipt } => {
+            let Some(payload) = decode(env, payload) else {
+                count_undecodable();
+                return None;
+            };
+            let kind = match delivery {
+                Delivery::Send => atoms::send(),
+                Delivery::Cast => atoms::cast(),
+            };
+            (kind, destination, source, payload, receipt_term(receipt)).encode(env)
+        }
+        Event::Call { destination, source, label, call_id, caller, payload, receipt } => {
+            let Some(payload) = decode(env, payload) else {
+                return Some(call_id);
+            };
+            // Longer than the tuples that rustler encodes by itself.
+            let elements = [
+                atoms::call().encode(env),
+                destination.encode(env),
+                source.encode(env),
+                label.encode(env),
+                call_id.encode(env),
+                caller.encode(env),
+                payload,
+                receipt_term(receipt).encode(env),
+            ];
+            make_tuple(env, &elements)
+        }
+        Event::Reply { context, payload } => {
+            let (from, _) = env.binary_to_term(context)?;
+            match decode(env, payload) {
+                Some(payload) => (atoms::reply(), from, payload).encode(env),
+                None => {
+                    count_undecodable();
+                    (atoms::refused(), from, atom(env, Refusal::Undecodable.name())).encode(env)
+                }
+            }
+        }
+        Event::Refused { context, refusal } => {
+            let (from, _) = env.binary_to_term(context)?;
+            (atoms::refused(), from, atom(env, refusal.name())).encode(env)
+        }
+        Event::Learned(learn) => {
+            let entries: [(Atom, Term<'a>); 4] = [
+                (atoms::key(), binary(env, &learn.key)),
+                (atoms::serial(), learn.serial.encode(env)),
+                (atoms::version(), learn.version.encode(env)),
+                (atoms::ops(), learn.operations.encode(env)),
+            ];
+            let map =
+                entries.into_iter().fold(Term::map_new(env), |map, (key, value)| map.map_put(key, value).unwrap_or(map));
+            (atoms::learn(), learn.engine.as_str(), map).encode(env)
+        }
+        Event::Forgotten { engine, reason } => (atoms::forget(), engine, atom(env, reason.name())).encode(env),
+        Event::Released { caller } => (atoms::release(), caller).encode(env),
+        Event::Closed { code, text } => (atoms::closed(), atom(env, code.name()), text).encode(env),
+    };
+    events.push(term);
+    None
+}
