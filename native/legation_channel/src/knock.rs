@@ -24,7 +24,7 @@ use crate::channel::{Channel, Profile, UnixMs};
 use crate::error::{ApiMisuse, ChannelError};
 use crate::plain::FIRST_MESSAGE_BYTES;
 
-/// A ClientHello of ours has some 200 bytes; this leaves room for post-quantum key shares (1,184 bytes) one day.
+/// A ClientHello of ours has some 200 bytes; this leaves room for a post-quantum key share (1,216 bytes) one day.
 pub const FIRST_FLIGHT_BYTES_MAX: usize = 4_096;
 
 const VERSION: u8 = 1;

@@ -54,7 +54,10 @@ pub enum LinkEvent<'a> {
     /// The identity is held elsewhere: answer with [`Link::handle_signature`].
     Sign(SignRequest),
     /// Responder: the peer has proven who it is; answer with [`Link::accept`] or [`Link::refuse`].
-    Decide { peer: RealmId, key: [u8; 32] },
+    Decide {
+        peer: RealmId,
+        key: [u8; 32],
+    },
     Up(Arc<Session>),
     Session(Event<'a>),
     /// We must close: flush once more, then close the carrier.

@@ -46,11 +46,7 @@ struct GuardSettings {
 }
 
 #[rustler::nif]
-fn guard_new(
-    _network: ResourceArc<NetworkResource>,
-    settings: GuardSettings,
-    now: u64,
-) -> ResourceArc<GuardResource> {
+fn guard_new(_network: ResourceArc<NetworkResource>, settings: GuardSettings, now: u64) -> ResourceArc<GuardResource> {
     let GuardSettings { window_ms, boot_ms, entries_max } = settings;
     let memory = KnockMemory::new(KnockSettings { window_ms, boot_ms, entries_max }, now);
     ResourceArc::new(GuardResource(Arc::new(Mutex::new(memory))))
@@ -171,12 +167,7 @@ fn channel_accept<'a>(
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
-fn channel_handle_bytes<'a>(
-    env: Env<'a>,
-    channel: ChannelArc,
-    bytes: Binary<'a>,
-    now: u64,
-) -> (Vec<Term<'a>>, bool) {
+fn channel_handle_bytes<'a>(env: Env<'a>, channel: ChannelArc, bytes: Binary<'a>, now: u64) -> (Vec<Term<'a>>, bool) {
     collect(env, &channel, |link, sink| link.handle_bytes(now, bytes.as_slice(), sink))
 }
 
@@ -379,8 +370,9 @@ fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &mut V
                 (atoms::version(), learn.version.encode(env)),
                 (atoms::ops(), learn.operations.encode(env)),
             ];
-            let map =
-                entries.into_iter().fold(Term::map_new(env), |map, (key, value)| map.map_put(key, value).unwrap_or(map));
+            let map = entries
+                .into_iter()
+                .fold(Term::map_new(env), |map, (key, value)| map.map_put(key, value).unwrap_or(map));
             (atoms::learn(), learn.engine.as_str(), map).encode(env)
         }
         Event::Forgotten { engine, reason } => (atoms::forget(), engine, atom(env, reason.name())).encode(env),

@@ -309,8 +309,7 @@ fn verify_receipt<'a>(
     identity_key: Binary<'a>,
     network_id: Binary<'a>,
 ) -> NifResult<Term<'a>> {
-    let verified =
-        legation_proto::receipt::verify(receipt.as_slice(), &array(&identity_key)?, &array(&network_id)?);
+    let verified = legation_proto::receipt::verify(receipt.as_slice(), &array(&identity_key)?, &array(&network_id)?);
     let verified = match verified {
         Ok(verified) => verified,
         Err(reason) => return Ok(error(env, atoms::receipt(), binary(env, reason.to_string().as_bytes()))),

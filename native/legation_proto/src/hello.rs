@@ -66,7 +66,10 @@ pub enum Step {
     /// A whole frame for the peer.
     Send(Vec<u8>),
     /// Responder: the peer has proven who it is. Is it welcome?
-    Decide { peer: RealmId, key: [u8; 32] },
+    Decide {
+        peer: RealmId,
+        key: [u8; 32],
+    },
     Done(Box<Agreed>),
 }
 

@@ -9,7 +9,7 @@ use std::sync::RwLock;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signer, SigningKey};
 use thiserror::Error;
-use zeroize::{Zeroizing, Zeroize};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::identity::{check_public_key, signing_input, KeyError, NetworkId, Purpose, RealmId};
 

@@ -65,14 +65,28 @@ pub enum Event<'a> {
         receipt: Option<Vec<u8>>,
     },
     /// The answer to a call of ours; `context` is what [`Session::push_call`] was given.
-    Reply { context: &'a [u8], payload: &'a [u8] },
-    Refused { context: &'a [u8], refusal: Refusal },
+    Reply {
+        context: &'a [u8],
+        payload: &'a [u8],
+    },
+    Refused {
+        context: &'a [u8],
+        refusal: Refusal,
+    },
     Learned(&'a Learn),
-    Forgotten { engine: &'a str, reason: ForgetReason },
+    Forgotten {
+        engine: &'a str,
+        reason: ForgetReason,
+    },
     /// The process behind a caller number of the peer's has ended.
-    Released { caller: u64 },
+    Released {
+        caller: u64,
+    },
     /// The peer's CLOSE: nothing comes after it.
-    Closed { code: CloseCode, text: String },
+    Closed {
+        code: CloseCode,
+        text: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

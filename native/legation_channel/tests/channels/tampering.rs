@@ -87,12 +87,12 @@ fn a_record_of_one_channel_fails_in_another() {
 }
 
 #[test]
-fn a_changed_handshake_never_gives_both_ends_the_same_binding() {
+fn a_changed_handshake_shows_in_an_error_or_in_the_binding() {
     for profile in PROFILES {
         for flight in 0..3 {
             let mut at = 0;
             while changed_handshake_is_noticed(profile, flight, at) {
-                at += if profile == Profile::Tls { 3 } else { 1 };
+                at += 1;
             }
         }
     }
@@ -120,9 +120,13 @@ fn changed_handshake_is_noticed(profile: Profile, flight: usize, at: usize) -> b
     let (Some(initiator), Some(responder)) = (pair.initiator.established(), pair.responder.established()) else {
         return true;
     };
-    // Versions in TLS records and the content of change_cipher_spec are no part of the handshake.
-    assert!(profile == Profile::Tls || initiator.binding != responder.binding, "{profile:?} {flight} {at}");
-    if initiator.binding != responder.binding && profile == Profile::Plain {
+    if profile == Profile::Tls {
+        // The version in a record is to be ignored, and no part of the handshake. Nothing else gets here.
+        assert_eq!(initiator.binding, responder.binding, "flight {flight}, byte {at}");
+    } else {
+        assert_ne!(initiator.binding, responder.binding, "{profile:?}: flight {flight}, byte {at}");
+    }
+    if profile == Profile::Plain {
         let record = sealed(&mut *pair.initiator, b"data");
         assert!(pair.responder.handle_bytes(&record, &mut pair.at_responder).is_err());
     }

@@ -156,7 +156,7 @@ pub fn encode<'m>(
     assert!((1..=BATCH_MESSAGES_MAX).contains(&count), "a batch holds 1 to 4,096 messages");
 
     let payloads = out.len();
-    let mut pad_before = false;
+    let mut pad_before = messages.clone().any(|message| message.aligned);
     for message in messages {
         if message.aligned || pad_before {
             let gap = gap_to_alignment(out.len() - body);
@@ -195,6 +195,7 @@ pub struct Batch<'a> {
     /// Where the table ends and the payloads begin, from the start of `signed`.
     pub table_end: usize,
     table: &'a [u8],
+    any_aligned: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -202,8 +203,7 @@ impl<'a> Batch<'a> {
     pub fn parse(body: &'a [u8]) -> Result<Batch<'a>, InvalidFrame> {
         let (signed, signature) = body.split_last_chunk::<64>().ok_or(InvalidFrame::Missing("batch signature"))?;
         let mut batch = Batch::parse_header(signed, signature)?;
-        let mut reader = Reader::new(signed);
-        reader.take(batch.table_end, "batch")?;
+        batch.any_aligned = any_aligned(batch.table, batch.count)?;
         // One pass over the rows: what is delivered later can then rely on offsets and names.
         let mut messages = batch.messages();
         for _ in 0..batch.count {
@@ -214,20 +214,14 @@ impl<'a> Batch<'a> {
         Ok(batch)
     }
 
-    /// Header and table bounds only; `signed` may end with the table, as a receipt's first slice does.
+    /// Header and bounds of the table; the rows are still to be looked at.
     fn parse_header(signed: &'a [u8], signature: &'a [u8; 64]) -> Result<Batch<'a>, InvalidFrame> {
         let mut reader = Reader::new(signed);
         let session = reader.array("batch session")?;
         let source = RealmId(reader.array("batch source")?);
         let destination = RealmId(reader.array("batch destination")?);
         let first_sequence = reader.u64("batch sequence")?;
-        let count = reader.u16("batch count")?;
-        if count == 0 || usize::from(count) > BATCH_MESSAGES_MAX {
-            return Err(InvalidFrame::Value("batch count"));
-        }
-        if first_sequence == 0 || first_sequence.checked_add(u64::from(count)).is_none() {
-            return Err(InvalidFrame::Value("batch sequence"));
-        }
+        let count = check_count(first_sequence, reader.u16("batch count")?)?;
         if reader.u8("batch mode")? != MODE_ENGINE {
             return Err(InvalidFrame::Value("batch mode"));
         }
@@ -240,7 +234,7 @@ impl<'a> Batch<'a> {
             return Err(InvalidFrame::Value("batch payload length"));
         }
         let header = Header { session, source, destination, first_sequence, engine };
-        Ok(Batch { header, count, signed, signature, table_end, table })
+        Ok(Batch { header, count, signed, signature, table_end, table, any_aligned: false })
     }
 
     /// The messages in order. After [`Batch::parse`] every item is `Ok`.
@@ -249,10 +243,31 @@ impl<'a> Batch<'a> {
             table: Reader::new(self.table),
             signed: self.signed,
             offset: self.table_end,
-            pad_before: false,
+            pad_before: self.any_aligned,
             left: self.count,
         }
     }
+}
+
+fn check_count(first_sequence: u64, count: u16) -> Result<u16, InvalidFrame> {
+    if count == 0 || usize::from(count) > BATCH_MESSAGES_MAX {
+        return Err(InvalidFrame::Value("batch count"));
+    }
+    if first_sequence == 0 || first_sequence.checked_add(u64::from(count)).is_none() {
+        return Err(InvalidFrame::Value("batch sequence"));
+    }
+    Ok(count)
+}
+
+/// Whether a row asks for alignment: the first payload then stands apart from the table, too.
+fn any_aligned(table: &[u8], count: u16) -> Result<bool, InvalidFrame> {
+    let mut reader = Reader::new(table);
+    let mut any = false;
+    for _ in 0..count {
+        any |= read_row(&mut reader)?.aligned;
+    }
+    reader.finish("batch table")?;
+    Ok(any)
 }
 
 fn check_engine(name: &str) -> Result<&str, InvalidFrame> {
@@ -355,9 +370,7 @@ fn check_row(row: &Row<'_>) -> Result<(), InvalidFrame> {
         kind::SEND | kind::CAST => row.call_id == 0 && row.caller == 0 && row.detail == 0 && to_engine,
         kind::GENCALL => row.call_id != 0 && row.caller != 0 && to_engine,
         kind::REPLY => row.call_id != 0 && row.caller == 0 && row.detail == 0 && row.destination.is_empty(),
-        kind::ERROR => {
-            row.call_id != 0 && row.caller == 0 && row.destination.is_empty() && row.payload_bytes == 0
-        }
+        kind::ERROR => row.call_id != 0 && row.caller == 0 && row.destination.is_empty() && row.payload_bytes == 0,
         _ => true,
     };
     match fits {
@@ -374,7 +387,7 @@ pub fn locate(prefix: &[u8], total_bytes: usize, index: u16) -> Result<(Header<'
     let source = RealmId(reader.array("batch source")?);
     let destination = RealmId(reader.array("batch destination")?);
     let first_sequence = reader.u64("batch sequence")?;
-    let count = reader.u16("batch count")?;
+    let count = check_count(first_sequence, reader.u16("batch count")?)?;
     if reader.u8("batch mode")? != MODE_ENGINE {
         return Err(InvalidFrame::Value("batch mode"));
     }
@@ -388,25 +401,31 @@ pub fn locate(prefix: &[u8], total_bytes: usize, index: u16) -> Result<(Header<'
     if table_end.checked_add(payload_bytes) != Some(total_bytes) {
         return Err(InvalidFrame::Value("batch payload length"));
     }
-    let mut table = Reader::new(&prefix[table_end - table_bytes..]);
+    let table = &prefix[table_end - table_bytes..];
+    let mut pad_before = any_aligned(table, count)?;
+    let mut table = Reader::new(table);
     let mut offset = table_end;
-    let mut pad_before = false;
+    let mut found = None;
     for at in 0..count {
         let row = read_row(&mut table)?;
         if row.aligned || pad_before {
             offset += gap_to_alignment(offset);
         }
         pad_before = row.aligned;
-        let end = offset + row.payload_bytes as usize;
-        if end > total_bytes {
-            return Err(InvalidFrame::Missing("payload"));
-        }
+        let end = offset.checked_add(row.payload_bytes as usize).filter(|end| *end <= total_bytes);
+        let end = end.ok_or(InvalidFrame::Missing("payload"))?;
         if at == index {
-            return Ok((header, row, offset));
+            found = Some((header, row, offset));
         }
         offset = end;
     }
-    Err(InvalidFrame::Value("message index"))
+    if pad_before {
+        offset += gap_to_alignment(offset);
+    }
+    match offset == total_bytes {
+        true => found.ok_or(InvalidFrame::Value("message index")),
+        false => Err(InvalidFrame::Trailing("batch payloads")),
+    }
 }
 
 #[cfg(test)]
@@ -414,13 +433,7 @@ mod tests {
     use super::*;
 
     fn header(engine: &str) -> Header<'_> {
-        Header {
-            session: [1; 32],
-            source: RealmId([2; 32]),
-            destination: RealmId([3; 32]),
-            first_sequence: 9,
-            engine,
-        }
+        Header { session: [1; 32], source: RealmId([2; 32]), destination: RealmId([3; 32]), first_sequence: 9, engine }
     }
 
     fn message(destination: &'static str, payload: &'static [u8], aligned: bool) -> Message<'static> {
@@ -447,8 +460,7 @@ mod tests {
         assert_eq!(items[2].offset % ALIGNMENT, 0);
         assert_eq!(batch.signed.len() % ALIGNMENT, 0);
         for (index, item) in items.iter().enumerate() {
-            let (_, row, offset) =
-                locate(&batch.signed[..batch.table_end], batch.signed.len(), index as u16).unwrap();
+            let (_, row, offset) = locate(&batch.signed[..batch.table_end], batch.signed.len(), index as u16).unwrap();
             assert_eq!((row, offset), (item.row, item.offset));
         }
     }

@@ -13,7 +13,7 @@ use crate::frame::close::Close;
 use crate::frame::{self, ack, cert::Cert, forget::Forget, handle_release, learn::Learn, ping, FrameType, Head};
 use crate::identity::{check_public_key, verify, Purpose};
 use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX};
-use crate::receipt;
+use crate::receipt::{ReceiptMaker, ReceiptParts};
 use crate::session::calls::{NotServed, Served};
 use crate::session::{Delivery, Event, Session, Shared};
 use crate::UnixMs;
@@ -429,17 +429,23 @@ impl Inbound {
         counters.payload_bytes_in.add((batch.signed.len() - batch.table_end) as u64);
         self.unacknowledged_bytes += batch.signed.len() as u64;
         let mut wake = false;
+        let mut maker = None;
         for (index, item) in batch.messages().enumerate() {
             let item = item?;
             let receipt = match self.receipts_for.contains(item.row.destination) {
-                true => receipt::make(receipt::ReceiptParts {
-                    network_id: &shared.agreed.network.0,
-                    identity_key: &shared.agreed.peer_key,
-                    announcement: &certified.announcement,
-                    batch: body,
-                    index: index as u16,
-                })
-                .ok(),
+                true => {
+                    // Hashed once for all receipts of the batch, and only when there is one to make.
+                    let maker = maker.get_or_insert_with(|| {
+                        ReceiptMaker::new(ReceiptParts {
+                            network_id: &shared.agreed.network.0,
+                            identity_key: &shared.agreed.peer_key,
+                            announcement: &certified.announcement,
+                            batch: body,
+                            index: 0,
+                        })
+                    });
+                    maker.as_ref().ok().and_then(|maker| maker.make(index as u16).ok())
+                }
                 false => None,
             };
             wake |= deliver(session, batch.header.engine, &item, receipt, sink);

@@ -35,8 +35,7 @@ struct Group {
 
 impl Group {
     fn has_room_for(&self, message: &Message) -> bool {
-        self.members.len() < BATCH_MESSAGES_MAX
-            && self.payload_bytes + message.payload_bytes() <= BATCH_PAYLOAD_TARGET
+        self.members.len() < BATCH_MESSAGES_MAX && self.payload_bytes + message.payload_bytes() <= BATCH_PAYLOAD_TARGET
     }
 }
 
