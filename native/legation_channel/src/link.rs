@@ -53,7 +53,7 @@ pub struct LinkConfig {
 pub enum LinkEvent<'a> {
     /// The identity is held elsewhere: answer with [`Link::handle_signature`].
     Sign(SignRequest),
-    /// Responder: the peer has proven who it is; answer with [`Link::accept`] or [`Link::refuse`].
+    /// Responder: the peer has proven who it is; answer with [`Link::accept`] or [`Link::close`].
     Decide {
         peer: RealmId,
         key: [u8; 32],
@@ -292,7 +292,8 @@ impl Link {
             return (false, None);
         }
         if now < self.deadline {
-            return (false, Some(self.deadline));
+            // The initiator's first flight waits from the start, before any byte has come.
+            return (!lock(&self.channel).out.is_empty(), Some(self.deadline));
         }
         let timed_out = LinkError::from(HelloRefused::TimedOut);
         (self.fail(&mut opening, timed_out.into(), sink), None)
