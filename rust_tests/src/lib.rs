@@ -1,1 +1,13 @@
-//! placeholder
+//! What the scenarios in `tests/` are made of.
+//!
+//! * [`pair::Pair`]: two [`legation_channel::link::Link`]s over a simulated carrier, in virtual time.
+//! * [`raw_peer::RawPeer`]: a peer with real keys that does the handshake properly and then says whatever a test wants,
+//!   [`raw_peer::Versus`]: one of them against a `Link`.
+//! * [`vectors`]: what `test/vectors/*.txt` is made of.
+
+pub mod pair;
+pub mod raw_batch;
+pub mod raw_peer;
+pub mod realm;
+pub mod term;
+pub mod vectors;

@@ -1,0 +1,11 @@
+[
+  line_length: 120,
+  inputs: [
+    "{mix,.formatter}.exs",
+    "{lib,bench,examples,scripts}/**/*.{ex,exs}",
+    "test/*.exs",
+    "test/{legation,mix,support,property,integration}/**/*.{ex,exs}",
+    "test/consumer/{mix,.formatter}.exs",
+    "test/consumer/{lib,test}/**/*.{ex,exs}"
+  ]
+]

@@ -1,0 +1,53 @@
+# Erlang takes file names and output for Latin-1 otherwise, and Elixir warns.
+export LANG = C.UTF-8
+export LC_ALL = C.UTF-8
+
+.PHONY: help setup build test check test-rust test-elixir test-consumer format demo bench clean
+
+help:
+	@echo 'make setup    check for what is needed; on Debian, install it'
+	@echo 'make build    the library, for use'
+	@echo 'make test     everything that has to pass'
+	@echo 'make check    only formatting and lints'
+	@echo 'make format   put the formatting right'
+	@echo 'make demo     two realms that talk'
+	@echo 'make bench    how fast it is'
+
+setup:
+	@scripts/setup
+
+build: setup
+	mix compile
+
+# In order of speed; the runners of tests come last.
+test: setup check test-rust test-elixir test-consumer
+
+check: setup
+	cargo fmt --all --check
+	mix format --check-formatted
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	MIX_ENV=test mix compile --force --warnings-as-errors
+
+test-rust:
+	cargo test --workspace --locked
+
+test-elixir:
+	mix test
+
+# The library as others use it: a dependency of another project.
+test-consumer:
+	test/consumer/check
+
+format:
+	cargo fmt --all
+	mix format
+
+demo: setup
+	scripts/demo
+
+bench: setup
+	scripts/bench
+
+clean:
+	cargo clean
+	rm -rf _build test/consumer/_build priv/native

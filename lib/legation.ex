@@ -1,0 +1,529 @@
+defmodule Legation do
+  @moduledoc """
+  Lets engines in one Erlang system talk to engines in another that it does not trust, by ordinary
+  `GenServer.call`, `cast` and `send`.
+
+  For each engine of another *realm* there is a local proxy, registered as `"engine@realm"`. What a process sends to it is
+  signed, carried over and verified, and arrives as a plain Erlang message. The sender does nothing special:
+
+      # In alice's supervision tree
+      {Legation,
+       realm: "alice",
+       key: "alice.pem",
+       listen: [tcp: [port: 4040]],
+       peers: [[realm: "bob", key: "ed25519:…", export: ["ping"]]]}
+
+      # In bob's
+      {Legation,
+       realm: "bob",
+       key: "bob.pem",
+       peers: [[realm: "alice", key: "ed25519:…", connect: [tcp: [host: "10.0.0.7", port: 4040]]]]}
+
+      # alice has an engine: any process
+      {:ok, pid} = Ping.start_link([])
+      :ok = Legation.publish("ping", pid)
+
+      # bob calls it
+      GenServer.call({:global, "ping@alice"}, :ping)
+      GenServer.call({:via, Legation, "ping@alice"}, :ping)
+
+  ## Names
+
+    * `{:via, Legation, "ping@alice"}` reaches every engine, from the moment it is learned: an ETS look-up.
+      `{:via, Legation, {instance, "ping@alice"}}` with an instance of another name. A cast or a plain `Legation.send/2` by
+      this name is signed as the sender's own engine, if it has published itself.
+    * `{:global, "ping@alice"}` needs nothing of this library in the sender, nor on its node; `import:` says which
+      engines have one, by default the first 1,000.
+    * a process that starts with `name: {:via, Legation, "ping"}` publishes itself.
+
+  ## What a caller sees
+
+    * The remote engine's reply, or its exit as any local server's: `:noproc` when it was withdrawn, its reason's class when
+      it died (`:normal`, `:shutdown`, `:killed`, `{:remote_exit, :crashed}`), `:noconnection` when the session has ended.
+    * `{:error, {:legation, reason}}` as the reply when this one call was refused: by the peer's policy
+      (`:forbidden`), its filter (`:filtered`), a bound (`:overload`, `:too_large`), or because its content can't cross
+      (`:identifiers`: a pid, reference, port or fun; `:undecodable`: an atom that the peer doesn't know).
+      `Legation.Error.retry?/1` says whether it makes sense to try again.
+
+  ## Instances
+
+  One instance is one realm. Several can run in one VM, each with its `:name`; every function here takes it as its last argument.
+
+  ## Options
+
+  See `Legation.Options`.
+  """
+
+  alias Legation.{Counters, Directory, Instance, Native, Options, Peer, Proxy}
+
+  @typedoc "An engine's name: `\"ping\"` for one of ours, `\"ping@bob\"` for another realm's."
+  @type engine :: binary
+
+  @type instance :: atom
+
+  ## Starting
+
+  @doc "A child specification, for `{Legation, options}` in a supervisor."
+  @spec child_spec(keyword) :: Supervisor.child_spec()
+  def child_spec(options) do
+    %{id: Keyword.get(options, :name, __MODULE__), start: {__MODULE__, :start_link, [options]}, type: :supervisor}
+  end
+
+  @doc """
+  Starts an instance: keyholder, directory, peers, listeners. It has dialled nobody yet when this returns.
+
+  Raises `ArgumentError` for options that can't be meant. `{:error, reason}` when a key can't be read or an address can't be
+  listened on.
+  """
+  @spec start_link(keyword) :: Supervisor.on_start()
+  def start_link(options), do: options |> Options.new!() |> Legation.Supervisor.start_link()
+
+  ## Our engines
+
+  @doc """
+  Publishes a process under a name: peers whose `export:` has it learn of it at once.
+
+      :ok = Legation.publish("ping", self())
+      :ok = Legation.publish("store", MyApp.Store, to: ["bob"], version: 7)
+
+  Given a registered name, messages go to whoever has that name when they arrive. When the process ends, peers are
+  told, with its reason's class; if its supervisor has started it again a moment later, it is published again.
+
+  Options:
+
+    * `:to` - `:all` (default), or the realms that may know of it, of those that `export:` it anyway
+    * `:version` - a number that peers see
+    * `:ops` - what peers are told it can do (default `[:call, :cast, :send]`); a hint, the policy decides
+    * `:receipts` - a pid that gets `{:legation_receipt, name, %{realm:, source:, receipt:}}` for each message that was delivered
+    * `:instance` - the instance, instead of the last argument
+
+  Errors: `{:error, :noproc}`, `{:error, {:already_published, pid}}`, `{:error, :bad_name}`, or the keyholder's.
+  """
+  @spec publish(engine | atom, pid | atom, keyword, instance) :: :ok | {:error, term}
+  def publish(name, pid_or_name, opts \\ [], instance \\ __MODULE__)
+      when is_pid(pid_or_name) or (is_atom(pid_or_name) and pid_or_name != nil) do
+    {from_opts, opts} = Keyword.pop(opts, :instance)
+    opts = Directory.Announcement.validate!(opts)
+    name = to_string(name)
+
+    if engine_name?(name),
+      do: Directory.publish(from_opts || instance, name, pid_or_name, opts),
+      else: {:error, :bad_name}
+  end
+
+  @doc "Takes a published name back. Proxies at peers exit with `:noproc`. `{:error, :not_published}` if it isn't there."
+  @spec withdraw(engine | atom, instance) :: :ok | {:error, :not_published}
+  def withdraw(name, instance \\ __MODULE__), do: Directory.withdraw(instance, to_string(name))
+
+  ## Looking around
+
+  @doc """
+  All engines: ours, and those of peers.
+
+      %{name: "ping@bob", engine: "ping", realm: "bob", local: false, pid: proxy, key: <<_::256>>,
+        version: 0, ops: [:call, :cast, :send], state: :up, counters: %{calls: 3, casts: 0, sends: 0, dropped: 0}}
+  """
+  @spec engines(instance) :: [map]
+  def engines(instance \\ __MODULE__) do
+    instance = Instance.fetch!(instance)
+    realm = instance.options.realm
+
+    foreign =
+      for {name, pid, realm, engine, counts, info} <- :ets.tab2list(instance.foreign) do
+        Map.merge(info, %{
+          name: name,
+          engine: engine,
+          realm: realm,
+          local: false,
+          pid: pid,
+          state: :up,
+          counters: Proxy.counts(counts)
+        })
+      end
+
+    ours =
+      for {engine, info} <- :ets.tab2list(instance.details),
+          do:
+            Map.merge(info, %{
+              name: engine <> "@" <> realm,
+              engine: engine,
+              realm: realm,
+              local: true,
+              state: :published
+            })
+
+    Enum.sort_by(ours ++ foreign, & &1.name)
+  end
+
+  @doc """
+  All peers on the list, connected or not.
+
+      %{realm: "bob", key: "ed25519:…", state: :up, profile: :tls, role: :initiator, version: 1,
+        carrier: Legation.Carriers.Tcp, address: {{10, 0, 0, 7}, 4040}, since: ~U[…], attempts: 0, last_error: nil, counters: %{…}}
+
+  `state` is `:up`, `:connecting`, `:waiting` (to dial again), `:listening` (it dials us), `:disconnected` or `:drained`. `last_error` says
+  in words why there is no link.
+  """
+  @spec peers(instance) :: [map]
+  def peers(instance \\ __MODULE__) do
+    instance = Instance.fetch!(instance)
+    counters = for {_tag, realm, session, _status} <- :ets.tab2list(instance.links), into: %{}, do: {realm, session}
+
+    for {realm, status} <- :ets.tab2list(instance.peers) do
+      case counters do
+        %{^realm => session} -> Map.put(status, :counters, Native.session_counters(session))
+        _down -> Map.put(status, :counters, %{})
+      end
+    end
+  end
+
+  @doc "All links that are up: which peer, since when, over what, and the session's counters."
+  @spec connections(instance) :: [map]
+  def connections(instance \\ __MODULE__) do
+    for {_tag, _realm, session, status} <- :ets.tab2list(Instance.fetch!(instance).links),
+        do: Map.put(status, :counters, Native.session_counters(session))
+  end
+
+  @doc """
+  All listeners, with what they are bound to: `address: [port: 40123]` also for `port: 0`; and how many connections
+  have not yet proven who they are (`:pending`, `:handshakes`).
+  """
+  @spec listeners(instance) :: [map]
+  def listeners(instance \\ __MODULE__) do
+    for {_id, pid} <- Legation.ListenerSupervisor.listeners(instance), do: Legation.Listener.info(pid)
+  end
+
+  @doc "The pid behind a name: a proxy for `\"ping@bob\"`, the process itself for an engine of ours. `nil` if there is none."
+  @spec whereis(engine, instance) :: pid | nil
+  def whereis(name, instance \\ __MODULE__) do
+    case find(Instance.fetch!(instance), name) do
+      pid when is_pid(pid) -> pid
+      nil -> nil
+    end
+  end
+
+  @doc "What the instance has counted: drops by reason, refusals, failed handshakes; and each session's counters under `:sessions`."
+  @spec counters(instance) :: map
+  def counters(instance \\ __MODULE__) do
+    instance = Instance.fetch!(instance)
+
+    sessions =
+      for {_tag, realm, session, _status} <- :ets.tab2list(instance.links),
+          into: %{},
+          do: {realm, Native.session_counters(session)}
+
+    instance.counters |> Counters.to_map() |> Map.put(:sessions, sessions)
+  end
+
+  @doc "This realm's public key, as others write it into their `peers:`."
+  @spec public_key(instance) :: binary
+  def public_key(instance \\ __MODULE__), do: Options.format_key(Instance.fetch!(instance).identity.key)
+
+  @doc """
+  Checks a receipt (see `publish/4`): that the engine of the realm with this identity key signed the message that it shows.
+
+  Needs no session, and the message need not have come to this instance; the network must be the same.
+  """
+  @spec verify_receipt(binary, binary, instance) :: {:ok, map} | {:error, term}
+  def verify_receipt(receipt, identity_key, instance \\ __MODULE__) do
+    key = if byte_size(identity_key) == 32, do: identity_key, else: Options.parse_key!(identity_key)
+    Native.verify_receipt(receipt, key, Instance.fetch!(instance).identity.network_id)
+  end
+
+  ## Peers
+
+  @doc """
+  Puts a peer on the list and dials it, if it has addresses; or takes up a peer again after `disconnect/2`.
+
+      :ok = Legation.connect(realm: "bob", key: "ed25519:…", connect: [tcp: [host: "10.0.0.7", port: 4040]])
+      :ok = Legation.connect("bob")
+
+  Returns before there is a link; `monitor_peers/1` tells of that, `peers/1` says why there is none.
+  Errors: `{:error, :unknown_realm}`, `{:error, {:already_connected, realm}}`, `{:error, {:same_key, realm}}`,
+  `{:error, :own_key}`, `{:error, {:bad_key, reason}}`.
+  """
+  @spec connect(binary | keyword, instance) :: :ok | {:error, term}
+  def connect(realm_or_peer, instance \\ __MODULE__)
+
+  def connect(realm, instance) when is_binary(realm) do
+    case :ets.lookup(Instance.fetch!(instance).config, {:peer, realm}) do
+      [{_key, _peer, :connected}] -> :ok
+      [{_key, peer, :disconnected}] -> start_peer(instance, peer)
+      [] -> {:error, :unknown_realm}
+    end
+  end
+
+  def connect(peer_options, instance) when is_list(peer_options) do
+    %Options{realm: realm, key: key} = Instance.fetch!(instance).options
+    %Options{peers: [peer]} = Options.new!(realm: realm, key: key, peers: [peer_options])
+
+    case :ets.lookup(Instance.fetch!(instance).config, {:peer, peer.realm}) do
+      [{_key, _peer, :connected}] -> {:error, {:already_connected, peer.realm}}
+      _new_or_disconnected -> start_peer(instance, peer)
+    end
+  end
+
+  defp start_peer(name, peer) do
+    case Legation.PeerSupervisor.start_peer(name, peer) do
+      {:ok, _pid} ->
+        :ets.insert(Instance.fetch!(name).config, {{:peer, peer.realm}, peer, :connected})
+        :ok
+
+      {:error, {:already_started, _pid}} ->
+        {:error, {:already_connected, peer.realm}}
+
+      {:error, reason} ->
+        {:error, reason}
+    end
+  end
+
+  @doc "Closes the link to a realm, dials it no more and lets it in no more, until `connect/2`. Its proxies exit `:noconnection`."
+  @spec disconnect(binary, instance) :: :ok | {:error, :unknown_realm}
+  def disconnect(realm, instance \\ __MODULE__) do
+    config = Instance.fetch!(instance).config
+
+    if :ets.update_element(config, {:peer, realm}, {3, :disconnected}) do
+      Legation.PeerSupervisor.stop_peer(instance, realm)
+      Directory.peer_stopped(instance, realm)
+    else
+      {:error, :unknown_realm}
+    end
+  end
+
+  @doc """
+  Prepares to stop: listens no more, waits until no call is open in either direction, and closes each link.
+
+  `{:ok, cut}` with the calls of ours that were still open after `timeout_ms`, as `{"ping@bob", caller}`: their callers exit `:noconnection`.
+  """
+  @spec drain(non_neg_integer, instance) :: {:ok, [{engine, pid}]}
+  def drain(timeout_ms \\ 5_000, instance \\ __MODULE__) do
+    for {id, _pid} <- Legation.ListenerSupervisor.listeners(instance),
+        do: Legation.ListenerSupervisor.stop_listener(instance, id)
+
+    cut =
+      for({{:peer, realm}, pid, _, _} <- peer_children(instance), is_pid(pid), do: {realm, pid})
+      |> Enum.map(fn {realm, pid} -> {realm, Task.async(fn -> Peer.drain(pid, timeout_ms) end)} end)
+      |> Enum.flat_map(fn {realm, task} ->
+        {:ok, calls} = Task.await(task, :infinity)
+        for {engine, caller} <- calls, do: {engine <> "@" <> realm, caller}
+      end)
+
+    {:ok, cut}
+  end
+
+  defp peer_children(instance), do: Supervisor.which_children(Instance.process(instance, PeerSupervisor))
+
+  @doc """
+  Tells the caller of peers and engines that come and go: first how it is, then every change, with no gap between.
+
+      {:ok, ref, %{peers: %{"bob" => info}, engines: %{"ping@bob" => info}}} = Legation.monitor_peers()
+
+      {:legation, ^ref, {:peer_up, realm, info}}
+      {:legation, ^ref, {:peer_down, realm, reason}}
+      {:legation, ^ref, {:engine_learned, "ping@bob", info}}
+      {:legation, ^ref, {:engine_forgotten, "ping@bob", reason}}
+  """
+  @spec monitor_peers(instance) :: {:ok, reference, %{peers: map, engines: map}}
+  def monitor_peers(instance \\ __MODULE__), do: Directory.subscribe(instance)
+
+  @doc "Ends `monitor_peers/1`. Messages that were sent already may still be in the mailbox."
+  @spec demonitor_peers(reference, instance) :: :ok
+  def demonitor_peers(ref, instance \\ __MODULE__), do: Directory.unsubscribe(instance, ref)
+
+  ## Listeners
+
+  @doc """
+  Listens on one more address, as in the option `listen:`.
+
+      {:ok, %{id: id, address: [port: 40123]}} = Legation.add_listener({:tcp, port: 0})
+  """
+  @spec add_listener({atom | module, keyword}, instance) :: {:ok, map} | {:error, term}
+  def add_listener({carrier, opts}, instance \\ __MODULE__) do
+    %Options{realm: realm, key: key} = Instance.fetch!(instance).options
+    %Options{listen: [{carrier, opts}]} = Options.new!(realm: realm, key: key, listen: [{carrier, opts}])
+    id = opts[:id] || make_ref()
+
+    case Legation.ListenerSupervisor.start_listener(instance, id, carrier, opts) do
+      {:ok, pid} ->
+        :ets.insert(Instance.fetch!(instance).config, {{:listener, id}, carrier, opts})
+        {:ok, Legation.Listener.info(pid)}
+
+      {:error, {:already_started, _pid}} ->
+        {:error, {:already_listening, id}}
+
+      {:error, reason} ->
+        {:error, reason}
+    end
+  end
+
+  @doc "Stops listening on one address, by the `id` in `listeners/1`. Links that came in by it stay."
+  @spec remove_listener(term, instance) :: :ok | {:error, :not_found}
+  def remove_listener(id, instance \\ __MODULE__) do
+    config = Instance.fetch!(instance).config
+
+    with :ok <- Legation.ListenerSupervisor.stop_listener(instance, id) do
+      for [key, opts] <- :ets.match(config, {{:listener, :"$1"}, :_, :"$2"}),
+          (opts[:id] || key) == id,
+          do: :ets.delete(config, {:listener, key})
+
+      :ets.delete(config, {:bound, id})
+      :ok
+    end
+  end
+
+  ## At the receiver
+
+  @doc """
+  Whether a `from` names a caller in another realm. A guard.
+
+      def handle_call(:secret, from, state) when is_remote(from), do: {:reply, {:error, :local_only}, state}
+  """
+  defguard is_remote(from)
+           when is_tuple(from) and tuple_size(from) == 2 and is_tuple(elem(from, 1)) and
+                  tuple_size(elem(from, 1)) == 4 and elem(elem(from, 1), 0) == :"$legation"
+
+  @doc """
+  Who made a call: `{:ok, %{realm: "bob", engine: "ping", key: key}}`, or `:local`.
+
+  `engine` is `""` for a process of that realm that isn't a published engine. `key` is what signed the call: the engine's, or
+  for `""` the realm's; `nil` when it has been forgotten meanwhile.
+  """
+  @spec sender(GenServer.from(), instance) :: {:ok, %{realm: binary, engine: binary, key: binary | nil}} | :local
+  def sender(from, instance \\ __MODULE__)
+
+  def sender({_pid, {:"$legation", _call, realm, ""}}, instance) do
+    key =
+      case :ets.match(Instance.fetch!(instance).links, {:_, realm, :_, :"$1"}) do
+        [[%{key: key}]] -> key
+        [] -> nil
+      end
+
+    {:ok, %{realm: realm, engine: "", key: key}}
+  end
+
+  def sender({_pid, {:"$legation", _call, realm, engine}}, instance) do
+    key =
+      case :ets.lookup(Instance.fetch!(instance).foreign, engine <> "@" <> realm) do
+        [{_name, _pid, _realm, _engine, _counts, %{key: key}}] -> key
+        [] -> nil
+      end
+
+    {:ok, %{realm: realm, engine: engine, key: key}}
+  end
+
+  def sender({_pid, _tag}, _instance), do: :local
+
+  ## Sending
+
+  @doc "`GenServer.call/3` by a Legation name."
+  @spec call(engine, term, timeout, instance) :: term
+  def call(name, request, timeout \\ 5_000, instance \\ __MODULE__),
+    do: GenServer.call({:via, __MODULE__, {instance, name}}, request, timeout)
+
+  @doc "`GenServer.cast/2` by a Legation name, signed as the caller's engine if it has one. `{:error, :noproc}` for an unknown name."
+  @spec cast(engine, term, instance) :: :ok | {:error, :noproc}
+  def cast(name, message, instance \\ __MODULE__) do
+    case deliver(Instance.fetch!(instance), name, {:"$gen_cast", message}) do
+      nil -> {:error, :noproc}
+      _pid -> :ok
+    end
+  end
+
+  ## For `{:via, Legation, name}`
+
+  @doc "For `name: {:via, Legation, \"ping\"}`: publishes the process that starts."
+  @spec register_name(engine | {instance, engine}, pid) :: :yes | :no
+  def register_name(name, pid) do
+    {instance, name} = via(name)
+
+    case publish(own_name(instance, name), pid, [], instance) do
+      :ok -> :yes
+      {:error, _reason} -> :no
+    end
+  end
+
+  @doc "For `:via`: `withdraw/2`."
+  @spec unregister_name(engine | {instance, engine}) :: :ok
+  def unregister_name(name) do
+    {instance, name} = via(name)
+    withdraw(own_name(instance, name), instance)
+    :ok
+  end
+
+  @doc "For `:via`: the pid behind a name, or `:undefined`."
+  @spec whereis_name(engine | {instance, engine}) :: pid | :undefined
+  def whereis_name(name) do
+    {instance, name} = via(name)
+
+    with %Instance{} = instance <- Instance.lookup(instance),
+         pid when is_pid(pid) <- find(instance, name) do
+      pid
+    else
+      nil -> :undefined
+    end
+  end
+
+  @doc """
+  Sends a message by a Legation name, signed as the caller's engine if the caller has published itself.
+
+  Exits with `{:badarg, {name, message}}` for an unknown name, as `:global.send/2` does.
+  """
+  @spec send(engine | {instance, engine}, term) :: pid
+  def send(name, message) do
+    {instance, engine} = via(name)
+
+    with %Instance{} = instance <- Instance.lookup(instance),
+         pid when is_pid(pid) <- deliver(instance, engine, message) do
+      pid
+    else
+      nil -> exit({:badarg, {name, message}})
+    end
+  end
+
+  defp via({instance, name}) when is_atom(instance), do: {instance, name}
+  defp via(name), do: {__MODULE__, name}
+
+  # Through the proxy in any case: it keeps the order of what one process sends to one engine.
+  defp deliver(%Instance{} = instance, name, message) do
+    case :ets.lookup(instance.foreign, name) do
+      [{_name, proxy, _realm, _engine, _counts, _info}] ->
+        case :ets.lookup(instance.pids, self()) do
+          [{_pid, src}] -> Kernel.send(proxy, {instance.ref, {:send_as, src, message}})
+          [] -> Kernel.send(proxy, message)
+        end
+
+        proxy
+
+      [] ->
+        pid = find_own(instance, name)
+        if pid, do: Kernel.send(pid, message)
+        pid
+    end
+  end
+
+  defp find(instance, name) do
+    case :ets.lookup(instance.foreign, name) do
+      [{_name, pid, _realm, _engine, _counts, _info}] -> pid
+      [] -> find_own(instance, name)
+    end
+  end
+
+  defp find_own(instance, name) do
+    case :ets.lookup(instance.published, own_name(instance, name)) do
+      [{_name, target, _to, _receipts}] -> Directory.resolve(target)
+      [] -> nil
+    end
+  end
+
+  # "ping@alice" is "ping" at alice.
+  defp own_name(%Instance{options: %{realm: realm}}, name) when is_binary(name),
+    do: String.replace_suffix(name, "@" <> realm, "")
+
+  defp own_name(%Instance{}, name), do: name
+  defp own_name(instance, name), do: own_name(Instance.fetch!(instance), name)
+
+  # protocol.md 2.4
+  defp engine_name?(name) do
+    byte_size(name) in 1..255 and String.valid?(name) and not String.contains?(name, "@") and not (name =~ ~r/\p{Cc}/u)
+  end
+end

@@ -1,0 +1,176 @@
+defmodule Legation.Connection.Delivery do
+  @moduledoc false
+  # From an event of the channel to a plain message in an engine's mailbox, or not. Only what stands in the `published`
+  # table, for this peer, can be reached: no registered name, no pid, no `{name, node}`.
+  #
+  # Runs in the Reader for each message: look-ups and sends, nothing that waits. An engine that the peer may not see
+  # looks exactly like one that isn't there.
+
+  alias Legation.{Counters, Directory, Native, Policy, StandIn, Telemetry}
+
+  @enforce_keys [:instance, :published, :counters, :realm, :policy, :queue_max, :session, :writer, :tag]
+  defstruct [
+    :instance,
+    :published,
+    :counters,
+    :realm,
+    :policy,
+    :queue_max,
+    :session,
+    :writer,
+    :tag,
+    stand_ins: %{},
+    callers: %{}
+  ]
+
+  @doc "A cast or a plain message. What can't be delivered is dropped and counted."
+  def message(d, kind, dst, src, payload, receipt) do
+    with {:ok, pid, receipts} <- target(d, dst),
+         {:ok, term} <- decode(payload),
+         :ok <- allowed(d, dst, src, kind, term),
+         :ok <- room(d, pid) do
+      send(pid, if(kind == :cast, do: {:"$gen_cast", term}, else: term))
+      if receipt != nil, do: receipt(d, receipts, dst, src, receipt)
+      :ok
+    else
+      {:refuse, reason} -> dropped(d, kind, dst, reason)
+    end
+  end
+
+  @doc "A call. What can't be delivered is refused, with the reason. Returns the delivery and whether the Writer is to be woken."
+  def call(d, dst, src, label, call_id, caller, payload, receipt) do
+    with {:ok, pid, receipts} <- target(d, dst),
+         {:ok, term} <- decode(payload),
+         :ok <- allowed(d, dst, src, operation(label), term),
+         :ok <- room(d, pid) do
+      {stand_in, d} = stand_in(d, caller)
+      from = {stand_in, {:"$legation", call_id, d.realm, src}}
+      send(pid, {label(label, stand_in), from, term})
+      if receipt != nil, do: receipt(d, receipts, dst, src, receipt)
+      {d, false}
+    else
+      {:refuse, reason} ->
+        Counters.add(d.counters, :calls_refused)
+        {d, Native.session_refuse(d.session, call_id, reason) == :wake}
+    end
+  end
+
+  @doc "A reply to a call of ours. One that can't be decoded is an error to the caller, who waits."
+  def reply(from, payload) do
+    case decode(payload) do
+      {:ok, term} -> GenServer.reply(from, term)
+      {:refuse, reason} -> refused(from, reason)
+    end
+  end
+
+  @doc "A call of ours was refused."
+  def refused(from, reason), do: GenServer.reply(from, {:error, {:legation, reason}})
+
+  @doc "The remote process behind a caller number has ended."
+  def release(d, caller) do
+    case Map.pop(d.callers, caller) do
+      {nil, _callers} ->
+        d
+
+      {pid, callers} ->
+        StandIn.release(pid, d.tag)
+        %{d | callers: callers, stand_ins: Map.delete(d.stand_ins, pid)}
+    end
+  end
+
+  @doc "A stand-in has ended; the caller's next call makes a new one."
+  def stand_in_ended(d, pid) do
+    case Map.pop(d.stand_ins, pid) do
+      {nil, _stand_ins} -> d
+      {caller, stand_ins} -> %{d | stand_ins: stand_ins, callers: Map.delete(d.callers, caller)}
+    end
+  end
+
+  defp target(%{published: published, policy: policy}, dst) do
+    with [{_dst, target, to, receipts}] <- :ets.lookup(published, dst),
+         true <- Policy.exported?(policy, dst, to),
+         pid when is_pid(pid) <- Directory.resolve(target) do
+      {:ok, pid, receipts}
+    else
+      _not_there -> {:refuse, :noproc}
+    end
+  end
+
+  defp decode({:t, term}), do: {:ok, term}
+
+  # Scanned by the core for shape, sizes and identifiers. `:safe` keeps it from making atoms.
+  defp decode({:b, binary}) do
+    {:ok, :erlang.binary_to_term(binary, [:safe])}
+  rescue
+    ArgumentError -> {:refuse, :undecodable}
+  end
+
+  defp allowed(d, dst, src, operation, term) do
+    Policy.allowed(d.policy, dst, operation, fn ->
+      %{realm: d.realm, engine: dst, source: src, op: operation, message: term}
+    end)
+  end
+
+  defp room(%{queue_max: :infinity}, _pid), do: :ok
+  # The length of a mailbox on another node isn't known here.
+  defp room(_d, pid) when node(pid) != node(), do: :ok
+
+  defp room(%{queue_max: max}, pid) do
+    case Process.info(pid, :message_queue_len) do
+      {:message_queue_len, length} when length < max -> :ok
+      {:message_queue_len, _length} -> {:refuse, :overload}
+      nil -> {:refuse, :noproc}
+    end
+  end
+
+  defp operation(1), do: :call
+  defp operation(2), do: :sys
+  defp operation(4), do: :event
+
+  defp label(1, _stand_in), do: :"$gen_call"
+  defp label(2, _stand_in), do: :system
+  defp label(4, stand_in), do: stand_in
+
+  defp stand_in(%{callers: callers} = d, caller) do
+    case callers do
+      %{^caller => pid} ->
+        {pid, d}
+
+      _first_call ->
+        pid =
+          StandIn.spawn_link(%StandIn{
+            ref: d.tag,
+            reader: self(),
+            session: d.session,
+            writer: d.writer,
+            drops: d.counters
+          })
+
+        {pid, %{d | callers: Map.put(callers, caller, pid), stand_ins: Map.put(d.stand_ins, pid, caller)}}
+    end
+  end
+
+  defp receipt(_d, nil, _dst, _src, _receipt), do: :ok
+
+  defp receipt(d, pid, dst, src, receipt),
+    do: send(pid, {:legation_receipt, dst, %{realm: d.realm, source: src, receipt: receipt}})
+
+  defp dropped(d, kind, dst, reason) do
+    Counters.dropped(d.counters, reason)
+
+    Telemetry.execute([:legation, :message, :dropped], %{count: 1}, %{
+      instance: d.instance,
+      direction: :in,
+      realm: d.realm,
+      engine: dst,
+      kind: kind,
+      reason: reason
+    })
+
+    Telemetry.log(
+      :warning,
+      {:dropped_in, d.instance, d.realm, reason},
+      "a #{kind} from #{d.realm} was dropped: #{Legation.Error.message(reason)}"
+    )
+  end
+end

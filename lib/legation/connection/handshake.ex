@@ -1,0 +1,60 @@
+defmodule Legation.Connection.Handshake do
+  @moduledoc false
+  # The questions that a Reader asks before its link counts: with which settings the channel is made, whether the realm
+  # that says hello may come in, and whether the link that is up is to stay.
+
+  alias Legation.{Connection, Counters, Instance, Native, Telemetry}
+
+  @ask_timeout_ms 5_000
+
+  @channel_limits ~w(message_bytes_max engines_max queue_bytes_max calls_max callers_max handshake_ms ping_ms
+                     failures_max failures_window_ms overflow)a
+
+  @doc "The channel of a new link."
+  @spec channel(atom, Connection.t(), Instance.t()) :: {:ok, Native.channel()} | {:error, term}
+  def channel(profile, %Connection{} = connection, %Instance{identity: identity} = instance) do
+    knock = profile != :local and connection.carrier.knock?()
+    limits = for key <- @channel_limits, into: %{knock: knock}, do: {key, Instance.limit(instance, key)}
+    guard = if knock, do: identity.guard
+    now = Instance.now_ms()
+
+    case connection.role do
+      :initiator -> Native.channel_connect(profile, identity.keyring, identity.network, connection.key, limits, now)
+      :responder -> Native.channel_accept(profile, identity.keyring, identity.network, guard, limits, now)
+    end
+  end
+
+  @doc """
+  A realm says hello: the verdict, and its Peer and petname if it is on the list.
+
+  Who may connect can change at any time, so the table is asked, and then the Peer, which knows of other links.
+  """
+  @spec hello(Instance.t(), Connection.t(), binary) :: {:accept | {:refuse, atom}, pid | nil, binary | nil}
+  def hello(%Instance{} = instance, %Connection{tag: tag}, realm_id) do
+    case :ets.lookup(instance.realm_ids, realm_id) do
+      [{_realm_id, realm, peer}] ->
+        {ask(peer, {:hello, tag, self()}, {:refuse, :overload}), peer, realm}
+
+      [] ->
+        Counters.add(instance.counters, :hellos_unlisted)
+
+        Telemetry.log(
+          :warning,
+          {:unlisted, instance.name},
+          "a realm that is not on the list was refused: #{Base.url_encode64(realm_id, padding: false)}"
+        )
+
+        {{:refuse, :unlisted}, nil, nil}
+    end
+  end
+
+  @doc "The link is up, and its Peer says whether it stays. The Peer tells the Directory before any engine is learned."
+  @spec up(pid, map) :: {:ok, policy :: term} | {:close, atom}
+  def up(peer, link), do: ask(peer, {:up, link}, {:close, :overload})
+
+  defp ask(peer, question, otherwise) do
+    GenServer.call(peer, question, @ask_timeout_ms)
+  catch
+    :exit, _reason -> otherwise
+  end
+end

@@ -1,0 +1,409 @@
+defmodule Legation.Connection.Reader do
+  @moduledoc false
+  # Owns one carrier connection: dials or is given it, feeds what arrives to the channel, and does what the channel's
+  # events say. Never sends; the Writer does (see Legation.Connection).
+  #
+  # phase: :opening (no channel yet) -> :handshake -> :up, or :refused. All ends are orderly: the reason of its exit is
+  # `{:shutdown, why}`, with `why` one of
+  #
+  #   {:connect, reason}          the carrier did not come about
+  #   {:closed, code, text}       the peer said goodbye
+  #   {:fault, code, detail}      we must close: the peer broke a rule, or is silent
+  #   {:carrier, reason}          the carrier broke
+  #   {:local, code}              we want to close: another link is kept, disconnect, ...
+  #   {:keyholder, reason}        our keyholder did not sign
+  #
+  # Everybody who is told of this link knows it by `tag`.
+
+  use GenServer
+
+  alias Legation.{Directory, Instance, Keyholder, Native, Telemetry}
+  alias Legation.Connection.{Delivery, Handshake, Writer}
+
+  # Messages of the carrier that may wait in our mailbox before it waits for us.
+  @active 32
+  # How long the last frames may take to leave when a link closes.
+  @finish_ms 1_000
+
+  @derive {Inspect, only: [:instance, :carrier, :profile, :realm, :phase]}
+  defstruct [
+    :instance,
+    :connection,
+    :carrier,
+    :conn,
+    :channel,
+    :profile,
+    :writer,
+    :timer,
+    :peer,
+    :peer_monitor,
+    :realm,
+    :session,
+    :delivery,
+    :drainer,
+    phase: :opening,
+    knocked: false
+  ]
+
+  def start_link(connection), do: GenServer.start_link(__MODULE__, connection)
+
+  @doc "To a responder: the connection is yours."
+  def hand_over(pid, conn), do: send(pid, {:go, conn})
+
+  @doc "Say goodbye with this code, and end."
+  def close(pid, tag, code), do: send(pid, {tag, :close, code})
+
+  @doc "Tell `pid` `{tag, :drained}` as soon as no call is open in either direction."
+  def drain(pid, tag, drainer), do: send(pid, {tag, :drain, drainer})
+
+  @doc "The Peer's policy has changed."
+  def policy(pid, tag, policy), do: send(pid, {tag, :policy, policy})
+
+  @impl true
+  def init(connection) do
+    Process.flag(:trap_exit, true)
+    instance = Instance.fetch!(connection.name)
+
+    state = %__MODULE__{
+      instance: instance,
+      connection: connection,
+      carrier: connection.carrier,
+      peer: connection.peer,
+      realm: connection.realm
+    }
+
+    case connection.role do
+      :initiator -> {:ok, watch_peer(state), {:continue, :connect}}
+      :responder -> {:ok, state, Instance.limit(instance, :handshake_ms)}
+    end
+  end
+
+  @impl true
+  def handle_continue(:connect, %{connection: connection, instance: instance} = state) do
+    case state.carrier.connect(connection.opts, Instance.limit(instance, :handshake_ms)) do
+      {:ok, conn} -> open(%{state | conn: conn})
+      {:error, reason} -> stop({:connect, reason}, state)
+    end
+  end
+
+  @impl true
+  def handle_info({:go, conn}, %{phase: :opening} = state), do: open(%{state | conn: conn})
+  # Whoever accepted the connection did not hand it over.
+  def handle_info(:timeout, %{phase: :opening} = state), do: stop({:carrier, :not_handed_over}, state)
+
+  def handle_info({:timeout, timer, :channel}, %{timer: timer} = state) do
+    {events, wake, next_ms} = Native.channel_timeout(state.channel, Instance.now_ms())
+    run(events, wake, start_timer(%{state | timer: nil}, next_ms))
+  end
+
+  # A timer that was cancelled too late.
+  def handle_info({:timeout, _timer, :channel}, state), do: {:noreply, state}
+
+  def handle_info({:EXIT, writer, reason}, %{writer: writer} = state) do
+    state = %{state | writer: nil}
+
+    case reason do
+      {:shutdown, {:send, reason}} -> stop({:carrier, reason}, state)
+      _crash -> stop({:carrier, :writer}, state)
+    end
+  end
+
+  def handle_info({:EXIT, pid, _reason}, state) when is_pid(pid) do
+    if state.delivery,
+      do: {:noreply, %{state | delivery: Delivery.stand_in_ended(state.delivery, pid)}},
+      else: {:noreply, state}
+  end
+
+  # Without its Peer nobody would care for this link.
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, %{peer_monitor: monitor} = state),
+    do: stop({:local, :shutdown}, state)
+
+  def handle_info({tag, :close, code}, %{connection: %{tag: tag}} = state), do: stop({:local, code}, state)
+
+  # From the Listener: the place is needed. Too late once the session is up.
+  def handle_info(:evict, %{phase: :up} = state), do: {:noreply, state}
+  def handle_info(:evict, state), do: stop({:carrier, :evicted}, state)
+
+  def handle_info({tag, :policy, policy}, %{connection: %{tag: tag}, delivery: delivery} = state) when delivery != nil,
+    do: {:noreply, %{state | delivery: %{delivery | policy: policy}}}
+
+  def handle_info({tag, :drain, drainer}, %{connection: %{tag: tag}, phase: :up} = state) do
+    send(state.writer, {:watch, self(), {tag, :check_drained}})
+    {:noreply, check_drained(%{state | drainer: drainer})}
+  end
+
+  def handle_info({tag, :check_drained}, %{connection: %{tag: tag}} = state), do: {:noreply, check_drained(state)}
+
+  # Not open yet, or no longer: what the carrier says has no meaning.
+  def handle_info(_stray, %{channel: nil} = state), do: {:noreply, state}
+
+  def handle_info(message, %{carrier: carrier, conn: conn} = state) do
+    case carrier.stream(conn, message) do
+      {:data, bytes} ->
+        {events, wake} = Native.channel_handle_bytes(state.channel, bytes, Instance.now_ms())
+        run(events, wake, knocked(state, wake))
+
+      :passive ->
+        activate(state)
+
+      :closed ->
+        stop({:carrier, :closed}, state)
+
+      {:error, reason} ->
+        stop({:carrier, reason}, state)
+
+      :unknown ->
+        {:noreply, state}
+    end
+  end
+
+  ## Opening
+
+  defp open(%{connection: connection, carrier: carrier, conn: conn, instance: instance} = state) do
+    profile = connection.opts[:profile] || carrier.default_profile()
+    state = %{state | profile: profile}
+
+    with :ok <- carrier.check_peer(conn, connection.opts),
+         {:ok, channel} <- Handshake.channel(profile, connection, instance) do
+      Telemetry.execute([:legation, :connection, :opened], %{count: 1}, metadata(state))
+      {events, wake, next_ms} = Native.channel_timeout(channel, Instance.now_ms())
+
+      state = %{
+        start_timer(state, next_ms)
+        | channel: channel,
+          phase: :handshake,
+          writer: Writer.start_link(channel, carrier, conn)
+      }
+
+      with {:noreply, state} <- activate(state), do: run(events, wake, state)
+    else
+      {:error, reason} -> stop({:connect, reason}, state)
+    end
+  end
+
+  defp activate(%{carrier: carrier, conn: conn} = state) do
+    case carrier.activate(conn, @active) do
+      :ok -> {:noreply, state}
+      {:error, reason} -> stop({:carrier, reason}, state)
+    end
+  end
+
+  # A responder that has something to say has accepted the knock.
+  defp knocked(%{knocked: false, phase: :handshake, connection: %{role: :responder} = connection} = state, true) do
+    send(connection.listener, {:knocked, self()})
+    %{state | knocked: true}
+  end
+
+  defp knocked(state, _wake), do: state
+
+  ## Events
+
+  # All of one read; then the Directory gets its announcements in one message and the Writer is woken once.
+  defp run(events, wake, state) do
+    case handle_events(events, state, wake, []) do
+      {:ok, state, wake, news} ->
+        if news != [], do: Directory.news(state.instance.name, state.connection.tag, Enum.reverse(news))
+        if wake, do: send(state.writer, :wake)
+        {:noreply, if(state.drainer, do: check_drained(state), else: state)}
+
+      {:stop, why, state} ->
+        stop(why, state)
+    end
+  end
+
+  defp handle_events([], state, wake, news), do: {:ok, state, wake, news}
+
+  defp handle_events([event | events], state, wake, news) do
+    case event do
+      {kind, dst, src, payload, receipt} when kind in [:cast, :send] ->
+        Delivery.message(state.delivery, kind, dst, src, payload, receipt)
+        handle_events(events, state, wake, news)
+
+      {:call, dst, src, label, call_id, caller, payload, receipt} ->
+        {delivery, woken} = Delivery.call(state.delivery, dst, src, label, call_id, caller, payload, receipt)
+        handle_events(events, %{state | delivery: delivery}, wake or woken, news)
+
+      {:reply, from, payload} ->
+        Delivery.reply(from, payload)
+        handle_events(events, state, wake, news)
+
+      {:refused, from, reason} ->
+        Delivery.refused(from, reason)
+        handle_events(events, state, wake, news)
+
+      {:release, caller} ->
+        handle_events(events, %{state | delivery: Delivery.release(state.delivery, caller)}, wake, news)
+
+      {:learn, _engine, _info} = learn ->
+        handle_events(events, state, wake, [learn | news])
+
+      {:forget, _engine, _reason} = forget ->
+        handle_events(events, state, wake, [forget | news])
+
+      {:hello, realm_id, _identity_key} ->
+        {verdict, peer, realm} = Handshake.hello(state.instance, state.connection, realm_id)
+        state = if peer, do: watch_peer(%{state | peer: peer, realm: realm}), else: state
+        {more, woken} = Native.channel_decide(state.channel, verdict, Instance.now_ms())
+
+        case verdict do
+          :accept -> handle_events(more ++ events, state, wake or woken, news)
+          # Its CLOSE is queued.
+          {:refuse, code} -> {:stop, {:local, code}, %{state | phase: :refused}}
+        end
+
+      {:sign, id, purpose, body} ->
+        case Keyholder.sign(state.instance, purpose, body) do
+          {:ok, signature} ->
+            {more, woken} = Native.channel_signature(state.channel, id, signature, Instance.now_ms())
+            handle_events(more ++ events, state, wake or woken, news)
+
+          {:error, reason} ->
+            {:stop, {:keyholder, reason}, state}
+        end
+
+      {:up, session, info} ->
+        with {:ok, state} <- up(session, info, state), do: handle_events(events, state, wake, news)
+
+      {:closed, code, text} ->
+        {:stop, {:closed, code, text}, state}
+
+      {:fault, code, detail} ->
+        {:stop, {:fault, code, detail}, state}
+    end
+  end
+
+  # The Peer is told before the Directory gets any of this link's engines.
+  defp up(session, info, %{instance: instance, connection: connection} = state) do
+    link = %{
+      tag: connection.tag,
+      realm: state.realm,
+      reader: self(),
+      writer: state.writer,
+      session: session,
+      peer: state.peer,
+      initiator: connection.role == :initiator,
+      status: %{
+        realm: state.realm,
+        key: info.key,
+        profile: info.profile,
+        role: info.role,
+        version: info.version,
+        session_id: info.session_id,
+        carrier: state.carrier,
+        address: label(state),
+        since: DateTime.utc_now()
+      }
+    }
+
+    case Handshake.up(state.peer, link) do
+      {:ok, policy} ->
+        if connection.listener, do: send(connection.listener, {:up, self()})
+
+        delivery = %Delivery{
+          instance: instance.name,
+          published: instance.published,
+          counters: instance.counters,
+          realm: state.realm,
+          policy: policy,
+          queue_max: Instance.limit(instance, :engine_queue_max) || :infinity,
+          session: session,
+          writer: state.writer,
+          tag: connection.tag
+        }
+
+        {:ok, %{state | session: session, delivery: delivery, phase: :up}}
+
+      {:close, code} ->
+        {:stop, {:local, code}, state}
+    end
+  end
+
+  defp watch_peer(%{peer_monitor: nil, peer: peer} = state), do: %{state | peer_monitor: Process.monitor(peer)}
+  defp watch_peer(state), do: state
+
+  defp check_drained(%{drainer: nil} = state), do: state
+
+  defp check_drained(state) do
+    counters = Native.session_counters(state.session)
+
+    if Map.get(counters, :calls_open, 0) == 0 and Map.get(counters, :answers_open, 0) == 0 do
+      send(state.drainer, {state.connection.tag, :drained})
+      %{state | drainer: nil}
+    else
+      state
+    end
+  end
+
+  defp start_timer(state, nil), do: state
+  defp start_timer(state, next_ms), do: %{state | timer: :erlang.start_timer(max(next_ms, 1), self(), :channel)}
+
+  ## The end
+
+  defp stop(why, state), do: {:stop, {:shutdown, why}, state}
+
+  @impl true
+  def terminate(reason, state) do
+    why = with {:shutdown, why} <- reason, do: why
+
+    # First those who wait: their calls end now, not when the last bytes have left, and the Peer can dial again.
+    if state.peer, do: send(state.peer, {state.connection.tag, :ended, why})
+
+    if state.session do
+      Native.session_end(state.session)
+      Directory.session_ended(state.instance.name, state.connection.tag, why)
+    end
+
+    if state.channel, do: finish(why, state)
+    if state.conn, do: state.carrier.close(state.conn)
+
+    if state.channel,
+      do: Telemetry.execute([:legation, :connection, :closed], %{count: 1}, Map.put(metadata(state), :reason, why))
+
+    if state.phase != :up, do: handshake_failed(why, state)
+  end
+
+  defp finish(why, state) do
+    case why do
+      _refused when state.phase == :refused -> :ok
+      {:local, code} -> Native.channel_close(state.channel, code, "")
+      {:keyholder, _reason} -> Native.channel_close(state.channel, :overload, "")
+      :shutdown -> Native.channel_close(state.channel, :shutdown, "")
+      _closed_already_or_queued -> :ok
+    end
+
+    writer = state.writer
+
+    # Over a broken carrier nothing leaves any more.
+    if writer && not match?({:carrier, _reason}, why) do
+      send(writer, :finish)
+
+      receive do
+        {:EXIT, ^writer, _reason} -> :ok
+      after
+        @finish_ms -> Process.exit(writer, :kill)
+      end
+    end
+  end
+
+  defp handshake_failed({:local, _code}, %{phase: phase}) when phase != :refused, do: :ok
+  defp handshake_failed(:shutdown, _state), do: :ok
+
+  defp handshake_failed(why, state) do
+    Legation.Counters.add(state.instance.counters, :handshakes_failed)
+    Telemetry.execute([:legation, :handshake, :failed], %{count: 1}, Map.put(metadata(state), :reason, why))
+  end
+
+  defp metadata(state) do
+    %{
+      instance: state.instance.name,
+      realm: state.realm,
+      role: state.connection.role,
+      carrier: state.carrier,
+      profile: state.profile,
+      address: label(state)
+    }
+  end
+
+  defp label(%{conn: nil}), do: nil
+  defp label(%{carrier: carrier, conn: conn}), do: carrier.peer_label(conn)
+end

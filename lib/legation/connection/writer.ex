@@ -1,0 +1,75 @@
+defmodule Legation.Connection.Writer do
+  @moduledoc false
+  # Sends. On `:wake` it takes what has collected, signed and encrypted as one batch, and sends it; while that is on its
+  # way the next collects. Nothing waits for company: an idle link sends a lone message at once.
+  #
+  #   :wake                from proxies, stand-ins and the Reader: there is something
+  #   :finish              from the Reader: send what is there, then end
+  #   {:watch, pid, msg}   from the Reader while draining: tell it after each flush
+
+  alias Legation.{Instance, Native}
+
+  @enforce_keys [:channel, :carrier, :conn]
+  defstruct [:channel, :carrier, :conn, :watcher]
+
+  def start_link(channel, carrier, conn) do
+    :proc_lib.spawn_link(__MODULE__, :init, [%__MODULE__{channel: channel, carrier: carrier, conn: conn}])
+  end
+
+  # The initiator's first flight is waiting.
+  def init(state), do: state |> flush() |> loop()
+
+  def loop(state) do
+    receive do
+      :wake ->
+        state |> flush() |> __MODULE__.loop()
+
+      :finish ->
+        flush(state)
+
+      {:watch, pid, message} ->
+        send(pid, message)
+        __MODULE__.loop(%{state | watcher: {pid, message}})
+
+      _stray ->
+        __MODULE__.loop(state)
+    end
+  end
+
+  defp flush(state) do
+    skip_wakes()
+
+    case Native.channel_flush(state.channel, Instance.now_ms()) do
+      {:error, {_kind, reason}} ->
+        exit({:shutdown, {:send, reason}})
+
+      {"", :idle} ->
+        state
+
+      {"", :more} ->
+        flush(state)
+
+      {bytes, more} ->
+        case state.carrier.send(state.conn, bytes) do
+          :ok -> if more == :more, do: flush(state), else: flushed(state)
+          {:error, reason} -> exit({:shutdown, {:send, reason}})
+        end
+    end
+  end
+
+  defp flushed(%{watcher: nil} = state), do: state
+
+  defp flushed(%{watcher: {pid, message}} = state) do
+    send(pid, message)
+    state
+  end
+
+  # What they announce is in this flush.
+  defp skip_wakes do
+    receive do
+      :wake -> skip_wakes()
+    after
+      0 -> :ok
+    end
+  end
+end

@@ -1,0 +1,46 @@
+defmodule Legation.Counters do
+  @moduledoc false
+  # What one instance counts in Elixir. (What a session counts is in `Native.session_counters/1`.)
+
+  @names [
+    # Messages that were not delivered or not sent, by reason.
+    :dropped_noproc,
+    :dropped_forbidden,
+    :dropped_filtered,
+    :dropped_undecodable,
+    :dropped_overload,
+    :dropped_too_large,
+    :dropped_identifiers,
+    :dropped_bad_term,
+    :dropped_ended,
+    :dropped_other,
+    # Calls of peers that were refused, whatever the reason.
+    :calls_refused,
+    # Links that failed before they were up, ours and others'.
+    :handshakes_failed,
+    :hellos_unlisted,
+    :hellos_duplicate,
+    :connections_accepted,
+    :connections_evicted,
+    :connections_refused,
+    :accept_errors,
+    :global_names_taken,
+    :links_ignored,
+    :stand_in_strays
+  ]
+  @index @names |> Enum.with_index(1) |> Map.new()
+
+  # Peers choose neither names nor reasons: an unknown reason counts as `dropped_other`.
+  @dropped for reason <- ~w(noproc forbidden filtered undecodable overload too_large identifiers bad_term ended)a,
+               into: %{},
+               do: {reason, Map.fetch!(@index, :"dropped_#{reason}")}
+
+  def new, do: :counters.new(length(@names), [])
+
+  def add(counters, name), do: :counters.add(counters, Map.fetch!(@index, name), 1)
+
+  def dropped(counters, reason),
+    do: :counters.add(counters, Map.get(@dropped, reason, Map.fetch!(@index, :dropped_other)), 1)
+
+  def to_map(counters), do: Map.new(@index, fn {name, index} -> {name, :counters.get(counters, index)} end)
+end

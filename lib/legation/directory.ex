@@ -1,0 +1,397 @@
+defmodule Legation.Directory do
+  @moduledoc false
+  # Who is there: our engines, the engines of others, the sessions and peers. Owns the tables (see Legation.Instance) and
+  # is the only one that writes them; everybody reads them without asking.
+  #
+  # It announces: each published engine is signed once and told to every session whose peer may have it. It keeps a proxy
+  # for each engine that a session has learned, and tells subscribers of all of it, in one order, after a snapshot.
+  #
+  # Links are known by a `tag`, a reference made by each Reader, so that what an old session left in the mailbox can't
+  # touch the one that took its place.
+
+  use GenServer
+
+  alias Legation.{Counters, GlobalNames, Instance, Keyholder, Native, Policy, Telemetry}
+  alias Legation.Directory.{Announcement, Events, Foreign, Subscribers}
+
+  # A registered name whose process died is looked up once more after this: its supervisor is starting it again now.
+  @restart_grace_ms 100
+
+  ## What others read
+
+  def foreign(%Instance{foreign: table}),
+    do: :ets.select(table, [{{:"$1", :"$2", :_, :_, :_, :_}, [], [{{:"$1", :"$2"}}]}])
+
+  def own(%Instance{published: table} = instance) do
+    for [engine, target] <- :ets.match(table, {:"$1", :"$2", :_, :_}),
+        pid = resolve(target),
+        do: {Instance.full_name(instance, engine), pid}
+  end
+
+  @doc "The process behind a published engine. A registered name is looked up each time, so a restart is seen at once."
+  def resolve(pid) when is_pid(pid), do: pid
+  def resolve(name) when is_atom(name), do: Process.whereis(name)
+
+  ## What others ask and tell
+
+  def start_link({options, config}),
+    do: GenServer.start_link(__MODULE__, {options, config}, name: server(options.name))
+
+  def publish(name, engine, target, opts), do: GenServer.call(server(name), {:publish, engine, target, opts}, :infinity)
+  def withdraw(name, engine), do: GenServer.call(server(name), {:withdraw, engine}, :infinity)
+  def subscribe(name), do: GenServer.call(server(name), :subscribe, :infinity)
+  def unsubscribe(name, ref), do: GenServer.call(server(name), {:unsubscribe, ref}, :infinity)
+
+  @doc "A Peer starts: from now on its key may connect."
+  def peer_started(name, peer), do: GenServer.call(server(name), {:peer_started, self(), peer}, :infinity)
+
+  @doc "A Peer has gone on purpose: from now on its key may not connect."
+  def peer_stopped(name, realm), do: GenServer.call(server(name), {:peer_stopped, realm}, :infinity)
+
+  def peer_status(name, realm, status), do: GenServer.cast(server(name), {:peer_status, realm, status})
+  def session_up(name, link), do: GenServer.cast(server(name), {:session_up, link})
+  def session_ended(name, tag, reason), do: GenServer.cast(server(name), {:session_ended, tag, reason})
+
+  @doc "What one read brought, in order: `{:learn, engine, info}` and `{:forget, engine, reason}`."
+  def news(name, tag, news), do: GenServer.cast(server(name), {:news, tag, news})
+
+  def proxy_exited(name, pid), do: GenServer.cast(server(name), {:proxy_exited, pid})
+  def certificate(name, certificate), do: GenServer.cast(server(name), {:certificate, certificate})
+
+  defp server(name), do: Instance.process(name, Directory)
+
+  ## The process
+  # engines: ours, engine => publication.      monitors: monitor => {:engine, engine} | {:link, tag} | :peer
+  # links: tag => link that is up.             sessions: realm => tag
+  # proxies: pid => full name, to tell a killed proxy from one that we stopped.
+
+  @impl true
+  def init({options, config}) do
+    Process.flag(:trap_exit, true)
+    table = fn kind -> :ets.new(:legation, [kind, :protected, read_concurrency: true]) end
+
+    instance = %Instance{
+      name: options.name,
+      ref: make_ref(),
+      options: options,
+      config: config,
+      identity: Keyholder.identity(options.name),
+      foreign: table.(:set),
+      published: table.(:set),
+      details: table.(:set),
+      pids: table.(:set),
+      realm_ids: table.(:set),
+      peers: table.(:ordered_set),
+      links: table.(:set),
+      counters: Counters.new()
+    }
+
+    Instance.put(instance)
+
+    state = %{
+      instance: instance,
+      name: options.name,
+      certificate: Keyholder.certificate(options.name),
+      serial: 0,
+      engines: %{},
+      monitors: %{},
+      links: %{},
+      sessions: %{},
+      proxies: %{},
+      subscribers: Subscribers.new()
+    }
+
+    {:ok, state, {:continue, :restore}}
+  end
+
+  # What was published before a crash of this process.
+  @impl true
+  def handle_continue(:restore, state) do
+    published = :ets.match(state.instance.config, {{:published, :"$1"}, :"$2", :"$3"})
+
+    {:noreply,
+     Enum.reduce(published, state, fn [engine, target, opts], state -> republish(engine, target, opts, state) end)}
+  end
+
+  @impl true
+  def terminate(_reason, state), do: Instance.erase(state.name)
+
+  @impl true
+  def handle_call({:publish, engine, target, opts}, _from, state) do
+    case publishable(engine, target, state) do
+      {:ok, pid} ->
+        {result, state} = do_publish(engine, target, pid, opts, state)
+        {:reply, result, state}
+
+      {:error, reason} ->
+        {:reply, {:error, reason}, state}
+    end
+  end
+
+  def handle_call({:withdraw, engine}, _from, state) do
+    case state.engines do
+      %{^engine => _publication} ->
+        {:reply, :ok, do_withdraw(engine, :withdrawn, state)}
+
+      _not_ours ->
+        :ets.delete(state.instance.config, {:published, engine})
+        {:reply, {:error, :not_published}, state}
+    end
+  end
+
+  def handle_call(:subscribe, {pid, _tag}, state) do
+    {ref, subscribers} = Subscribers.add(state.subscribers, pid)
+    {:reply, {:ok, ref, Events.snapshot(state)}, %{state | subscribers: subscribers}}
+  end
+
+  def handle_call({:unsubscribe, ref}, _from, state),
+    do: {:reply, :ok, %{state | subscribers: Subscribers.remove(state.subscribers, ref)}}
+
+  def handle_call({:peer_started, pid, peer}, _from, %{instance: instance} = state) do
+    case :ets.lookup(instance.realm_ids, peer.realm_id) do
+      [{_id, other, _pid}] when other != peer.realm ->
+        {:reply, {:error, {:same_key, other}}, state}
+
+      _free_or_restarted ->
+        :ets.insert(instance.realm_ids, {peer.realm_id, peer.realm, pid})
+        {:reply, :ok, monitor(pid, :peer, state)}
+    end
+  end
+
+  def handle_call({:peer_stopped, realm}, _from, state) do
+    :ets.match_delete(state.instance.realm_ids, {:_, realm, :_})
+
+    with [{_realm, status}] <- :ets.lookup(state.instance.peers, realm) do
+      status = status |> Map.take([:realm, :key]) |> Map.merge(%{state: :disconnected, attempts: 0, last_error: nil})
+      :ets.insert(state.instance.peers, {realm, status})
+    end
+
+    # Its Reader is on its way out; who asked for the disconnect sees it done.
+    {:reply, :ok, if(tag = state.sessions[realm], do: do_session_ended(tag, {:local, :normal}, state), else: state)}
+  end
+
+  @impl true
+  def handle_cast({:news, tag, news}, state) do
+    case state.links do
+      %{^tag => link} ->
+        {:noreply, news |> Enum.chunk_by(&elem(&1, 0)) |> Enum.reduce(state, &Foreign.take(&1, link, &2))}
+
+      _ended ->
+        {:noreply, state}
+    end
+  end
+
+  def handle_cast({:session_up, link}, state), do: {:noreply, do_session_up(link, state)}
+  def handle_cast({:session_ended, tag, reason}, state), do: {:noreply, do_session_ended(tag, reason, state)}
+
+  def handle_cast({:peer_status, realm, status}, state) do
+    :ets.insert(state.instance.peers, {realm, status})
+    {:noreply, state}
+  end
+
+  def handle_cast({:proxy_exited, pid}, state), do: {:noreply, Foreign.replace_proxy(pid, state)}
+
+  def handle_cast({:certificate, certificate}, state) do
+    for {_tag, link} <- state.links, do: announce(link, :cert, certificate)
+    {:noreply, %{state | certificate: certificate}}
+  end
+
+  @impl true
+  def handle_info({:DOWN, monitor, :process, pid, reason}, state) do
+    case Map.pop(state.monitors, monitor) do
+      {{:engine, engine}, monitors} -> {:noreply, engine_died(engine, reason, %{state | monitors: monitors})}
+      {{:link, tag}, monitors} -> {:noreply, do_session_ended(tag, reason, %{state | monitors: monitors})}
+      {:peer, monitors} -> {:noreply, peer_died(pid, %{state | monitors: monitors})}
+      {nil, _monitors} -> {:noreply, %{state | subscribers: Subscribers.remove(state.subscribers, monitor)}}
+    end
+  end
+
+  # The one second look at a registered name.
+  def handle_info({:again, engine, target, opts}, state) do
+    if Map.has_key?(state.engines, engine),
+      do: {:noreply, state},
+      else: {:noreply, republish(engine, target, opts, state)}
+  end
+
+  def handle_info(_stray, state), do: {:noreply, state}
+
+  ## Our engines
+
+  defp publishable(engine, target, state) do
+    case {state.engines, resolve(target)} do
+      {_engines, nil} -> {:error, :noproc}
+      {%{^engine => %{pid: pid}}, pid} -> {:ok, pid}
+      {%{^engine => %{pid: other}}, _pid} -> {:error, {:already_published, other}}
+      {_engines, pid} -> {:ok, pid}
+    end
+  end
+
+  defp do_publish(engine, target, pid, opts, %{instance: instance} = state) do
+    serial = next_serial(state)
+    before = state.engines[engine]
+
+    case Announcement.learn(instance, engine, serial, opts) do
+      {:ok, key, signed} ->
+        state = if before, do: demonitor(before.monitor, state), else: state
+        monitor = Process.monitor(pid)
+        to = opts[:to] || :all
+        publication = %{target: target, pid: pid, monitor: monitor, to: to, opts: opts, signed: signed}
+
+        :ets.insert(instance.config, {{:published, engine}, target, opts})
+        :ets.insert(instance.published, {engine, target, to, opts[:receipts]})
+        :ets.insert(instance.details, {engine, %{key: key, pid: pid, to: to, version: opts[:version], ops: opts[:ops]}})
+        :ets.insert_new(instance.pids, {pid, engine})
+
+        for {_tag, link} <- state.links do
+          cond do
+            Policy.exported?(link.policy, engine, to) ->
+              if opts[:receipts], do: Native.session_receipts(link.session, [engine])
+              announce(link, :learn, signed)
+
+            # It was there for this peer, and with the new `to:` it is no more.
+            before != nil and Policy.exported?(link.policy, engine, before.to) ->
+              forget(engine, :withdrawn, serial + 1, [link], state)
+
+            true ->
+              :ok
+          end
+        end
+
+        if before == nil, do: GlobalNames.published(state.name, Instance.full_name(instance, engine), pid)
+
+        {:ok,
+         %{
+           state
+           | serial: serial + 1,
+             engines: Map.put(state.engines, engine, publication),
+             monitors: Map.put(state.monitors, monitor, {:engine, engine})
+         }}
+
+      {:error, reason} ->
+        {{:error, reason}, state}
+    end
+  end
+
+  defp republish(engine, target, opts, state) do
+    with {:ok, pid} <- publishable(engine, target, state),
+         {:ok, state} <- do_publish(engine, target, pid, opts, state) do
+      state
+    else
+      # Its process has not come back, or the keyholder does not sign: then it is withdrawn.
+      _not_there ->
+        :ets.delete(state.instance.config, {:published, engine})
+        state
+    end
+  end
+
+  defp do_withdraw(engine, reason, %{instance: instance} = state) do
+    {publication, engines} = Map.pop!(state.engines, engine)
+    state = demonitor(publication.monitor, %{state | engines: engines})
+    :ets.delete(instance.config, {:published, engine})
+    :ets.delete(instance.published, engine)
+    :ets.delete(instance.details, engine)
+    :ets.delete_object(instance.pids, {publication.pid, engine})
+
+    # The process may be published under another name, too.
+    for {other, %{pid: pid}} when pid == publication.pid <- engines, do: :ets.insert_new(instance.pids, {pid, other})
+
+    GlobalNames.drop(state.name, Instance.full_name(instance, engine), publication.pid)
+    told = for {_tag, link} <- state.links, Policy.exported?(link.policy, engine, publication.to), do: link
+    serial = next_serial(state)
+    forget(engine, reason, serial, told, state)
+    %{state | serial: serial}
+  end
+
+  # Nobody to tell: nothing to sign.
+  defp forget(_engine, _reason, _serial, [], _state), do: :ok
+
+  defp forget(engine, reason, serial, links, state) do
+    case Announcement.forget(state.instance, engine, serial, reason) do
+      {:ok, signed} ->
+        for link <- links, do: announce(link, :forget, signed)
+
+      # Peers go on believing in it; their calls are refused `:noproc`.
+      {:error, error} ->
+        Telemetry.log(:error, {:forget, state.name}, "the end of #{engine} could not be signed: #{inspect(error)}")
+    end
+  end
+
+  defp engine_died(engine, reason, state) do
+    %{target: target, opts: opts} = Map.fetch!(state.engines, engine)
+    state = do_withdraw(engine, Announcement.reason_class(reason), state)
+
+    case is_atom(target) and resolve(target) do
+      false ->
+        state
+
+      nil ->
+        Process.send_after(self(), {:again, engine, target, opts}, @restart_grace_ms)
+        state
+
+      _restarted ->
+        republish(engine, target, opts, state)
+    end
+  end
+
+  # Serials rise across restarts (protocol.md 11.4).
+  defp next_serial(state), do: max(System.system_time(:microsecond), state.serial + 1)
+
+  defp announce(link, kind, signed) do
+    if Native.session_announce(link.session, kind, signed) == :wake, do: send(link.writer, :wake)
+  end
+
+  ## Sessions
+
+  defp do_session_up(link, state) do
+    # A newer link of the same peer ends the older.
+    state = if old = state.sessions[link.realm], do: do_session_ended(old, :replaced, state), else: state
+    announce(link, :cert, state.certificate)
+
+    exported =
+      for {engine, engine_info} <- state.engines,
+          Policy.exported?(link.policy, engine, engine_info.to),
+          do: {engine, engine_info}
+
+    receipts = for {engine, %{opts: opts}} <- exported, opts[:receipts], do: engine
+    if receipts != [], do: Native.session_receipts(link.session, receipts)
+    for {_engine, %{signed: signed}} <- exported, do: announce(link, :learn, signed)
+
+    link = Map.put(link, :engines, MapSet.new())
+    :ets.insert(state.instance.links, {link.tag, link.realm, link.session, link.status})
+    state = Events.notify({:peer_up, link.realm, link.status}, state)
+
+    monitor(link.reader, {:link, link.tag}, %{
+      state
+      | links: Map.put(state.links, link.tag, link),
+        sessions: Map.put(state.sessions, link.realm, link.tag)
+    })
+  end
+
+  defp do_session_ended(tag, reason, state) do
+    case Map.pop(state.links, tag) do
+      {nil, _links} ->
+        state
+
+      {link, links} ->
+        :ets.delete(state.instance.links, tag)
+        state = %{state | links: links, sessions: Map.delete(state.sessions, link.realm)}
+        state = Enum.reduce(link.engines, state, &Foreign.drop(&1, link, :noconnection, :noconnection, &2))
+        Events.notify({:peer_down, link.realm, reason}, state)
+    end
+  end
+
+  # Its Reader watches it too and goes; the supervisor may have started it again already.
+  defp peer_died(pid, state) do
+    :ets.match_delete(state.instance.realm_ids, {:_, :_, pid})
+    state
+  end
+
+  ## Monitors
+
+  defp monitor(pid, what, state), do: %{state | monitors: Map.put(state.monitors, Process.monitor(pid), what)}
+
+  defp demonitor(monitor, state) do
+    Process.demonitor(monitor, [:flush])
+    %{state | monitors: Map.delete(state.monitors, monitor)}
+  end
+end

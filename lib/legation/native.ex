@@ -1,0 +1,212 @@
+defmodule Legation.Native do
+  @moduledoc false
+  # The functions of the native library (native/legation_nif), and nothing else. What they do, which of them are dirty,
+  # and the order of locks: docs/internals.md.
+  #
+  # Times are Unix milliseconds. A payload is in external term format. Resources (`keyring`, `network`, `guard`,
+  # `channel`, `session`) are opaque references that no other node understands.
+
+  # The library is loaded with the module, so not while the module is being compiled.
+  @compile {:autoload, false}
+  @on_load :load
+
+  @type resource :: reference
+  @type keyring :: resource
+  @type network :: resource
+  @type guard :: resource
+  @type channel :: resource
+  @type session :: resource
+
+  @type public_key :: <<_::256>>
+  @type realm_id :: <<_::256>>
+  @type network_id :: <<_::256>>
+  @type signature :: <<_::512>>
+  @type unix_ms :: integer
+
+  @type purpose :: :link | :hello | :cert | :learn | :forget
+  @type profile :: :tls | :local | :plain
+  @type detail :: atom | integer | binary | tuple
+  @type error :: {:error, {kind :: atom, detail}}
+
+  @type payload :: binary
+  @type payload_in :: {:t, term} | {:b, binary}
+  @type engine :: binary
+  @type label :: 1 | 2 | 4
+  @type call_id :: non_neg_integer
+  @type caller :: non_neg_integer
+  @type push_error :: {:error, :overload | :too_large | :identifiers | :bad_term | :ended}
+
+  @type guard_opts :: %{window_ms: pos_integer, boot_ms: non_neg_integer, entries_max: pos_integer}
+  @type channel_opts :: %{
+          knock: boolean,
+          message_bytes_max: pos_integer,
+          engines_max: pos_integer,
+          queue_bytes_max: pos_integer,
+          calls_max: pos_integer,
+          callers_max: pos_integer,
+          handshake_ms: pos_integer,
+          ping_ms: pos_integer,
+          failures_max: pos_integer,
+          failures_window_ms: pos_integer,
+          overflow: :newest | :oldest
+        }
+
+  @type event ::
+          {:hello, realm_id, public_key}
+          | {:sign, id :: non_neg_integer, purpose, body :: binary}
+          | {:up, session, map}
+          | {:learn, engine, map}
+          | {:forget, engine, reason :: atom}
+          | {:send | :cast, dst :: engine, src :: engine, payload_in, receipt :: binary | nil}
+          | {:call, dst :: engine, src :: engine, label, call_id, caller, payload_in, receipt :: binary | nil}
+          | {:reply, from :: term, payload_in}
+          | {:refused, from :: term, reason :: atom}
+          | {:release, caller}
+          | {:closed | :fault, code :: atom, detail}
+
+  # Keys. Private keys go from file to Rust memory and never become a term.
+
+  @spec keyring_load(Path.t()) :: {:ok, keyring} | error
+  def keyring_load(_path), do: not_loaded()
+
+  @spec keyring_external(public_key) :: {:ok, keyring} | error
+  def keyring_external(_public_key), do: not_loaded()
+
+  @spec keyring_generate(Path.t()) :: {:ok, public_key} | error
+  def keyring_generate(_path), do: not_loaded()
+
+  @spec keyring_public(keyring) :: public_key
+  def keyring_public(_keyring), do: not_loaded()
+
+  @spec keyring_sign(keyring, network, purpose, binary) :: {:ok, signature} | error
+  def keyring_sign(_keyring, _network, _purpose, _body), do: not_loaded()
+
+  @spec keyring_engine_public(keyring, engine) :: public_key
+  def keyring_engine_public(_keyring, _name), do: not_loaded()
+
+  @spec keyring_online_public(keyring) :: public_key
+  def keyring_online_public(_keyring), do: not_loaded()
+
+  # The network key, and what is derived from it.
+
+  @spec network_load(Path.t() | nil) :: {:ok, network} | error
+  def network_load(_path), do: not_loaded()
+
+  @spec network_id(network) :: network_id
+  def network_id(_network), do: not_loaded()
+
+  # Announcements, receipts and what is signed.
+
+  @spec signing_input(network, purpose, binary) :: binary
+  def signing_input(_network, _purpose, _body), do: not_loaded()
+
+  @spec key_check(public_key) :: :ok | error
+  def key_check(_public_key), do: not_loaded()
+
+  @spec realm_id(public_key) :: realm_id
+  def realm_id(_public_key), do: not_loaded()
+
+  @spec announcement(:learn | :forget | :cert, map) :: binary
+  def announcement(_kind, _fields), do: not_loaded()
+
+  @spec verify_receipt(binary, public_key, network_id) :: {:ok, map} | error
+  def verify_receipt(_receipt, _identity_key, _network_id), do: not_loaded()
+
+  @spec blake3(binary) :: <<_::256>>
+  def blake3(_binary), do: not_loaded()
+
+  @spec scan(binary) :: :ok | error
+  def scan(_payload), do: not_loaded()
+
+  # What an instance remembers of knocks.
+
+  @spec guard_new(network, guard_opts, unix_ms) :: guard
+  def guard_new(_network, _opts, _now), do: not_loaded()
+
+  # Channel: one link, from its first byte to its last. The Reader's and the Writer's.
+
+  @spec channel_connect(profile, keyring, network, public_key, channel_opts, unix_ms) :: {:ok, channel} | error
+  def channel_connect(_profile, _keyring, _network, _peer_public_key, _opts, _now), do: not_loaded()
+
+  @spec channel_accept(profile, keyring, network, guard | nil, channel_opts, unix_ms) :: {:ok, channel} | error
+  def channel_accept(_profile, _keyring, _network, _guard, _opts, _now), do: not_loaded()
+
+  @spec channel_handle_bytes(channel, binary, unix_ms) :: {[event], wake? :: boolean}
+  def channel_handle_bytes(_channel, _bytes, _now), do: not_loaded()
+
+  @spec channel_flush(channel, unix_ms) :: {binary, :idle | :more}
+  def channel_flush(_channel, _now), do: not_loaded()
+
+  @spec channel_signature(channel, id :: non_neg_integer, signature, unix_ms) :: {[event], wake? :: boolean}
+  def channel_signature(_channel, _id, _signature, _now), do: not_loaded()
+
+  @spec channel_decide(channel, :accept | {:refuse, atom}, unix_ms) :: {[event], wake? :: boolean}
+  def channel_decide(_channel, _verdict, _now), do: not_loaded()
+
+  @spec channel_timeout(channel, unix_ms) :: {[event], wake? :: boolean, next_ms :: non_neg_integer | nil}
+  def channel_timeout(_channel, _now), do: not_loaded()
+
+  @spec channel_close(channel, code :: atom, text :: binary) :: wake? :: boolean
+  def channel_close(_channel, _code, _text), do: not_loaded()
+
+  # Session: what proxies push into and stand-ins answer through. The `_dirty` ones are for payloads over 20 KiB.
+
+  @spec session_push(session, engine, :send | :cast, engine, payload) :: :ok | :wake | push_error
+  def session_push(_session, _dst, _kind, _src, _payload), do: not_loaded()
+
+  @spec session_push_dirty(session, engine, :send | :cast, engine, payload) :: :ok | :wake | push_error
+  def session_push_dirty(_session, _dst, _kind, _src, _payload), do: not_loaded()
+
+  @spec session_push_call(session, engine, label, engine, GenServer.from(), payload) ::
+          {:ok | :wake, new_caller :: caller | nil} | push_error
+  def session_push_call(_session, _dst, _label, _src, _from, _payload), do: not_loaded()
+
+  @spec session_push_call_dirty(session, engine, label, engine, GenServer.from(), payload) ::
+          {:ok | :wake, new_caller :: caller | nil} | push_error
+  def session_push_call_dirty(_session, _dst, _label, _src, _from, _payload), do: not_loaded()
+
+  @spec session_reply(session, call_id, payload) :: :ok | :wake | push_error | {:error, :unknown_call}
+  def session_reply(_session, _call_id, _payload), do: not_loaded()
+
+  @spec session_reply_dirty(session, call_id, payload) :: :ok | :wake | push_error | {:error, :unknown_call}
+  def session_reply_dirty(_session, _call_id, _payload), do: not_loaded()
+
+  @spec session_refuse(session, call_id, reason :: atom) :: :ok | :wake
+  def session_refuse(_session, _call_id, _reason), do: not_loaded()
+
+  @spec session_announce(session, :learn | :forget | :cert, signed :: binary) :: :ok | :wake
+  def session_announce(_session, _kind, _signed), do: not_loaded()
+
+  @spec session_release(session, caller) :: :ok | :wake
+  def session_release(_session, _caller), do: not_loaded()
+
+  @spec session_sweep(session, unix_ms, age_ms :: non_neg_integer) :: [{call_id, engine, caller_pid :: term}]
+  def session_sweep(_session, _now, _age_ms), do: not_loaded()
+
+  @spec session_cancel(session, call_id) :: :ok | :wake
+  def session_cancel(_session, _call_id), do: not_loaded()
+
+  @spec session_receipts(session, [engine]) :: :ok
+  def session_receipts(_session, _engines), do: not_loaded()
+
+  @spec session_end(session) :: :ok
+  def session_end(_session), do: not_loaded()
+
+  @spec session_counters(session) :: %{atom => integer}
+  def session_counters(_session), do: not_loaded()
+
+  @doc false
+  # Without the library the module does not load: there is nothing that Legation could do without it. An upgrade in a
+  # running system is refused as well, and the old code stays: its resources would mean nothing to the new one.
+  def load do
+    priv =
+      case :code.priv_dir(:legation) do
+        {:error, :bad_name} -> __MODULE__ |> :code.which() |> Path.dirname() |> Path.join("../priv") |> to_charlist()
+        priv -> priv
+      end
+
+    :erlang.load_nif(:filename.join(priv, 'native/legation_nif'), 0)
+  end
+
+  defp not_loaded, do: :erlang.nif_error(:nif_not_loaded)
+end

@@ -1,0 +1,39 @@
+defmodule Legation.Peer.Links do
+  @moduledoc false
+  # Two realms may dial each other at once, and a restarted peer dials while its old link still seems alive. Both sides
+  # decide by the same facts, so that one link remains: pure functions, asked when a peer says hello to us and when a
+  # link is up.
+  #
+  #   initiator?   who dialled: we (true) or the peer
+  #   lower?       whether our realm id is the lower of the two; the lower one's dial counts
+  #   young        the link we have came up within the time of a handshake, so the other was on its way at the same time
+
+  # A dial that has not come about within this must not keep the peer's dial out: ours may lead nowhere.
+  @dialling_ms 1_000
+
+  @type current :: nil | %{initiator: boolean, up_ms: integer}
+
+  @doc "The peer dialled and said hello. `dial_ms`: since when we are dialling it, or nil."
+  @spec hello(current, nil | integer, boolean, integer, pos_integer) :: :accept | {:refuse, :duplicate}
+  def hello(%{initiator: true} = current, _dial_ms, true, now_ms, handshake_ms) do
+    if young?(current, now_ms, handshake_ms), do: {:refuse, :duplicate}, else: :accept
+  end
+
+  def hello(nil, dial_ms, true, now_ms, _handshake_ms) when dial_ms != nil and now_ms - dial_ms < @dialling_ms,
+    do: {:refuse, :duplicate}
+
+  def hello(_current, _dial_ms, _lower?, _now_ms, _handshake_ms), do: :accept
+
+  @doc "A link is up. Does it replace the one we have?"
+  @spec up(current, boolean, boolean, integer, pos_integer) :: :take | :keep_old
+  def up(nil, _initiator?, _lower?, _now_ms, _handshake_ms), do: :take
+
+  # The same side dialled again: it knows better than we that the old link is gone.
+  def up(%{initiator: initiator?}, initiator?, _lower?, _now_ms, _handshake_ms), do: :take
+
+  def up(current, initiator?, lower?, now_ms, handshake_ms) do
+    if young?(current, now_ms, handshake_ms) and initiator? != lower?, do: :keep_old, else: :take
+  end
+
+  defp young?(current, now_ms, handshake_ms), do: now_ms - current.up_ms < handshake_ms
+end

@@ -1,0 +1,128 @@
+//! BATCH frames by hand: any field may lie. Written from `protocol.md` 9, not with the core's encoder.
+
+use legation_proto::frame::batch::kind;
+use legation_proto::frame::FrameType;
+
+pub const ALIGNED: u8 = 2;
+
+/// A row of the table and its payload.
+#[derive(Clone, Debug)]
+pub struct RawMessage {
+    pub kind: u8,
+    pub flags: u8,
+    pub call_id: u64,
+    pub caller: u64,
+    pub detail: u8,
+    pub destination: Vec<u8>,
+    pub payload: Vec<u8>,
+    /// Instead of the payload's own.
+    pub length: Option<u32>,
+}
+
+impl RawMessage {
+    pub fn cast(destination: &str, payload: &[u8]) -> RawMessage {
+        RawMessage {
+            kind: kind::CAST,
+            flags: 0,
+            call_id: 0,
+            caller: 0,
+            detail: 0,
+            destination: destination.into(),
+            payload: payload.into(),
+            length: None,
+        }
+    }
+
+    pub fn send(destination: &str, payload: &[u8]) -> RawMessage {
+        RawMessage { kind: kind::SEND, ..RawMessage::cast(destination, payload) }
+    }
+
+    pub fn call(destination: &str, call_id: u64, caller: u64, payload: &[u8]) -> RawMessage {
+        RawMessage { kind: kind::GENCALL, call_id, caller, detail: 1, ..RawMessage::cast(destination, payload) }
+    }
+
+    pub fn reply(call_id: u64, payload: &[u8]) -> RawMessage {
+        RawMessage { kind: kind::REPLY, call_id, ..RawMessage::cast("", payload) }
+    }
+
+    pub fn error(call_id: u64, reason: u8) -> RawMessage {
+        RawMessage { kind: kind::ERROR, call_id, detail: reason, ..RawMessage::cast("", &[]) }
+    }
+}
+
+/// The body of a batch before its signature.
+#[derive(Clone, Debug)]
+pub struct RawBatch {
+    pub session: [u8; 32],
+    pub source: [u8; 32],
+    pub destination: [u8; 32],
+    pub first_sequence: u64,
+    /// Instead of the number of messages.
+    pub count: Option<u16>,
+    pub mode: u8,
+    pub engine: Vec<u8>,
+    pub table_length: Option<u32>,
+    pub payloads_length: Option<u32>,
+    pub messages: Vec<RawMessage>,
+    /// Behind the payloads.
+    pub trailing: Vec<u8>,
+}
+
+impl RawBatch {
+    /// What the signature is over.
+    pub fn body(&self) -> Vec<u8> {
+        let mut table = Vec::new();
+        for message in &self.messages {
+            table.extend([message.kind, message.flags]);
+            table.extend(message.call_id.to_le_bytes());
+            table.extend(message.caller.to_le_bytes());
+            table.extend(message.length.unwrap_or(message.payload.len() as u32).to_le_bytes());
+            table.extend([message.detail, message.destination.len() as u8]);
+            table.extend(&message.destination);
+        }
+        let mut body = Vec::new();
+        body.extend(self.session);
+        body.extend(self.source);
+        body.extend(self.destination);
+        body.extend(self.first_sequence.to_le_bytes());
+        body.extend(self.count.unwrap_or(self.messages.len() as u16).to_le_bytes());
+        body.extend([self.mode, self.engine.len() as u8]);
+        body.extend(&self.engine);
+        let payloads_start = body.len() + 8 + table.len();
+        let payloads = self.payloads(payloads_start);
+        body.extend(self.table_length.unwrap_or(table.len() as u32).to_le_bytes());
+        body.extend(self.payloads_length.unwrap_or(payloads.len() as u32).to_le_bytes());
+        body.extend(table);
+        body.extend(payloads);
+        body
+    }
+
+    fn payloads(&self, start: usize) -> Vec<u8> {
+        let mut payloads = Vec::new();
+        let align = |payloads: &mut Vec<u8>| payloads.resize((start + payloads.len()).next_multiple_of(1024) - start, 0);
+        let mut pad = self.messages.iter().any(|message| message.flags & ALIGNED != 0);
+        for message in &self.messages {
+            let aligned = message.flags & ALIGNED != 0;
+            if pad || aligned {
+                align(&mut payloads);
+            }
+            payloads.extend(&message.payload);
+            pad = aligned;
+        }
+        if pad {
+            align(&mut payloads);
+        }
+        payloads.extend(&self.trailing);
+        payloads
+    }
+}
+
+/// A frame of any type, flags and length.
+pub fn frame(kind: u8, flags: u8, length: u32, body: &[u8]) -> Vec<u8> {
+    [&[kind, flags], &length.to_le_bytes()[..], body].concat()
+}
+
+/// A frame as it should be.
+pub fn critical(kind: FrameType, body: &[u8]) -> Vec<u8> {
+    frame(kind as u8, 1, body.len() as u32, body)
+}
