@@ -2,6 +2,9 @@
 export LANG = C.UTF-8
 export LC_ALL = C.UTF-8
 
+# cargo and mix use all cores themselves, and runners share the build directories.
+.NOTPARALLEL:
+
 .PHONY: help setup build test check test-rust test-elixir test-consumer format demo bench clean
 
 help:

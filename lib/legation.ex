@@ -254,8 +254,7 @@ defmodule Legation do
   end
 
   def connect(peer_options, instance) when is_list(peer_options) do
-    %Options{realm: realm, key: key} = Instance.fetch!(instance).options
-    %Options{peers: [peer]} = Options.new!(realm: realm, key: key, peers: [peer_options])
+    peer = Options.peer!(peer_options)
 
     case :ets.lookup(Instance.fetch!(instance).config, {:peer, peer.realm}) do
       [{_key, _peer, :connected}] -> {:error, {:already_connected, peer.realm}}
@@ -402,13 +401,7 @@ defmodule Legation do
   end
 
   def sender({_pid, {:"$legation", _call, realm, engine}}, instance) do
-    key =
-      case :ets.lookup(Instance.fetch!(instance).foreign, engine <> "@" <> realm) do
-        [{_name, _pid, _realm, _engine, _counts, %{key: key}}] -> key
-        [] -> nil
-      end
-
-    {:ok, %{realm: realm, engine: engine, key: key}}
+    {:ok, %{realm: realm, engine: engine, key: Directory.key(Instance.fetch!(instance), engine <> "@" <> realm)}}
   end
 
   def sender({_pid, _tag}, _instance), do: :local

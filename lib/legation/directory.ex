@@ -28,6 +28,20 @@ defmodule Legation.Directory do
         do: {Instance.full_name(instance, engine), pid}
   end
 
+  @doc """
+  The key of a foreign engine, or nil. Its first message may come right behind its LEARN, which is on its way to us then.
+  """
+  def key(%Instance{name: name, foreign: foreign}, full_name) do
+    key_in(foreign, full_name) || GenServer.call(server(name), {:key, full_name}, :infinity)
+  end
+
+  defp key_in(foreign, full_name) do
+    case :ets.lookup(foreign, full_name) do
+      [{_name, _pid, _realm, _engine, _counts, %{key: key}}] -> key
+      [] -> nil
+    end
+  end
+
   @doc "The process behind a published engine. A registered name is looked up each time, so a restart is seen at once."
   def resolve(pid) when is_pid(pid), do: pid
   def resolve(name) when is_atom(name), do: Process.whereis(name)
@@ -138,6 +152,8 @@ defmodule Legation.Directory do
         {:reply, {:error, :not_published}, state}
     end
   end
+
+  def handle_call({:key, full_name}, _from, state), do: {:reply, key_in(state.instance.foreign, full_name), state}
 
   def handle_call(:subscribe, {pid, _tag}, state) do
     {ref, subscribers} = Subscribers.add(state.subscribers, pid)

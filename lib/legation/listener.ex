@@ -21,6 +21,7 @@ defmodule Legation.Listener do
   def init({name, id, carrier, opts}) do
     Process.flag(:trap_exit, true)
     instance = Instance.fetch!(name)
+    opts = Keyword.put_new(opts, :send_timeout_ms, Instance.limit(instance, :send_timeout_ms))
 
     case listen(carrier, opts, instance, id) do
       {:ok, socket, address} ->

@@ -105,6 +105,8 @@ defmodule Legation.Peer do
 
   def handle_call({:drain, timeout_ms}, from, %{link: link} = state) do
     timer = :erlang.start_timer(timeout_ms, self(), :drain)
+    # Calls that nobody waits for any more are no reason to stay.
+    sweep(state, 0)
     Reader.drain(link.reader, link.tag, self())
     {:noreply, %{cancel_timer(state) | drain: {from, timer}}}
   end
@@ -139,7 +141,7 @@ defmodule Legation.Peer do
     do: {:noreply, %{state | timer: nil} |> dial() |> publish_status()}
 
   def handle_info({:timeout, timer, :sweep}, %{sweep: timer} = state) do
-    if state.link, do: sweep(state)
+    if state.link, do: sweep(state, Instance.limit(state.instance, :call_age_ms))
     {:noreply, start_sweep(%{state | sweep: nil})}
   end
 
@@ -147,15 +149,7 @@ defmodule Legation.Peer do
     do: {:noreply, drained([], state)}
 
   def handle_info({:timeout, timer, :drain}, %{drain: {_from, timer}} = state) do
-    cut =
-      if state.link,
-        do:
-          for(
-            {_id, engine, caller} <- Native.session_sweep(state.link.session, Instance.now_ms(), 0),
-            do: {engine, caller}
-          ),
-        else: []
-
+    cut = if state.link, do: sweep(state, 0), else: []
     {:noreply, drained(cut, state)}
   end
 
@@ -177,7 +171,7 @@ defmodule Legation.Peer do
       name: state.name,
       role: :initiator,
       carrier: carrier,
-      opts: opts,
+      opts: Keyword.put_new(opts, :send_timeout_ms, Instance.limit(state.instance, :send_timeout_ms)),
       tag: make_ref(),
       peer: self(),
       realm: state.peer.realm,
@@ -301,16 +295,22 @@ defmodule Legation.Peer do
 
   defp start_sweep(state), do: state
 
-  # A caller that waits monitors the proxy. One that doesn't any more has timed out, and its call is freed.
-  defp sweep(%{link: link, instance: instance} = state) do
-    overdue = Native.session_sweep(link.session, Instance.now_ms(), Instance.limit(instance, :call_age_ms))
+  # A caller that waits monitors the proxy. One that doesn't any more has timed out, and its call is freed. Returns the
+  # calls that are waited for, as `{engine, caller}`.
+  defp sweep(%{link: link, instance: instance} = state, age_ms) do
+    old = Native.session_sweep(link.session, Instance.now_ms(), age_ms)
 
-    for {engine, calls} <- Enum.group_by(overdue, &elem(&1, 1)),
+    for {engine, calls} <- Enum.group_by(old, &elem(&1, 1)),
         waiting = waiting(instance, engine <> "@" <> state.peer.realm),
         {call_id, _engine, caller} <- calls,
-        not MapSet.member?(waiting, caller) do
-      if Native.session_cancel(link.session, call_id) == :wake, do: send(link.writer, :wake)
+        MapSet.member?(waiting, caller) or cancel(link, call_id) do
+      {engine, caller}
     end
+  end
+
+  defp cancel(link, call_id) do
+    if Native.session_cancel(link.session, call_id) == :wake, do: send(link.writer, :wake)
+    false
   end
 
   defp waiting(instance, full_name) do

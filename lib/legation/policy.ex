@@ -1,104 +1,129 @@
 defmodule Legation.Policy do
   @moduledoc false
-  # What a peer may do here: which engines it may reach, by which operations, with which contents. Pure; compiled once
-  # per peer and looked at for each message.
+  # What a peer may do with which of our engines. Pure; compiled once per peer and asked for every message.
   #
-  # Nothing is allowed that is not said: no engine is exported by default, and of the operations only call, cast and
-  # send. `:sys` (system messages: state, suspend, terminate) and `:event` (gen_event's labelled calls) are asked for by name.
+  # `allow:` of an engine replaces the peer's, `filter:` of an engine comes after the peer's: both must agree.
 
-  require Logger
   import Bitwise
+
+  alias Legation.Options.Peer
   alias Legation.Telemetry
 
-  @enforce_keys [:realm, :all, :engines]
-  defstruct [:realm, :all, :engines]
+  @enforce_keys [:realm, :rules, :rule]
+  defstruct [:realm, :rules, :rule]
 
-  @operations [:call, :cast, :send, :sys, :event]
+  @typedoc "Operations: what `allow:` lists."
+  @type op :: :call | :cast | :send | :sys | :event
+
+  # rules: :all, or by engine; rule: for all. A rule is {operations, filters}.
+  @opaque t :: %__MODULE__{}
+
   # protocol.md 11.1
   @bits %{call: 1, cast: 2, send: 4, monitor: 8, link: 16, exit: 32, sys: 64, event: 128}
-  # These run code of the caller's choice in the event manager.
-  @manage_handlers [:add_handler, :add_sup_handler, :delete_handler, :swap_handler, :swap_sup_handler]
 
-  def operations, do: @operations
+  # What changes or ends an event manager, as `:sys` does any process. By the head alone: more or fewer elements don't
+  # make it harmless.
+  @event_changes [
+    :add_handler,
+    :add_sup_handler,
+    :delete_handler,
+    :swap_handler,
+    :swap_sup_handler,
+    :stop
+  ]
 
-  @doc "From the peer's options."
-  def compile(%{realm: realm, export: export, allow: allow, filter: filter}) do
-    default = {MapSet.new(allow), filter}
+  @spec compile(Peer.t()) :: t
+  def compile(%Peer{} = peer) do
+    rule = {peer.allow, filters([peer.filter])}
 
-    {all, engines} =
-      case export do
-        :all -> {default, %{}}
-        list -> {nil, Map.new(list, &engine(&1, allow, filter))}
+    rules =
+      case peer.export do
+        :all -> :all
+        engines -> Map.new(engines, fn {name, opts} -> {name, rule(opts, peer)} end)
       end
 
-    %__MODULE__{realm: realm, all: all, engines: engines}
+    %__MODULE__{realm: peer.realm, rules: rules, rule: rule}
   end
 
-  defp engine({name, opts}, allow, filter),
-    do: {name, {MapSet.new(Keyword.get(opts, :allow, allow)), Keyword.get(opts, :filter, filter)}}
+  defp rule(opts, peer), do: {opts[:allow] || peer.allow, filters([peer.filter, opts[:filter]])}
 
-  defp engine(name, allow, filter), do: {name, {MapSet.new(allow), filter}}
+  defp filters(filters) do
+    Enum.flat_map(filters, fn
+      nil -> []
+      {module, function} -> [Function.capture(module, function, 1)]
+      fun when is_function(fun, 1) -> [fun]
+    end)
+  end
 
-  @doc "Whether the peer may know of this engine, which was published `to` these realms."
-  def exported?(%__MODULE__{} = policy, engine, to), do: published_to?(policy.realm, to) and rule(policy, engine) != nil
-
-  defp published_to?(_realm, :all), do: true
-  defp published_to?(realm, realms), do: realm in realms
+  @doc "May this peer know of the engine? `to`: what the engine's `publish` said, `:all` or a list of realms."
+  @spec exported?(t, binary, :all | [binary]) :: boolean
+  def exported?(%__MODULE__{rules: :all}, _engine, :all), do: true
+  def exported?(%__MODULE__{rules: :all, realm: realm}, _engine, to), do: realm in to
+  def exported?(%__MODULE__{rules: rules}, engine, :all), do: is_map_key(rules, engine)
+  def exported?(%__MODULE__{rules: rules, realm: realm}, engine, to), do: is_map_key(rules, engine) and realm in to
 
   @doc """
-  Whether this message may pass. `info` gives what a filter sees, `%{realm:, engine:, source:, op:, message:}`, and is
-  called only when it is needed.
+  May this message be delivered? `message.()` makes what filters are given, with the decoded term under `:message`; it is
+  called only where somebody must look at it.
   """
-  def allowed(%__MODULE__{} = policy, engine, operation, info) do
-    case rule(policy, engine) do
-      nil ->
-        {:refuse, :forbidden}
-
-      {allow, filter} ->
-        if operation in allow and handlers_allowed?(operation, allow, info) do
-          filtered(filter, info, policy.realm)
-        else
-          {:refuse, :forbidden}
-        end
+  @spec allowed(t, binary, op, (() -> map)) :: :ok | {:refuse, :forbidden | :filtered}
+  def allowed(%__MODULE__{} = policy, engine, op, message) do
+    case rule_of(policy, engine) do
+      {ops, filters} -> if op in ops, do: agreed(policy, ops, filters, op, message), else: {:refuse, :forbidden}
+      nil -> {:refuse, :forbidden}
     end
   end
 
-  defp rule(%{all: nil, engines: engines}, engine), do: Map.get(engines, engine)
-  defp rule(%{all: rule}, _engine), do: rule
+  defp rule_of(%__MODULE__{rules: :all, rule: rule}, _engine), do: rule
 
-  defp handlers_allowed?(:event, allow, info) do
-    :sys in allow or
-      case info.().message do
-        :stop -> false
-        request when is_tuple(request) and tuple_size(request) > 0 -> elem(request, 0) not in @manage_handlers
-        _request -> true
-      end
+  defp rule_of(%__MODULE__{rules: rules}, engine) do
+    case rules do
+      %{^engine => rule} -> rule
+      _not_exported -> nil
+    end
   end
 
-  defp handlers_allowed?(_operation, _allow, _info), do: true
+  defp agreed(policy, ops, filters, :event, message) do
+    message = message.()
 
-  defp filtered(nil, _info, _realm), do: :ok
+    if event_change?(message.message) and :sys not in ops,
+      do: {:refuse, :forbidden},
+      else: filtered(filters, policy, message)
+  end
 
-  defp filtered(filter, info, realm) do
-    if run(filter, info.()) == true, do: :ok, else: {:refuse, :filtered}
+  defp agreed(_policy, _ops, [], _op, _message), do: :ok
+  defp agreed(policy, _ops, filters, _op, message), do: filtered(filters, policy, message.())
+
+  defp event_change?(request) when is_tuple(request) and tuple_size(request) > 0,
+    do: elem(request, 0) in @event_changes
+
+  defp event_change?(request), do: request in @event_changes
+
+  defp filtered([], _policy, _message), do: :ok
+
+  defp filtered([filter | filters], policy, message) do
+    if true == ask(filter, policy, message), do: filtered(filters, policy, message), else: {:refuse, :filtered}
+  end
+
+  # A filter that fails has not agreed. It runs in the Reader, so it must not take the link with it. What it failed on came from
+  # the peer, so only the kind of failure is logged.
+  defp ask(filter, policy, message) do
+    filter.(message)
   catch
     kind, reason ->
-      # A filter that fails has not said yes.
       Telemetry.log(
         :error,
-        {:filter, realm},
-        "the filter for #{realm} failed: #{Exception.format_banner(kind, reason)}"
+        {:filter, policy.realm, message.engine},
+        "the filter for #{policy.realm} and #{message.engine} failed, so the message was refused: #{failure(kind, reason)}"
       )
 
-      {:refuse, :filtered}
+      :failed
   end
 
-  defp run({module, function}, info), do: apply(module, function, [info])
-  defp run(filter, info), do: filter.(info)
+  defp failure(:error, reason), do: inspect(Exception.normalize(:error, reason).__struct__)
+  defp failure(kind, _reason), do: Atom.to_string(kind)
 
-  @doc "Operations as the bits that announcements carry."
-  def ops_bits(operations), do: Enum.reduce(operations, 0, &(Map.fetch!(@bits, &1) ||| &2))
-
-  @doc "And back."
-  def ops_list(bits), do: for({operation, bit} <- @bits, (bits &&& bit) != 0, do: operation) |> Enum.sort()
+  @doc "Operations as the number that a LEARN carries."
+  @spec ops_bits([op]) :: 0..0xFFFF
+  def ops_bits(ops), do: Enum.reduce(ops, 0, &bor(Map.fetch!(@bits, &1), &2))
 end

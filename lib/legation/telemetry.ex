@@ -1,42 +1,55 @@
 defmodule Legation.Telemetry do
   @moduledoc """
-  What Legation tells the host application. Events go to `:telemetry` when the host has it, and nowhere otherwise;
-  Legation does not depend on it.
+  What Legation tells those who watch it: `:telemetry` events, if the host has that library, and log lines at a limited rate.
 
-  | event | measurements | metadata |
+  All events have `%{count: 1}` as their measurements, and `:instance` (the `:name` of the instance) in their metadata. Counters for
+  what happens too often for events, such as delivered messages, are in `Legation.counters/1`.
+
+  | event | metadata | when |
   |---|---|---|
-  | `[:legation, :connection, :opened]` | `count` | `instance`, `role`, `profile`, `address` |
-  | `[:legation, :connection, :closed]` | `count` | the same, `reason` |
-  | `[:legation, :handshake, :failed]` | `count` | the same, `reason` |
-  | `[:legation, :peer, :up]` | `count` | `instance`, `realm` |
-  | `[:legation, :peer, :down]` | `count` | `instance`, `realm`, `reason` |
-  | `[:legation, :engine, :learned]` | `count` | `instance`, `engine` |
-  | `[:legation, :engine, :forgotten]` | `count` | `instance`, `engine`, `reason` |
-  | `[:legation, :message, :dropped]` | `count` | `instance`, `direction` (`:in`, `:out`), `realm`, `engine`, `kind`, `reason` |
+  | `[:legation, :peer, :up]` | `:realm`, `:profile`, `:role` | a session with a peer has begun |
+  | `[:legation, :peer, :down]` | `:realm`, `:reason` | it has ended; `Legation.Error.message/1` has words for the reason |
+  | `[:legation, :engine, :learned]` | `:engine` (`"ping@bob"`), `:info` | a peer's engine can be reached |
+  | `[:legation, :engine, :forgotten]` | `:engine`, `:reason` | it can't be any more |
+  | `[:legation, :message, :dropped]` | `:direction` (`:in`, `:out`), `:realm`, `:engine`, `:kind` (`:cast`, `:send`), `:reason` | a message that nobody waits for did not get through |
+  | `[:legation, :handshake, :failed]` | as for `:connection`, and `:reason` | a connection ended before its session was up |
+  | `[:legation, :connection, :opened]` | `:realm` (`nil` as long as it isn't known), `:role`, `:carrier`, `:profile`, `:address` | a carrier stands and its handshake begins |
+  | `[:legation, :connection, :closed]` | the same, and `:reason` | it is gone |
 
-  Logging is done here and nowhere else: one line per cause and ten seconds, with the number of those held back, so that
-  a hostile peer can't fill a disk.
+  A handler runs in the process where the event happens, often one that all messages of a link go through: it should be quick.
   """
 
   require Logger
 
-  @line_every_ms 10_000
-  # Causes that are told apart; past that they share a line.
-  @causes_max 1_000
-  @table __MODULE__
+  # Legation does not depend on it.
+  @compile {:no_warn_undefined, :telemetry}
 
-  @doc "Emits an event, if anybody can listen."
-  @spec execute([atom], map, map) :: :ok
+  @log_interval_ms 10_000
+  # Keys are hashed into so many places. Two that share one share its rate, too; memory is bounded whatever the keys.
+  @log_places 4_096
+
+  @doc false
+  @spec execute([atom, ...], map, map) :: :ok
   def execute(event, measurements, metadata) do
-    if available?(), do: apply(:telemetry, :execute, [event, measurements, metadata])
+    if available?() do
+      try do
+        :telemetry.execute(event, measurements, metadata)
+      rescue
+        # Loaded, but its application isn't running: nobody can be listening.
+        ArgumentError -> :ok
+      end
+    end
+
     :ok
   end
 
+  # Looking for a module that isn't there goes through the code server, so it's done once. A term that is new to
+  # persistent_term costs no garbage collection.
   defp available? do
-    case :persistent_term.get(@table, nil) do
+    case :persistent_term.get({__MODULE__, :available}, nil) do
       nil ->
         available = Code.ensure_loaded?(:telemetry) and function_exported?(:telemetry, :execute, 3)
-        :persistent_term.put(@table, available)
+        :persistent_term.put({__MODULE__, :available}, available)
         available
 
       available ->
@@ -44,42 +57,51 @@ defmodule Legation.Telemetry do
     end
   end
 
-  @doc "Makes the table of causes. Called once when the application starts, by its supervisor."
-  def start do
-    if :ets.whereis(@table) == :undefined,
-      do: :ets.new(@table, [:named_table, :public, :set, write_concurrency: true])
-
-    :ok
+  @doc false
+  # One line per key in 10 s, which says how many of them were held back since the one before. Held back for good are those
+  # after which nothing more comes; the counters have them.
+  #
+  # `text` must hold nothing that a peer can make look like something else: names are free of control characters, all
+  # else goes through inspect.
+  @spec log(Logger.level(), term, binary | (() -> binary)) :: :ok
+  def log(level, key, text) do
+    log(level, key, text, System.monotonic_time(:millisecond))
   end
 
-  @doc "Logs `text` unless the same `cause` was logged within the last ten seconds."
-  @spec log(Logger.level(), term, String.t()) :: :ok
-  def log(level, cause, text) do
-    now = System.monotonic_time(:millisecond)
-    cause = if known?(cause) or :ets.info(@table, :size) < @causes_max, do: cause, else: :others
+  @doc false
+  def log(level, key, text, now_ms) do
+    places = places()
+    place = 2 * :erlang.phash2(key, @log_places)
+    last_ms = :atomics.get(places, place + 1)
 
-    case :ets.lookup(@table, cause) do
-      [{_cause, at, _held}] when now - at < @line_every_ms ->
-        :ets.update_counter(@table, cause, {3, 1}, {cause, at, 0})
-
-      [{_cause, _at, held}] ->
-        :ets.insert(@table, {cause, now, 0})
-
-        Logger.log(
-          level,
-          if(held > 0, do: "legation: #{text} (and #{held} times since the last line)", else: "legation: #{text}")
-        )
-
-      [] ->
-        :ets.insert(@table, {cause, now, 0})
-        Logger.log(level, "legation: " <> text)
+    # 0: never. Whoever exchanges it first has the line.
+    if (last_ms == 0 or now_ms - last_ms >= @log_interval_ms) and
+         :atomics.compare_exchange(places, place + 1, last_ms, now_ms) == :ok do
+      held_back = :atomics.exchange(places, place + 2, 0)
+      Logger.log(level, fn -> ["Legation: ", text(text), held_back(held_back, now_ms - last_ms)] end)
+    else
+      :atomics.add(places, place + 2, 1)
     end
 
     :ok
-  rescue
-    # The application is stopping and the table is gone.
-    ArgumentError -> :ok
   end
 
-  defp known?(cause), do: :ets.member(@table, cause)
+  defp text(text) when is_binary(text), do: text
+  defp text(text) when is_function(text, 0), do: text.()
+
+  defp held_back(0, _since_ms), do: ""
+  defp held_back(count, since_ms), do: " (and #{count} more in #{div(since_ms, 1000)} s)"
+
+  defp places do
+    case :persistent_term.get({__MODULE__, :places}, nil) do
+      nil ->
+        # Two that come here at once make two; some lines more, no more than that.
+        places = :atomics.new(2 * @log_places, signed: true)
+        :persistent_term.put({__MODULE__, :places}, places)
+        places
+
+      places ->
+        places
+    end
+  end
 end

@@ -198,11 +198,11 @@ defmodule Legation.Connection.Reader do
 
   ## Events
 
-  # All of one read; then the Directory gets its announcements in one message and the Writer is woken once.
+  # All of one read; then the Writer is woken once.
   defp run(events, wake, state) do
     case handle_events(events, state, wake, []) do
       {:ok, state, wake, news} ->
-        if news != [], do: Directory.news(state.instance.name, state.connection.tag, Enum.reverse(news))
+        tell(news, state)
         if wake, do: send(state.writer, :wake)
         {:noreply, if(state.drainer, do: check_drained(state), else: state)}
 
@@ -212,6 +212,13 @@ defmodule Legation.Connection.Reader do
   end
 
   defp handle_events([], state, wake, news), do: {:ok, state, wake, news}
+
+  # Announcements in a row are one message to the Directory, which has it before any message that follows them: who gets
+  # that can ask who sent it.
+  defp handle_events([event | _] = events, state, wake, [_ | _] = news) when elem(event, 0) not in [:learn, :forget] do
+    tell(news, state)
+    handle_events(events, state, wake, [])
+  end
 
   defp handle_events([event | events], state, wake, news) do
     case event do
@@ -318,6 +325,9 @@ defmodule Legation.Connection.Reader do
     end
   end
 
+  defp tell([], _state), do: :ok
+  defp tell(news, state), do: Directory.news(state.instance.name, state.connection.tag, Enum.reverse(news))
+
   defp watch_peer(%{peer_monitor: nil, peer: peer} = state), do: %{state | peer_monitor: Process.monitor(peer)}
   defp watch_peer(state), do: state
 
@@ -326,7 +336,7 @@ defmodule Legation.Connection.Reader do
   defp check_drained(state) do
     counters = Native.session_counters(state.session)
 
-    if Map.get(counters, :calls_open, 0) == 0 and Map.get(counters, :answers_open, 0) == 0 do
+    if counters.calls_pending == 0 and counters.calls_served == 0 do
       send(state.drainer, {state.connection.tag, :drained})
       %{state | drainer: nil}
     else
