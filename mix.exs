@@ -202,8 +202,8 @@ defmodule Legation.MixProject do
     ]
   end
 
-  # Instances are started by those who use them, in their own supervision trees; the application only keeps the log's table.
-  def application, do: [mod: {Legation.Application, []}, extra_applications: [:logger, :crypto]]
+  # There is no application callback: instances are started by those who use them, in their own supervision trees.
+  def application, do: [extra_applications: [:logger, :crypto]]
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_env), do: ["lib"]

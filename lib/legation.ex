@@ -254,7 +254,8 @@ defmodule Legation do
   end
 
   def connect(peer_options, instance) when is_list(peer_options) do
-    peer = Options.peer!(peer_options)
+    %Options{realm: realm, key: key} = Instance.fetch!(instance).options
+    %Options{peers: [peer]} = Options.new!(realm: realm, key: key, peers: [peer_options])
 
     case :ets.lookup(Instance.fetch!(instance).config, {:peer, peer.realm}) do
       [{_key, _peer, :connected}] -> {:error, {:already_connected, peer.realm}}

@@ -196,11 +196,15 @@ defmodule Legation.Keyholder do
       Telemetry.log(
         :error,
         {:keyholder, state.name},
-        "#{inspect(module)} failed: #{Exception.format_banner(kind, reason)}"
+        "#{inspect(module)} failed: #{failure(kind, reason)}"
       )
 
       {{:error, :keyholder}, state}
   end
+
+  # Its message may hold what must not be logged.
+  defp failure(:error, reason), do: inspect(Exception.normalize(:error, reason).__struct__)
+  defp failure(kind, _reason), do: Atom.to_string(kind)
 
   # Crash dumps and :sys.get_status show neither handles nor the user's state.
   @impl true

@@ -1,45 +1,126 @@
 defmodule Legation.Options do
   @moduledoc """
-  The options of an instance, checked in one place.
+  The options of an instance: what stands after `Legation` in a supervisor.
 
-  | option | is | default |
+  Unknown keys and values that can't be meant raise `ArgumentError` before anything starts; `validate/1` only says so.
+
+    * `:name` - the instance (default `Legation`). Several can run in one VM
+    * `:realm` - required. What this realm calls itself: `"alice"`. Never sent; peers have a name of their own for us. Not empty, no `@`,
+      no control characters, at most 255 bytes
+    * `:key` - required. The path of the realm's private key (`mix legation.key`), or `{:keyholder, module, args}`, see `Legation.Keyholder`
+    * `:network_key` - the path of the network's key, or `nil` (default)
+    * `:listen` - addresses to listen on, see below. Default `[]`: we only dial
+    * `:peers` - the realms that we talk to, see below. Nobody else gets in
+    * `:import` - which engines of others get a global name:
+        * `:default` - the first 1,000 that are learned
+        * a list of `"ping@bob"` and `{"ping@bob", as: :ping_bob}`; the latter registers the local name, too
+        * `:all` or `:none`
+    * `:global` - `true` (default); `:off`: nothing is registered in `:global`; `{:suffix, "@here"}`: names there end so, where several
+      instances of one cluster would want the same ones
+    * `:limits` - see below
+
+  ## Addresses
+
+  `listen:` and a peer's `connect:` are lists of `{carrier, options}`. All take `:profile`, what protects the bytes
+  (`docs/protocol.md` 5), and `:send_timeout_ms`; in `listen:` all take `:id`, by which `Legation.remove_listener/2` knows it.
+
+    * `tcp: [port: 4040]` - profile `:tls` (default) or `:plain`. To listen: `:port` (0, the default: any), `:ip` (a tuple or text; default: all of this machine's
+      IPv4). To connect: `:host` (a name, an address or a tuple), `:port`
+    * `unix: [path: "/run/alice.sock"]` - profile `:local` (default), `:tls` or `:plain`. `:uids`: which users may be at the
+      other end, a list of numbers or `:any`; default: the one that we run as
+    * `memory: [name: :test]` - within this VM, for tests: `Legation.Carriers.Memory`
+    * `{MyCarrier, options}` - a `Legation.Carrier`
+
+  ## Peers
+
+  Each is a keyword list:
+
+    * `:realm` - required. What we call this peer; its engines are `"ping@" <> realm` here. Rules as for our own
+    * `:key` - required. Its public key: `"ed25519:…"` or 32 bytes
+    * `:connect` - addresses to dial, tried in turn. Default `[]`: it dials us
+    * `:export` - which of our published engines it may know of and reach: `:all`, or a list of names and
+      `{name, allow: [...], filter: filter}`. Default `[]`
+    * `:allow` - what it may do with them: of `:call`, `:cast`, `:send`, `:sys` (`:sys.get_state/1`, `GenServer.stop/1`, …) and `:event`
+      (`:gen_event`). Default `[:call, :cast, :send]`. An engine's own `allow:` replaces it
+    * `:filter` - asked about each message that is allowed so far: a function of one argument, or `{module, function}`. It gets
+      `%{realm:, engine:, source:, op:, message:}`; what is not answered with `true` is refused. An engine's own filter is asked after this one
+    * `:reasons` - `:class`: of why an engine ended, peers are told only the class (`:normal`, `:shutdown`, `:killed`, `:crashed`)
+
+  ## Limits
+
+  Bytes, milliseconds or numbers. Those *per peer* hold for each session.
+
+  | limit | default | |
   |---|---|---|
-  | `name:` | the instance, an atom | `Legation` |
-  | `realm:` | our own short name, `"alice"` | required |
-  | `key:` | path of the identity (PKCS#8 PEM), or `{:keyholder, module, args}` (see `Legation.Keyholder`) | required |
-  | `network_key:` | path of the network key, or none | `nil` |
-  | `listen:` | addresses, a list of `tcp: [...]`, `unix: [...]`, `memory: [...]` or `{MyCarrier, [...]}` | `[]` |
-  | `peers:` | see below | `[]` |
-  | `import:` | what goes to `:global`: `:default` (the first 1,000 engines learned), `:all`, `:none`, or a list of names and `{name, as: atom}` | `:default` |
-  | `global:` | `true`, `:off`, or `{:suffix, text}` | `true` |
-  | `limits:` | see below | |
-
-  A peer: `realm:` (our short name for it) and `key:` (`"ed25519:…"`) are required; `connect:` lists addresses to dial; `export:` says which engines it
-  may see, `:all` or a list of names and `{name, allow: [...], filter: f}`, default none; `allow:` says which operations
-  (of `:call`, `:cast`, `:send`, `:sys`, `:event`, the first three by default); `filter:` is a function of one argument or
-  `{module, function}` that gets `%{realm:, engine:, source:, op:, message:}` and lets pass what it answers with `true`.
-
-  Addresses: `tcp: [host:, port:]` to dial, `tcp: [port:, ip:]` to listen, `unix: [path:, uids:]`, `memory: [name:]`; each may have `profile:` (`:tls`,
-  `:plain`, `:local`), and a listener an `id:`.
-
-  Limits, each with its first value: #{Enum.map_join([message_bytes_max: "8 MiB", engines_max: "65,536", queue_bytes_max: "16 MiB", calls_max: "65,536", callers_max: "65,536", handshake_ms: "5,000", ping_ms: "15,000", failures_max: "10", failures_window_ms: "60,000", overflow: ":newest (or :oldest)", pending_connections_max: "1,024", handshakes_max: "100", failed_handshakes_per_s: "20", knock_window_ms: "30,000", knock_boot_ms: "1,000", knock_entries_max: "65,536", send_timeout_ms: "15,000", shutdown_ms: "5,000", reconnect_min_ms: "50", reconnect_max_ms: "30,000", call_age_ms: "30,000", engine_queue_max: ":infinity"], "; ", fn {key, value} -> "`#{key}` #{value}" end)}.
+  | `message_bytes_max` | 8 MiB | the largest message that we accept |
+  | `engines_max` | 65,536 | engines learned, per peer |
+  | `queue_bytes_max` | 16 MiB | waiting to be sent, per peer. Beyond it calls are refused `:overload`, casts and sends dropped |
+  | `overflow` | `:newest` | which of these are dropped: `:newest` or `:oldest` |
+  | `calls_max` | 65,536 | calls in flight, per peer |
+  | `callers_max` | 65,536 | processes of the peer that call us, per peer |
+  | `engine_queue_max` | `:infinity` | messages in an engine's mailbox above which it gets no more from peers |
+  | `call_age_ms` | 30,000 | after this we look whether the caller still waits |
+  | `handshake_ms` | 5,000 | from the connection to the session |
+  | `ping_ms` | 15,000 | silence after which the peer is asked, and again until it is given up |
+  | `failures_max`, `failures_window_ms` | 10, 60,000 | bad batches within so long that close a link |
+  | `pending_connections_max` | 1,024 | connections before their knock, per listener |
+  | `handshakes_max` | 100 | connections after it and before their session, per listener |
+  | `failed_handshakes_per_s` | 20 | per address |
+  | `knock_window_ms` | 30,000 | how far a knock's time may be from our clock |
+  | `knock_boot_ms` | 1,000 | after our start, from when on a knock's time must be |
+  | `knock_entries_max` | 65,536 | knocks remembered |
+  | `send_timeout_ms` | 15,000 | how long a peer may not take our bytes |
+  | `shutdown_ms` | 5,000 | for goodbyes when the instance stops |
+  | `reconnect_min_ms`, `reconnect_max_ms` | 50, 30,000 | between dials |
   """
 
   defmodule Peer do
     @moduledoc false
+    # key: 32 bytes. realm_id: filled in by the Peer process, which may call the native library.
+    # connect: [{carrier module, opts}]. export: :all | [{engine name, allow: ops | nil, filter: filter | nil}].
     @enforce_keys [:realm, :key]
-    defstruct [
-      :realm,
-      :key,
-      :realm_id,
-      connect: [],
-      export: [],
-      allow: [:call, :cast, :send],
-      filter: nil,
-      reasons: :class
-    ]
+    defstruct [:realm, :key, :realm_id, :filter, connect: [], export: [], allow: [:call, :cast, :send]]
+
+    @type t :: %__MODULE__{}
   end
 
+  @carriers %{tcp: Legation.Carriers.Tcp, unix: Legation.Carriers.Unix, memory: Legation.Carriers.Memory}
+
+  @ops [:call, :cast, :send, :sys, :event]
+
+  # A timer of the VM can't be longer.
+  @ms_max 4_294_967_295
+  @mib 1_048_576
+  # A frame's length and its overhead are a u32 (protocol.md 6.1, 6.2); a gibibyte in one piece is beyond what anybody wants.
+  @message_bytes_max 1_024 * @mib
+
+  # name: {default, what it must be}
+  @limits [
+    message_bytes_max: {8 * @mib, {1, @message_bytes_max}},
+    engines_max: {65_536, {1, 4_294_967_295}},
+    queue_bytes_max: {16 * @mib, :positive},
+    calls_max: {65_536, :positive},
+    callers_max: {65_536, :positive},
+    handshake_ms: {5_000, {1, @ms_max}},
+    ping_ms: {15_000, {1, @ms_max}},
+    failures_max: {10, {1, 4_294_967_295}},
+    failures_window_ms: {60_000, {1, @ms_max}},
+    overflow: {:newest, [:newest, :oldest]},
+    pending_connections_max: {1_024, :positive},
+    handshakes_max: {100, :positive},
+    failed_handshakes_per_s: {20, :positive},
+    knock_window_ms: {30_000, {1, @ms_max}},
+    knock_boot_ms: {1_000, {0, @ms_max}},
+    knock_entries_max: {65_536, :positive},
+    send_timeout_ms: {15_000, {1, @ms_max}},
+    shutdown_ms: {5_000, {0, @ms_max}},
+    reconnect_min_ms: {50, {1, @ms_max}},
+    reconnect_max_ms: {30_000, {1, @ms_max}},
+    call_age_ms: {30_000, {1, @ms_max}},
+    engine_queue_max: {:infinity, :positive_or_infinity}
+  ]
+
+  # A keyholder's args may be a secret, and which file has the key is nobody's business in a log either.
   @derive {Inspect, except: [:key]}
   @enforce_keys [:realm, :key]
   defstruct [
@@ -51,346 +132,440 @@ defmodule Legation.Options do
     peers: [],
     import: :default,
     global: true,
-    limits: %{}
+    limits: Map.new(@limits, fn {name, {default, _expected}} -> {name, default} end)
   ]
 
+  @typedoc "Valid options. `limits` is a map of all of them, `listen` and a peer's `connect` are lists of `{module, options}`."
   @type t :: %__MODULE__{}
 
-  @limits %{
-    message_bytes_max: 8 * 1024 * 1024,
-    engines_max: 65_536,
-    queue_bytes_max: 16 * 1024 * 1024,
-    calls_max: 65_536,
-    callers_max: 65_536,
-    handshake_ms: 5_000,
-    ping_ms: 15_000,
-    failures_max: 10,
-    failures_window_ms: 60_000,
-    overflow: :newest,
-    pending_connections_max: 1_024,
-    handshakes_max: 100,
-    failed_handshakes_per_s: 20,
-    knock_window_ms: 30_000,
-    knock_boot_ms: 1_000,
-    knock_entries_max: 65_536,
-    send_timeout_ms: 15_000,
-    shutdown_ms: 5_000,
-    reconnect_min_ms: 50,
-    reconnect_max_ms: 30_000,
-    call_age_ms: 30_000,
-    engine_queue_max: :infinity
-  }
-  @may_be_zero [:knock_boot_ms]
-  # A message goes into one frame, whose length is a u32 and which is held in memory whole.
-  @message_bytes_ceiling 1024 * 1024 * 1024
-
-  @carriers %{tcp: Legation.Carriers.Tcp, unix: Legation.Carriers.Unix, memory: Legation.Carriers.Memory}
-  @profiles [:tls, :plain, :local]
-
-  @doc "The options as a struct. Raises `ArgumentError` that names what is wrong."
+  @doc "The options as a struct with all defaults. Raises `ArgumentError`."
   @spec new!(keyword | t) :: t
   def new!(%__MODULE__{} = options), do: options
 
-  def new!(options) do
-    keyword!(options, "the options")
+  def new!(opts) do
+    case validate(opts) do
+      {:ok, options} -> options
+      {:error, message} -> raise ArgumentError, message
+    end
+  end
 
-    known!(
-      options,
-      [:name, :realm, :key, :network_key, :listen, :peers, :import, :global, :limits, :transport],
-      "option"
-    )
+  @doc "The same without raising. `{:error, text}` says what is wrong."
+  @spec validate(keyword) :: {:ok, t} | {:error, binary}
+  def validate(opts) do
+    {:ok, build(opts)}
+  catch
+    {:invalid_option, text} -> {:error, text}
+  end
 
-    if options[:transport] not in [nil, :embedded],
-      do: raise(ArgumentError, "expected :transport to be :embedded, got: #{inspect(options[:transport])}")
+  @doc """
+  The 32 bytes of a public key in text form. Raises `ArgumentError`.
+
+  Whether they are a good key is for the native library to say.
+  """
+  @spec parse_key!(binary) :: <<_::256>>
+  def parse_key!(text) do
+    case parse_key(text) do
+      {:ok, key} ->
+        key
+
+      :error ->
+        raise ArgumentError, "expected a key like \"ed25519:\" and 43 characters of base64, got: #{inspect(text)}"
+    end
+  end
+
+  @doc "A public key as text: `\"ed25519:\"` and 43 characters (`docs/protocol.md` 2.2)."
+  @spec format_key(<<_::256>>) :: binary
+  def format_key(<<key::binary-size(32)>>), do: "ed25519:" <> Base.url_encode64(key, padding: false)
+
+  # One key has one text: the two bits left over in the last character are zero.
+  defp parse_key("ed25519:" <> digits) do
+    with {:ok, <<key::binary-size(32)>>} <- Base.url_decode64(digits, padding: false),
+         true <- Base.url_encode64(key, padding: false) == digits do
+      {:ok, key}
+    else
+      _malformed -> :error
+    end
+  end
+
+  defp parse_key(_text), do: :error
+
+  ## The instance
+
+  defp build(opts) do
+    keys!(opts, [:name, :realm, :key, :network_key, :listen, :peers, :import, :global, :limits], "")
+
+    limits = limits(Keyword.get(opts, :limits, []))
+    realm = required!(opts, :realm, &realm?/1, realm_words(), "")
 
     %__MODULE__{
-      name: atom!(Keyword.get(options, :name, Legation), :name),
-      realm: realm!(required!(options, :realm)),
-      key: key!(required!(options, :key)),
-      network_key: path_or_nil!(options[:network_key], :network_key),
-      listen: addresses!(Keyword.get(options, :listen, []), :listen),
-      peers: options |> Keyword.get(:peers, []) |> list!(:peers) |> Enum.map(&peer!/1) |> distinct!(),
-      import: import!(Keyword.get(options, :import, :default)),
-      global: global!(Keyword.get(options, :global, true)),
-      limits: limits!(Keyword.get(options, :limits, []))
+      name: get!(opts, :name, Legation, &(is_atom(&1) and &1 not in [nil, true, false]), "an atom", ""),
+      realm: realm,
+      key: key(opts),
+      network_key: network_key(opts),
+      listen: listen(Keyword.get(opts, :listen, []), limits),
+      peers: peers(Keyword.get(opts, :peers, []), realm, limits),
+      import: imports(Keyword.get(opts, :import, :default)),
+      global: get!(opts, :global, true, &global?/1, "true, :off or {:suffix, text}", ""),
+      limits: limits
     }
   end
 
-  @doc "Like `new!/1`, without raising."
-  @spec validate(keyword) :: {:ok, t} | {:error, String.t()}
-  def validate(options) do
-    {:ok, new!(options)}
-  rescue
-    error in ArgumentError -> {:error, error.message}
-  end
-
-  @doc "A peer's options as a struct, for one that is added at run time."
-  def peer!(%Peer{} = peer), do: peer
-
-  def peer!(options) do
-    keyword!(options, "a peer")
-    known!(options, [:realm, :key, :connect, :export, :allow, :filter, :reasons], "option of a peer")
-    allow = allow!(Keyword.get(options, :allow, [:call, :cast, :send]))
-
-    reasons = Keyword.get(options, :reasons, :class)
-    if reasons != :class, do: raise(ArgumentError, "expected :reasons to be :class, got: #{inspect(reasons)}")
-
-    %Peer{
-      realm: realm!(required!(options, :realm)),
-      key: parse_key!(required!(options, :key)),
-      connect: addresses!(Keyword.get(options, :connect, []), :connect),
-      export: export!(Keyword.get(options, :export, [])),
-      allow: allow,
-      filter: filter!(options[:filter]),
-      reasons: reasons
-    }
-  end
-
-  @doc "A public key from its text form, `ed25519:` and 43 characters, or from its 32 bytes."
-  @spec parse_key!(binary) :: <<_::256>>
-  def parse_key!("ed25519:" <> text = key) do
-    case Base.url_decode64(text, padding: false) do
-      {:ok, <<bytes::binary-32>>} ->
-        bytes
-
-      _other ->
-        raise ArgumentError,
-              "expected :key to be \"ed25519:\" and 43 characters of URL-safe base64, got: #{inspect(key)}"
+  # What was given is not shown: it may be the key itself.
+  defp key(opts) do
+    case Keyword.fetch(opts, :key) do
+      {:ok, {:keyholder, module, args}} when is_atom(module) -> {:keyholder, module, args}
+      {:ok, path} -> if path?(path), do: path, else: secret!(:key, "a path or {:keyholder, module, args}")
+      :error -> invalid!("required option :key is missing")
     end
   end
 
-  def parse_key!(<<bytes::binary-32>>), do: bytes
-
-  def parse_key!(other),
-    do: raise(ArgumentError, "expected :key to be \"ed25519:…\" or 32 bytes, got: #{inspect(other)}")
-
-  @doc "The text form of a public key."
-  @spec format_key(<<_::256>>) :: String.t()
-  def format_key(<<bytes::binary-32>>), do: "ed25519:" <> Base.url_encode64(bytes, padding: false)
-
-  @doc "Whether a text may be a realm's or an engine's name: 1 to 255 bytes, no `@`, no control characters."
-  @spec name?(term) :: boolean
-  def name?(name),
-    do: is_binary(name) and byte_size(name) in 1..255 and String.valid?(name) and not (name =~ ~r/[@\p{Cc}]/u)
-
-  @doc "The limits with their first values."
-  def default_limits, do: @limits
-
-  ## Pieces
-
-  defp realm!(realm) do
-    if name?(realm),
-      do: realm,
-      else:
-        raise(
-          ArgumentError,
-          "expected :realm to be a text of 1 to 255 bytes without \"@\" and control characters, got: #{inspect(realm)}"
-        )
+  defp network_key(opts) do
+    path = Keyword.get(opts, :network_key)
+    if path == nil or path?(path), do: path, else: secret!(:network_key, "a path or nil")
   end
 
-  defp key!(path) when is_binary(path), do: path
-  defp key!({:keyholder, module, _args} = keyholder) when is_atom(module), do: keyholder
+  defp secret!(key, expected), do: invalid!("expected :#{key} to be #{expected}; what it is instead is not shown here")
 
-  # What was given may hold a secret: it is not shown.
-  defp key!(_other),
-    do: raise(ArgumentError, "expected :key to be the path of a PEM file or {:keyholder, module, args}")
+  defp global?({:suffix, suffix}), do: is_binary(suffix) and suffix != "" and String.valid?(suffix)
+  defp global?(global), do: global in [true, :off]
 
-  defp path_or_nil!(path, _option) when is_binary(path) or is_nil(path), do: path
-  defp path_or_nil!(_other, option), do: raise(ArgumentError, "expected #{inspect(option)} to be the path of a file")
+  defp imports(names) when names in [:default, :all, :none], do: names
 
-  defp addresses!(addresses, option), do: addresses |> list!(option) |> Enum.map(&address!(&1, option))
-
-  defp address!({carrier, opts}, option) when is_atom(carrier) do
-    keyword!(opts, "an address of #{inspect(option)}")
-    profile = opts[:profile]
-
-    if profile not in [nil | @profiles],
-      do: raise(ArgumentError, "expected :profile to be one of #{inspect(@profiles)}, got: #{inspect(profile)}")
-
-    check_address!(carrier, opts, option)
-    {Map.get(@carriers, carrier, carrier), opts}
-  end
-
-  defp address!(other, option),
-    do:
-      raise(
-        ArgumentError,
-        "expected #{inspect(option)} to be a list of tcp:, unix:, memory: or {carrier, opts}, got: #{inspect(other)}"
-      )
-
-  defp check_address!(:tcp, opts, option) do
-    known!(opts, [:host, :port, :ip, :profile, :id, :send_timeout_ms], "option of tcp:")
-
-    if option == :connect and is_nil(opts[:host]),
-      do: raise(ArgumentError, "expected tcp: to have :host, got: #{inspect(opts)}")
-
-    port = Keyword.get(opts, :port, if(option == :listen, do: 0))
-    low = if option == :listen, do: 0, else: 1
-
-    unless is_integer(port) and port in low..65_535,
-      do: raise(ArgumentError, "expected :port to be an integer from #{low} to 65535, got: #{inspect(port)}")
-
-    if opts[:profile] == :local, do: raise(ArgumentError, "expected :profile of tcp: to be :tls or :plain, got: :local")
-  end
-
-  defp check_address!(:unix, opts, _option) do
-    known!(opts, [:path, :uids, :profile, :id, :send_timeout_ms], "option of unix:")
-    is_binary(opts[:path]) || raise(ArgumentError, "expected :path of unix: to be a text, got: #{inspect(opts[:path])}")
-
-    unless opts[:uids] in [nil, :any] or (is_list(opts[:uids]) and Enum.all?(opts[:uids], &is_integer/1)),
-      do: raise(ArgumentError, "expected :uids to be :any or a list of user ids, got: #{inspect(opts[:uids])}")
-  end
-
-  defp check_address!(:memory, opts, _option) do
-    if is_nil(opts[:name]), do: raise(ArgumentError, "expected memory: to have :name, got: #{inspect(opts)}")
-  end
-
-  defp check_address!(module, _opts, option) do
-    (Code.ensure_loaded?(module) and function_exported?(module, :stream, 2)) ||
-      raise(
-        ArgumentError,
-        "expected #{inspect(option)} to name tcp, unix, memory or a module with the callbacks of Legation.Carrier, got: #{inspect(module)}"
-      )
-  end
-
-  defp export!(:all), do: :all
-
-  defp export!(engines) do
-    for engine <- list!(engines, :export) do
-      case engine do
-        {name, opts} ->
-          keyword!(opts, "an engine of :export")
-          known!(opts, [:allow, :filter], "option of an exported engine")
-          if opts[:allow], do: allow!(opts[:allow])
-          filter!(opts[:filter])
-          {engine!(name), opts}
+  defp imports(names) when is_list(names) do
+    for entry <- names do
+      case entry do
+        {name, [as: atom]} when is_atom(atom) and atom not in [nil, true, false, :undefined] ->
+          {full_name!(name), [as: atom]}
 
         name ->
-          engine!(name)
+          full_name!(name)
       end
     end
   end
 
-  defp engine!(name) do
-    name = if is_atom(name) and name not in [nil, true, false], do: Atom.to_string(name), else: name
+  defp imports(other), do: expected!(:import, ":default, :all, :none or a list of names", other, "")
 
-    if name?(name),
-      do: name,
-      else: raise(ArgumentError, "expected :export to be :all or a list of engine names, got: #{inspect(name)}")
-  end
-
-  defp allow!(operations) do
-    known = Legation.Policy.operations()
-
-    if is_list(operations) and operations -- known == [],
-      do: operations,
-      else: raise(ArgumentError, "expected :allow to be a list of #{inspect(known)}, got: #{inspect(operations)}")
-  end
-
-  defp filter!(nil), do: nil
-  defp filter!(filter) when is_function(filter, 1), do: filter
-  defp filter!({module, function} = filter) when is_atom(module) and is_atom(function), do: filter
-
-  defp filter!(other),
-    do:
-      raise(
-        ArgumentError,
-        "expected :filter to be a function of one argument or {module, function}, got: #{inspect(other)}"
-      )
-
-  defp import!(import) when import in [:default, :all, :none], do: import
-
-  defp import!(list) when is_list(list) do
-    for entry <- list do
-      case entry do
-        name when is_binary(name) -> name
-        {name, [as: as]} when is_binary(name) and is_atom(as) -> {name, as: as}
-        other -> raise ArgumentError, "expected :import to list names and {name, as: atom}, got: #{inspect(other)}"
-      end
+  defp full_name!(name) do
+    with true <- is_binary(name),
+         [engine, realm] <- String.split(name, "@"),
+         true <- name?(engine) and name?(realm) do
+      name
+    else
+      _not_a_name -> expected!(:import, "a list of names like \"ping@bob\" or {\"ping@bob\", as: :atom}", name, "")
     end
   end
 
-  defp import!(other),
-    do: raise(ArgumentError, "expected :import to be :default, :all, :none or a list, got: #{inspect(other)}")
+  ## Limits
 
-  defp global!(global) when global in [true, :off], do: global
-  defp global!({:suffix, suffix} = global) when is_binary(suffix), do: global
+  # A map, too, so that the limits of a running instance can be passed on.
+  defp limits(given) when is_map(given), do: limits(Map.to_list(given))
 
-  defp global!(other),
-    do: raise(ArgumentError, "expected :global to be true, :off or {:suffix, text}, got: #{inspect(other)}")
+  defp limits(given) do
+    keys!(given, Keyword.keys(@limits), " in limits")
 
-  defp limits!(limits) do
-    limits = if is_map(limits), do: Map.to_list(limits), else: limits
-    keyword!(limits, ":limits")
-    known!(limits, Map.keys(@limits), "limit")
-    Enum.each(limits, fn {key, value} -> limit!(key, value) end)
-    limits = Map.merge(@limits, Map.new(limits))
+    limits =
+      for {name, {default, expected}} <- @limits, into: %{} do
+        value = Keyword.get(given, name, default)
+        if limit?(expected, value), do: {name, value}, else: expected!(name, limit_words(expected), value, " in limits")
+      end
 
     if limits.reconnect_max_ms < limits.reconnect_min_ms,
-      do:
-        raise(
-          ArgumentError,
-          "expected :reconnect_max_ms to be at least :reconnect_min_ms, got: #{limits.reconnect_max_ms}"
-        )
+      do: expected!(:reconnect_max_ms, "at least :reconnect_min_ms", limits.reconnect_max_ms, " in limits")
 
     limits
   end
 
-  defp limit!(:overflow, value) when value in [:newest, :oldest], do: :ok
+  defp limit?({min, max}, value), do: is_integer(value) and value >= min and value <= max
+  defp limit?(:positive, value), do: is_integer(value) and value > 0 and value <= 0xFFFFFFFFFFFF
+  defp limit?(:positive_or_infinity, value), do: value == :infinity or limit?(:positive, value)
+  defp limit?(atoms, value) when is_list(atoms), do: value in atoms
 
-  defp limit!(:overflow, value),
-    do: raise(ArgumentError, "expected :overflow to be :newest or :oldest, got: #{inspect(value)}")
+  defp limit_words({min, max}), do: "an integer from #{min} to #{max}"
+  defp limit_words(:positive), do: "a positive integer"
+  defp limit_words(:positive_or_infinity), do: "a positive integer or :infinity"
+  defp limit_words(atoms), do: Enum.map_join(atoms, " or ", &inspect/1)
 
-  defp limit!(:engine_queue_max, :infinity), do: :ok
+  ## Addresses
 
-  defp limit!(key, value)
-       when key in [:message_bytes_max, :queue_bytes_max] and is_integer(value) and value > @message_bytes_ceiling,
-       do: raise(ArgumentError, "expected #{inspect(key)} to be at most #{@message_bytes_ceiling}, got: #{value}")
+  defp listen(addresses, limits) do
+    listen = addresses(addresses, :listen, limits, "")
+    ids = for {{_carrier, opts}, index} <- Enum.with_index(listen), do: Keyword.get(opts, :id, index)
 
-  defp limit!(_key, value) when is_integer(value) and value in 1..4_294_967_295, do: :ok
-  defp limit!(key, 0) when key in @may_be_zero, do: :ok
+    case ids -- Enum.uniq(ids) do
+      [] -> listen
+      [twice | _rest] -> invalid!("expected each :id in listen: to be there once, got twice: #{inspect(twice)}")
+    end
+  end
 
-  defp limit!(key, value),
-    do: raise(ArgumentError, "expected #{inspect(key)} to be a positive integer, got: #{inspect(value)}")
+  defp addresses(addresses, direction, limits, place) do
+    if not is_list(addresses), do: expected!(direction, "a list of {carrier, options}", addresses, place)
 
-  defp distinct!(peers) do
-    for {field, what} <- [realm: "name", key: "key"] do
-      values = Enum.map(peers, &Map.fetch!(&1, field))
-      if Enum.uniq(values) != values, do: raise(ArgumentError, "expected :peers to differ in #{what}: two are the same")
+    for address <- addresses do
+      case address do
+        {carrier, opts} when is_atom(carrier) and is_list(opts) ->
+          module = carrier!(carrier, direction, place)
+          place = " in #{direction}: #{inspect(carrier)}" <> place
+          if not Keyword.keyword?(opts), do: invalid!("expected a keyword list, got: #{inspect(opts)}#{place}")
+          opts = opts |> Keyword.put_new(:send_timeout_ms, limits.send_timeout_ms) |> profile(module, place)
+          if not limit?({1, @ms_max}, opts[:send_timeout_ms]), do: send_timeout!(opts, place)
+          {module, address(carrier, direction, opts, place)}
+
+        other ->
+          expected!(direction, "a list of {carrier, options}", other, place)
+      end
+    end
+  end
+
+  defp send_timeout!(opts, place),
+    do: expected!(:send_timeout_ms, limit_words({1, @ms_max}), opts[:send_timeout_ms], place)
+
+  defp carrier!(carrier, direction, place) do
+    module = Map.get(@carriers, carrier, carrier)
+
+    if Code.ensure_loaded?(module) and function_exported?(module, :default_profile, 0),
+      do: module,
+      else:
+        expected!(direction, "a carrier: :tcp, :unix, :memory or a module that is a Legation.Carrier", carrier, place)
+  end
+
+  # Only where the operating system vouches for the other end are bytes left as they are.
+  defp profile(opts, module, place) do
+    default = module.default_profile()
+    profiles = Enum.uniq([default, :tls, :plain])
+    profile = get!(opts, :profile, default, &(&1 in profiles), limit_words(profiles), place)
+    Keyword.put(opts, :profile, profile)
+  end
+
+  defp address(:tcp, :listen, opts, place) do
+    keys!(opts, [:port, :ip, :id, :profile, :send_timeout_ms], place)
+    port = get!(opts, :port, 0, &limit?({0, 65_535}, &1), limit_words({0, 65_535}), place)
+    opts = Keyword.put(opts, :port, port)
+
+    case Keyword.fetch(opts, :ip) do
+      {:ok, ip} -> Keyword.put(opts, :ip, ip!(ip, place))
+      :error -> opts
+    end
+  end
+
+  defp address(:tcp, :connect, opts, place) do
+    keys!(opts, [:host, :port, :profile, :send_timeout_ms], place)
+    required!(opts, :port, &limit?({1, 65_535}, &1), limit_words({1, 65_535}), place)
+    host = required!(opts, :host, &host?/1, "a name or an address", place)
+    Keyword.put(opts, :host, host(host))
+  end
+
+  defp address(:unix, direction, opts, place) do
+    keys!(opts, [:path, :uids, :profile, :send_timeout_ms] ++ id(direction), place)
+    required!(opts, :path, &socket_path?/1, "a path of at most 107 bytes", place)
+    get!(opts, :uids, :any, &uids?/1, ":any or a list of user ids", place)
+    opts
+  end
+
+  defp address(:memory, direction, opts, place) do
+    keys!(opts, [:name, :delay_ms, :profile, :send_timeout_ms] ++ id(direction), place)
+    if not Keyword.has_key?(opts, :name), do: invalid!("required option :name is missing#{place}")
+    get!(opts, :delay_ms, 0, &limit?({0, @ms_max}, &1), limit_words({0, @ms_max}), place)
+    opts
+  end
+
+  # A user's carrier knows its options itself.
+  defp address(_module, _direction, opts, _place), do: opts
+
+  defp id(:listen), do: [:id]
+  defp id(:connect), do: []
+
+  defp ip!(ip, place) do
+    case ip?(ip) do
+      true -> ip
+      {:ok, ip} -> ip
+      _not_one -> expected!(:ip, "an IP address", ip, place)
+    end
+  end
+
+  defp ip?(ip) when is_tuple(ip), do: :inet.ntoa(ip) != {:error, :einval}
+  defp ip?(ip) when is_binary(ip), do: :inet.parse_strict_address(to_charlist(ip))
+  defp ip?(_ip), do: false
+
+  defp host?(host) when is_tuple(host), do: ip?(host) == true
+  defp host?(host) when is_binary(host), do: host != "" and String.printable?(host) and not String.contains?(host, " ")
+  defp host?(_host), do: false
+
+  # An address stays one; a name is looked up at each dial.
+  defp host(host) when is_tuple(host), do: host
+
+  defp host(host) do
+    case ip?(host) do
+      {:ok, ip} -> ip
+      _a_name -> host
+    end
+  end
+
+  # sockaddr_un, with its closing zero.
+  defp socket_path?(path), do: path?(path) and byte_size(path) <= 107
+
+  defp uids?(:any), do: true
+  defp uids?(uids), do: is_list(uids) and Enum.all?(uids, &limit?({0, 4_294_967_295}, &1))
+
+  ## Peers
+
+  defp peers(peers, own_realm, limits) do
+    if not is_list(peers), do: expected!(:peers, "a list of keyword lists", peers, "")
+    peers = Enum.map(peers, &peer(&1, limits))
+
+    for %Peer{realm: ^own_realm} <- peers,
+        do: invalid!("expected a peer's :realm not to be our own, got: #{inspect(own_realm)}")
+
+    for {key, words} <- [realm: "realm", key: "key"] do
+      values = Enum.map(peers, &Map.fetch!(&1, key))
+
+      case values -- Enum.uniq(values) do
+        [] ->
+          :ok
+
+        [twice | _rest] ->
+          realms = for peer <- peers, Map.fetch!(peer, key) == twice, do: peer.realm
+
+          invalid!(
+            "expected peers to differ in their #{words}, got the same for: #{Enum.map_join(realms, ", ", &inspect/1)}"
+          )
+      end
     end
 
     peers
   end
 
-  defp required!(options, key) do
-    case Keyword.fetch(options, key) do
-      {:ok, value} -> value
-      :error -> raise ArgumentError, "the option #{inspect(key)} is required"
+  defp peer(opts, limits) do
+    keys!(opts, [:realm, :key, :connect, :export, :allow, :filter, :reasons], " in peers")
+    realm = required!(opts, :realm, &realm?/1, realm_words(), " in peers")
+    place = " in peer #{inspect(realm)}"
+    get!(opts, :reasons, :class, &(&1 == :class), ":class", place)
+
+    %Peer{
+      realm: realm,
+      key: peer_key(opts, place),
+      connect: addresses(Keyword.get(opts, :connect, []), :connect, limits, place),
+      export: export(Keyword.get(opts, :export, []), place),
+      allow: get!(opts, :allow, [:call, :cast, :send], &ops?/1, ops_words(), place),
+      filter: get!(opts, :filter, nil, &filter?/1, filter_words(), place)
+    }
+  end
+
+  defp peer_key(opts, place) do
+    case Keyword.fetch(opts, :key) do
+      {:ok, <<key::binary-size(32)>>} ->
+        key
+
+      {:ok, text} ->
+        with :error <- parse_key(text),
+             do: expected!(:key, "\"ed25519:…\" (43 characters of base64) or 32 bytes", text, place),
+             else: ({:ok, key} -> key)
+
+      :error ->
+        invalid!("required option :key is missing#{place}")
     end
   end
 
-  defp known!(options, known, what) do
-    case Keyword.keys(options) -- known do
+  defp export(:all, _place), do: :all
+
+  defp export(engines, place) when is_list(engines) do
+    engines = Enum.map(engines, &exported(&1, place))
+    names = Enum.map(engines, &elem(&1, 0))
+
+    case names -- Enum.uniq(names) do
       [] ->
-        :ok
+        engines
 
-      unknown ->
-        raise ArgumentError,
-              "unknown #{what}: #{unknown |> Enum.uniq() |> Enum.map_join(", ", &inspect/1)}; known are #{Enum.map_join(known, ", ", &inspect/1)}"
+      [twice | _rest] ->
+        invalid!("expected each engine in export: to be there once, got twice: #{inspect(twice)}#{place}")
     end
   end
 
-  defp keyword!(options, what) do
-    Keyword.keyword?(options) || raise(ArgumentError, "expected #{what} to be a keyword list, got: #{inspect(options)}")
+  defp export(other, place), do: expected!(:export, ":all or a list of engines", other, place)
+
+  defp exported({name, opts}, place) do
+    name = engine!(name, place)
+    place = " in export: #{inspect(name)}" <> place
+    keys!(opts, [:allow, :filter], place)
+
+    {name,
+     allow: get!(opts, :allow, nil, &(&1 == nil or ops?(&1)), ops_words(), place),
+     filter: get!(opts, :filter, nil, &filter?/1, filter_words(), place)}
   end
 
-  defp list!(list, _option) when is_list(list), do: list
+  defp exported(name, place), do: {engine!(name, place), allow: nil, filter: nil}
 
-  defp list!(other, option),
-    do: raise(ArgumentError, "expected #{inspect(option)} to be a list, got: #{inspect(other)}")
+  # An engine may have been published under an atom.
+  defp engine!(name, place) when is_atom(name) and name not in [nil, true, false],
+    do: name |> Atom.to_string() |> engine!(place)
 
-  defp atom!(name, _option) when is_atom(name) and not is_nil(name), do: name
+  defp engine!(name, place) do
+    if name?(name),
+      do: name,
+      else: expected!(:export, "a list of engines: names, or {name, allow: [...], filter: filter}", name, place)
+  end
 
-  defp atom!(other, option),
-    do: raise(ArgumentError, "expected #{inspect(option)} to be an atom, got: #{inspect(other)}")
+  defp ops?(ops), do: is_list(ops) and Enum.all?(ops, &(&1 in @ops))
+  defp ops_words, do: "a list of #{Enum.map_join(@ops, ", ", &inspect/1)}"
+
+  defp filter?(nil), do: true
+  defp filter?({module, function}), do: is_atom(module) and is_atom(function)
+  defp filter?(filter), do: is_function(filter, 1)
+  defp filter_words, do: "nil, a function of one argument or {module, function}"
+
+  ## Kinds of values
+
+  # protocol.md 2.4; petnames follow the same rules.
+  defp name?(name) do
+    is_binary(name) and byte_size(name) in 1..255 and String.valid?(name) and not String.contains?(name, "@") and
+      not (name =~ ~r/\p{Cc}/u)
+  end
+
+  defp realm?(realm), do: name?(realm)
+  defp realm_words, do: "a name of 1 to 255 bytes without \"@\" and control characters"
+
+  # What has lines is a file's content, and not its path.
+  defp path?(path), do: is_binary(path) and path != "" and String.valid?(path) and not (path =~ ~r/\p{Cc}/u)
+
+  ## Errors
+
+  defp keys!(opts, known, place) do
+    if not (is_list(opts) and Keyword.keyword?(opts)),
+      do: invalid!("expected a keyword list of options#{place}, with keys #{list(known)}")
+
+    case Enum.uniq(Keyword.keys(opts)) -- known do
+      [] -> :ok
+      [unknown] -> invalid!("unknown option #{inspect(unknown)}#{place}; known are #{list(known)}")
+      unknown -> invalid!("unknown options #{list(unknown)}#{place}; known are #{list(known)}")
+    end
+
+    case Keyword.keys(opts) -- Enum.uniq(Keyword.keys(opts)) do
+      [] -> :ok
+      [twice | _rest] -> invalid!("option #{inspect(twice)} is there twice#{place}")
+    end
+  end
+
+  defp required!(opts, key, valid?, words, place) do
+    case Keyword.fetch(opts, key) do
+      {:ok, value} -> if valid?.(value), do: value, else: expected!(key, words, value, place)
+      :error -> invalid!("required option #{inspect(key)} is missing#{place}")
+    end
+  end
+
+  defp get!(opts, key, default, valid?, words, place) do
+    value = Keyword.get(opts, key, default)
+    if valid?.(value), do: value, else: expected!(key, words, value, place)
+  end
+
+  @spec expected!(atom, binary, term, binary) :: no_return
+  defp expected!(key, words, value, place),
+    do: invalid!("expected #{inspect(key)} to be #{words}, got: #{inspect(value)}#{place(place)}")
+
+  # The value comes last but for where it stands.
+  defp place(""), do: ""
+  defp place(" " <> place), do: " (#{place})"
+
+  @spec invalid!(binary) :: no_return
+  defp invalid!(text), do: throw({:invalid_option, text})
+
+  defp list(keys), do: Enum.map_join(keys, ", ", &inspect/1)
 end

@@ -126,4 +126,8 @@ defmodule Legation.Policy do
   @doc "Operations as the number that a LEARN carries."
   @spec ops_bits([op]) :: 0..0xFFFF
   def ops_bits(ops), do: Enum.reduce(ops, 0, &bor(Map.fetch!(@bits, &1), &2))
+
+  @doc "And back."
+  @spec ops_list(0..0xFFFF) :: [atom]
+  def ops_list(bits), do: for({op, bit} <- @bits, band(bit, bits) != 0, do: op)
 end

@@ -174,7 +174,7 @@ defmodule Legation.Proxy do
     Telemetry.log(
       :warning,
       {:dropped, state.instance, state.realm, reason},
-      "a #{kind} to #{state.name} was dropped: #{Legation.Error.message(reason)}"
+      fn -> "a #{kind} to #{state.name} was dropped: #{Legation.Error.message(reason)}" end
     )
   end
 end

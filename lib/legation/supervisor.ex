@@ -26,7 +26,6 @@ defmodule Legation.Supervisor do
 
   @impl true
   def init(%Legation.Options{name: name} = options) do
-    Legation.Telemetry.start()
     config = :ets.new(:legation_config, [:public, :ordered_set])
     for peer <- options.peers, do: :ets.insert(config, {{:peer, peer.realm}, peer, :connected})
 

@@ -113,11 +113,15 @@ pub struct RawPeer {
     pub now: UnixMs,
     pub hello_twist: Option<HelloTwist>,
     pub body_twist: Option<BodyTwist>,
+    /// Our hello is not sent.
+    pub keep_hello: bool,
     /// What the other side's hello says, once it has been accepted.
     pub agreed: Option<Agreed>,
     /// Our hello as it was sent.
     pub hello_sent: Vec<u8>,
-    /// All frames that came after the hello.
+    /// The other side's hello, accepted or not.
+    pub hello_received: Vec<u8>,
+    /// All frames that came but that hello.
     pub frames: Vec<RawFrame>,
     pub hello_error: Option<LinkError>,
     pub channel_error: Option<ChannelError>,
@@ -170,8 +174,10 @@ impl RawPeer {
             now: config.now,
             hello_twist: None,
             body_twist: None,
+            keep_hello: false,
             agreed: None,
             hello_sent: Vec::new(),
+            hello_received: Vec::new(),
             frames: Vec::new(),
             hello_error: None,
             channel_error: None,
@@ -209,6 +215,7 @@ impl RawPeer {
         self.step();
         while let Some(frame) = self.next_frame() {
             if frame.kind == FrameType::Hello as u8 && self.agreed.is_none() {
+                self.hello_received = frame.body.clone();
                 if let Err(error) = self.handshake.handle_hello(self.now, &frame.body) {
                     self.hello_error.get_or_insert(error);
                 }
@@ -253,6 +260,7 @@ impl RawPeer {
                     let signature = self.realm.keyring.sign(request.purpose, &self.network.id(), &request.body);
                     self.handshake.handle_signature(request.id, &signature.expect("the identity is here"));
                 }
+                Step::Send(_) if self.keep_hello => {}
                 Step::Send(frame) => {
                     let body = self.twisted(&frame[6..]);
                     self.write_frame(FrameType::Hello, &body);

@@ -1,97 +1,116 @@
 defmodule Legation.Carriers.Tcp do
   @moduledoc """
-  TCP. Options to connect: `host:` (name, text or tuple) and `port:`; to listen: `port:` (0: the kernel's choice) and
-  `ip:` (default: all addresses). `send_timeout_ms:` bounds a blocked send; the connection is closed when it passes.
+  The carrier `:tcp`: `:gen_tcp`, over IPv4 and IPv6.
+
+      listen: [tcp: [port: 4040]]
+      connect: [tcp: [host: "bob.example", port: 4040]]
+
+  A host's name is looked up at each dial, first as IPv4, then as IPv6.
   """
 
   @behaviour Legation.Carrier
 
-  # One read takes what a flush of the other side makes; the kernel's buffers hold a few of them.
+  # Much fits into one read, one decryption, one batch.
   @buffer_bytes 256 * 1024
+  @backlog 1_024
+
+  # The connection is the socket itself, so that `stream/2` matches on it and nothing else.
+  @typep conn :: :gen_tcp.socket()
 
   @impl true
   def connect(opts, timeout_ms) do
-    with {:ok, host} <- host(opts[:host]) do
-      family = if match?({_, _, _, _, _, _, _, _}, host), do: [:inet6], else: []
-      :gen_tcp.connect(host, Keyword.fetch!(opts, :port), family ++ socket_options(opts), timeout_ms)
+    host = opts[:host]
+    deadline_ms = now_ms() + timeout_ms
+
+    with {:error, reason} when is_binary(host) and reason in [:nxdomain, :enetunreach, :ehostunreach] <-
+           dial(host, opts, family(host), timeout_ms),
+         left_ms when left_ms > 0 <- deadline_ms - now_ms() do
+      with {:error, _no_ipv6_either} <- dial(host, opts, [:inet6], left_ms), do: {:error, reason}
+    else
+      {:ok, conn} -> {:ok, conn}
+      {:error, reason} -> {:error, reason}
+      _no_time_left -> {:error, :timeout}
     end
+  end
+
+  defp dial(host, opts, family, timeout_ms) do
+    host = if is_binary(host), do: String.to_charlist(host), else: host
+    :gen_tcp.connect(host, opts[:port], family ++ tcp_options() ++ options(opts), timeout_ms)
   end
 
   @impl true
   def listen(opts) do
-    ip =
-      case opts[:ip] do
-        nil -> []
-        {_, _, _, _} = ip -> [ip: ip]
-        ip -> [:inet6, ip: ip]
-      end
+    ip = if opts[:ip], do: [ip: opts[:ip]], else: []
+    listening = [reuseaddr: true, backlog: @backlog]
 
     with {:ok, listener} <-
-           :gen_tcp.listen(opts[:port] || 0, ip ++ [reuseaddr: true, backlog: 1_024] ++ socket_options(opts)),
-         {:ok, {ip, port}} <- :inet.sockname(listener) do
-      {:ok, listener, [ip: ip, port: port]}
+           :gen_tcp.listen(opts[:port], family(opts[:ip]) ++ ip ++ listening ++ tcp_options() ++ options(opts)),
+         {:ok, port} <- :inet.port(listener) do
+      {:ok, listener, [port: port]}
     end
   end
 
-  @impl true
-  def accept(listener, timeout_ms), do: :gen_tcp.accept(listener, timeout_ms)
-  @impl true
-  def close_listener(listener), do: :gen_tcp.close(listener)
-  @impl true
-  def controlling_process(socket, pid), do: :gen_tcp.controlling_process(socket, pid)
-  @impl true
-  def activate(socket, count), do: :inet.setopts(socket, active: count)
+  defp family(ip) when tuple_size(ip) == 8, do: [:inet6]
+  defp family(_ipv4_or_name), do: [:inet]
 
-  @impl true
-  def stream(socket, {:tcp, socket, bytes}), do: {:data, bytes}
-  def stream(socket, {:tcp_passive, socket}), do: :passive
-  def stream(socket, {:tcp_closed, socket}), do: :closed
-  def stream(socket, {:tcp_error, socket, reason}), do: {:error, reason}
-  def stream(_socket, _message), do: :unknown
+  defp tcp_options, do: [nodelay: true, keepalive: true, recbuf: @buffer_bytes, sndbuf: @buffer_bytes]
 
-  @impl true
-  def send(socket, bytes), do: :gen_tcp.send(socket, bytes)
-  @impl true
-  def close(socket), do: :gen_tcp.close(socket)
-
-  @impl true
-  def peer_label(socket) do
-    case :inet.peername(socket) do
-      {:ok, address} -> address
-      {:error, _closed} -> :unknown
-    end
-  end
-
-  @impl true
-  def check_peer(_socket, _opts), do: :ok
-  @impl true
-  def default_profile, do: :tls
-  @impl true
-  def knock?, do: true
-
-  defp host(host) when is_tuple(host), do: {:ok, host}
-
-  defp host(host) when is_binary(host) do
-    case :inet.parse_strict_address(String.to_charlist(host)) do
-      {:ok, address} -> {:ok, address}
-      {:error, :einval} -> {:ok, String.to_charlist(host)}
-    end
-  end
-
-  defp host(_host), do: {:error, :einval}
-
-  defp socket_options(opts) do
+  @doc false
+  # What sockets of all families have, also the Unix carrier's.
+  def options(opts) do
     [
       :binary,
       packet: :raw,
       active: false,
-      nodelay: true,
-      keepalive: true,
-      send_timeout: opts[:send_timeout_ms] || 15_000,
-      send_timeout_close: true,
       buffer: @buffer_bytes,
-      recbuf: @buffer_bytes,
-      sndbuf: @buffer_bytes
+      send_timeout: Keyword.get(opts, :send_timeout_ms, 15_000),
+      send_timeout_close: true
     ]
   end
+
+  @impl true
+  def accept(listener, timeout_ms), do: :gen_tcp.accept(listener, timeout_ms)
+
+  @impl true
+  def close_listener(listener), do: :gen_tcp.close(listener)
+
+  @impl true
+  def controlling_process(conn, pid), do: :gen_tcp.controlling_process(conn, pid)
+
+  @impl true
+  def activate(conn, count), do: :inet.setopts(conn, active: count)
+
+  @impl true
+  @spec stream(conn, term) :: {:data, binary} | :passive | :closed | {:error, term} | :unknown
+  def stream(conn, {:tcp, conn, bytes}), do: {:data, bytes}
+  def stream(conn, {:tcp_passive, conn}), do: :passive
+  def stream(conn, {:tcp_closed, conn}), do: :closed
+  def stream(conn, {:tcp_error, conn, reason}), do: {:error, reason}
+  def stream(_conn, _message), do: :unknown
+
+  @impl true
+  def send(conn, iodata), do: :gen_tcp.send(conn, iodata)
+
+  @impl true
+  def close(conn), do: :gen_tcp.close(conn)
+
+  @impl true
+  def peer_label(conn) do
+    case :inet.peername(conn) do
+      {:ok, {ip, port}} -> {ip, port}
+      {:error, _gone} -> :unknown
+    end
+  end
+
+  # Anybody: that is for the handshake to find out.
+  @impl true
+  def check_peer(_conn, _opts), do: :ok
+
+  @impl true
+  def default_profile, do: :tls
+
+  @impl true
+  def knock?, do: true
+
+  defp now_ms, do: System.monotonic_time(:millisecond)
 end

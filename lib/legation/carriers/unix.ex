@@ -1,135 +1,146 @@
 defmodule Legation.Carriers.Unix do
   @moduledoc """
-  Unix sockets. `path:` names the socket (at most 107 bytes). The kernel vouches for the user at the other end: `uids:`
-  lists those that may be there, `:any` lets all in; the default is our own user. Both sides check.
+  The carrier `:unix`: a Unix domain socket, for realms on one machine.
 
-  A listener takes the place of a socket file that nobody listens on any more, and removes its own when it closes.
+      listen: [unix: [path: "/run/alice.sock"]]
+      connect: [unix: [path: "/run/alice.sock"]]
+
+  Both ends ask the system which user is at the other end, and close unless it is one of `:uids`; by default the one that we run as. The
+  socket file has mode 0600 then, and 0666 with other `:uids`: who may connect is the system's answer and not the file's mode.
+
+  A file that a listener of before has left behind is removed, unless somebody listens on it. So is ours when we stop listening.
+
+  Which user is at the other end can be told on Linux only. Elsewhere every connection is refused, but for `uids: :any`.
   """
 
   @behaviour Legation.Carrier
 
-  @buffer_bytes 256 * 1024
-  # SOL_SOCKET, SO_PEERCRED, and struct ucred {pid, uid, gid} on Linux.
+  alias Legation.Carriers.Tcp
+
+  # getsockopt(SOL_SOCKET, SO_PEERCRED, struct ucred), Linux.
   @peer_credentials {:raw, 1, 17, 12}
+  @backlog 1_024
+  # Whether somebody listens on a socket of this machine is known at once.
+  @probe_ms 1_000
 
   @impl true
-  def connect(opts, timeout_ms) do
-    with {:ok, path} <- path(opts), do: :gen_tcp.connect({:local, path}, 0, [:local | socket_options(opts)], timeout_ms)
-  end
+  def connect(opts, timeout_ms),
+    do: :gen_tcp.connect({:local, opts[:path]}, 0, [:local | Tcp.options(opts)], timeout_ms)
 
   @impl true
   def listen(opts) do
-    with {:ok, path} <- path(opts),
-         :ok <- remove_stale(path),
-         {:ok, listener} <- :gen_tcp.listen(0, [:local, ifaddr: {:local, path}, backlog: 1_024] ++ socket_options(opts)) do
-      {:ok, {listener, path}, [path: path]}
+    path = opts[:path]
+
+    with {:ok, socket} <- bind(path, opts) do
+      File.chmod(path, mode(opts))
+      {:ok, %{socket: socket, path: path, file: file(path)}, [path: path]}
+    end
+  end
+
+  defp bind(path, opts) do
+    options = [:local, {:ifaddr, {:local, path}}, {:backlog, @backlog} | Tcp.options(opts)]
+
+    with {:error, :eaddrinuse} <- :gen_tcp.listen(0, options),
+         :stale <- state(path) do
+      File.rm(path)
+      :gen_tcp.listen(0, options)
+    else
+      {:ok, socket} -> {:ok, socket}
+      {:error, reason} -> {:error, reason}
+      :in_use -> {:error, :eaddrinuse}
+    end
+  end
+
+  # What isn't a socket refuses connections, too, and is not ours to remove.
+  defp state(path) do
+    with {:ok, %{type: :other}} <- File.lstat(path),
+         {:error, :econnrefused} <- :gen_tcp.connect({:local, path}, 0, [:local, active: false], @probe_ms) do
+      :stale
+    else
+      {:ok, socket} when is_port(socket) ->
+        :gen_tcp.close(socket)
+        :in_use
+
+      _not_a_socket_or_not_ours ->
+        :in_use
+    end
+  end
+
+  defp mode(opts), do: if(opts[:uids] in [nil, [own_uid()]], do: 0o600, else: 0o666)
+
+  @impl true
+  def accept(%{socket: socket}, timeout_ms), do: :gen_tcp.accept(socket, timeout_ms)
+
+  # Somebody may have put another file there.
+  @impl true
+  def close_listener(%{socket: socket, path: path, file: file}) do
+    if file != nil and file(path) == file, do: File.rm(path)
+    :gen_tcp.close(socket)
+  end
+
+  defp file(path) do
+    case File.lstat(path) do
+      {:ok, %{major_device: device, inode: inode}} -> {device, inode}
+      {:error, _gone} -> nil
     end
   end
 
   @impl true
-  def accept({listener, _path}, timeout_ms), do: :gen_tcp.accept(listener, timeout_ms)
+  defdelegate controlling_process(conn, pid), to: Tcp
 
   @impl true
-  def close_listener({listener, path}) do
-    :gen_tcp.close(listener)
-    _ = File.rm(path)
-    :ok
-  end
+  defdelegate activate(conn, count), to: Tcp
 
   @impl true
-  def controlling_process(socket, pid), do: :gen_tcp.controlling_process(socket, pid)
-  @impl true
-  def activate(socket, count), do: :inet.setopts(socket, active: count)
+  defdelegate stream(conn, message), to: Tcp
 
   @impl true
-  def stream(socket, {:tcp, socket, bytes}), do: {:data, bytes}
-  def stream(socket, {:tcp_passive, socket}), do: :passive
-  def stream(socket, {:tcp_closed, socket}), do: :closed
-  def stream(socket, {:tcp_error, socket, reason}), do: {:error, reason}
-  def stream(_socket, _message), do: :unknown
+  defdelegate send(conn, iodata), to: Tcp
 
   @impl true
-  def send(socket, bytes), do: :gen_tcp.send(socket, bytes)
-  @impl true
-  def close(socket), do: :gen_tcp.close(socket)
+  defdelegate close(conn), to: Tcp
 
   @impl true
-  def peer_label(socket) do
-    case uid(socket) do
+  def peer_label(conn) do
+    case peer_uid(conn) do
       {:ok, uid} -> {:uid, uid}
       {:error, _reason} -> :unknown
     end
   end
 
   @impl true
-  def check_peer(socket, opts) do
-    case opts[:uids] do
+  def check_peer(conn, opts) do
+    case Keyword.get(opts, :uids) do
       :any ->
         :ok
 
       uids ->
-        with {:ok, uid} <- uid(socket) do
-          if uid in (uids || [own_uid()]), do: :ok, else: {:error, {:uid_not_allowed, uid}}
+        with {:ok, uid} <- peer_uid(conn) do
+          if uid in (uids || [own_uid()]), do: :ok, else: {:error, {:uid, uid}}
         end
+    end
+  end
+
+  defp peer_uid(conn) do
+    with {:unix, :linux} <- :os.type(),
+         {:ok, [{:raw, 1, 17, credentials}]} <- :inet.getopts(conn, [@peer_credentials]),
+         <<_pid::native-32, uid::native-32, _gid::native-32>> <- credentials do
+      {:ok, uid}
+    else
+      _unknown -> {:error, :no_peer_credentials}
+    end
+  end
+
+  defp own_uid do
+    case File.stat("/proc/self") do
+      {:ok, %{uid: uid}} -> uid
+      {:error, _not_linux} -> nil
     end
   end
 
   @impl true
   def default_profile, do: :local
+
   @impl true
   def knock?, do: false
-
-  defp path(opts) do
-    path = opts |> Keyword.fetch!(:path) |> Path.expand()
-    if byte_size(path) <= 107, do: {:ok, path}, else: {:error, {:path_too_long, path}}
-  end
-
-  # A file that somebody listens on is not ours to take.
-  defp remove_stale(path) do
-    case File.lstat(path) do
-      {:error, :enoent} ->
-        :ok
-
-      {:ok, %File.Stat{type: :other}} ->
-        case :gen_tcp.connect({:local, path}, 0, [:local], 1_000) do
-          {:ok, socket} ->
-            :gen_tcp.close(socket)
-            {:error, :eaddrinuse}
-
-          {:error, :econnrefused} ->
-            File.rm(path)
-
-          {:error, reason} ->
-            {:error, reason}
-        end
-
-      {:ok, _something_else} ->
-        {:error, :eexist}
-
-      {:error, reason} ->
-        {:error, reason}
-    end
-  end
-
-  defp uid(socket) do
-    case :inet.getopts(socket, [@peer_credentials]) do
-      {:ok, [{:raw, 1, 17, <<_pid::native-32, uid::native-32, _gid::native-32>>}]} -> {:ok, uid}
-      _not_linux -> {:error, :no_peer_credentials}
-    end
-  end
-
-  defp own_uid, do: File.stat!("/proc/self").uid
-
-  defp socket_options(opts) do
-    [
-      :binary,
-      packet: :raw,
-      active: false,
-      send_timeout: opts[:send_timeout_ms] || 15_000,
-      send_timeout_close: true,
-      buffer: @buffer_bytes,
-      recbuf: @buffer_bytes,
-      sndbuf: @buffer_bytes
-    ]
-  end
 end

@@ -170,7 +170,7 @@ defmodule Legation.Connection.Delivery do
     Telemetry.log(
       :warning,
       {:dropped_in, d.instance, d.realm, reason},
-      "a #{kind} from #{d.realm} was dropped: #{Legation.Error.message(reason)}"
+      fn -> "a #{kind} from #{d.realm} was dropped: #{Legation.Error.message(reason)}" end
     )
   end
 end

@@ -41,7 +41,7 @@ defmodule Legation.Connection.Handshake do
         Telemetry.log(
           :warning,
           {:unlisted, instance.name},
-          "a realm that is not on the list was refused: #{Base.url_encode64(realm_id, padding: false)}"
+          fn -> "a realm that is not on the list was refused: #{Base.url_encode64(realm_id, padding: false)}" end
         )
 
         {{:refuse, :unlisted}, nil, nil}

@@ -5,6 +5,8 @@ defmodule Legation.Directory.Announcement do
   alias Legation.{Instance, Keyholder, Native, Policy}
 
   @default_ops [:call, :cast, :send]
+  # protocol.md 11.1
+  @operations [{1, :call}, {2, :cast}, {4, :send}, {8, :monitor}, {16, :link}, {32, :exit}, {64, :sys}, {128, :event}]
 
   @doc "The options of `Legation.publish/4`, checked in the caller, so that what is wrong with them is its own crash."
   def validate!(opts) do
@@ -50,6 +52,11 @@ defmodule Legation.Directory.Announcement do
   def forget(%Instance{identity: identity} = instance, engine, serial, reason) do
     body = Native.announcement(:forget, %{realm_id: identity.realm_id, name: engine, serial: serial, reason: reason})
     with {:ok, signature} <- Keyholder.sign(instance, :forget, body), do: {:ok, body <> signature}
+  end
+
+  @doc "What an engine can do, from the bits of its LEARN. Bits of a later version mean nothing yet."
+  def operations(bits) do
+    for {bit, operation} <- @operations, Bitwise.band(bits, bit) != 0, do: operation
   end
 
   @doc "An exit reason as it may cross: its class. What crashed and how is nobody's business."

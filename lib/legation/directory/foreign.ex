@@ -3,7 +3,7 @@ defmodule Legation.Directory.Foreign do
   # Engines of others: a proxy for each, from the moment a session learns it until it is forgotten or the session ends.
   # Part of the Directory, in its process and on its state.
 
-  alias Legation.{GlobalNames, Policy, Proxy, ProxySupervisor}
+  alias Legation.{GlobalNames, Proxy, ProxySupervisor}
   alias Legation.Directory.{Announcement, Events}
 
   @doc "A run of news of one kind, in the order in which they came."
@@ -11,7 +11,7 @@ defmodule Legation.Directory.Foreign do
     # Of an engine announced twice in one read the later counts.
     {known, new} =
       learns
-      |> Map.new(fn {:learn, engine, info} -> {engine, %{info | ops: Policy.ops_list(info.ops)}} end)
+      |> Map.new(fn {:learn, engine, info} -> {engine, %{info | ops: Announcement.operations(info.ops)}} end)
       |> Enum.split_with(fn {engine, _info} -> :ets.member(instance.foreign, engine <> "@" <> link.realm) end)
 
     for {engine, info} <- known, do: :ets.update_element(instance.foreign, engine <> "@" <> link.realm, {6, info})

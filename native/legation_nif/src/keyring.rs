@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::EncodePrivateKey;
+use ed25519_dalek::pkcs8::{EncodePrivateKey, KeypairBytes};
 use ed25519_dalek::SigningKey;
 use legation_channel::tls::{LinkKey, TlsContext};
 use legation_proto::frame::cert::Cert;
@@ -81,7 +81,9 @@ fn keyring_external<'a>(env: Env<'a>, public: Binary<'a>) -> NifResult<Term<'a>>
 fn keyring_generate<'a>(env: Env<'a>, path: Binary<'a>) -> NifResult<Term<'a>> {
     let seed = Zeroizing::new(random::<32>()?);
     let key = SigningKey::from_bytes(&seed);
-    let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|_| Error::BadArg)?;
+    // Version 1, without the public half: OpenSSL 3.0 can't read version 2.
+    let document = KeypairBytes { secret_key: *seed, public_key: None };
+    let pem = document.to_pkcs8_pem(LineEnding::LF).map_err(|_| Error::BadArg)?;
     match write_new(as_path(&path)?, pem.as_bytes()) {
         Ok(()) => Ok((atoms::ok(), binary(env, key.verifying_key().as_bytes())).encode(env)),
         Err(reason) => Ok(error(env, atoms::key_file(), io_reason(&reason))),

@@ -297,7 +297,12 @@ impl Session {
 
     /// Refuses a call of the peer's. True: wake the Writer.
     pub fn refuse(&self, call_id: u64, refusal: Refusal) -> bool {
-        let served = lock(&self.calls).served(call_id);
+        let served = {
+            let mut calls = lock(&self.calls);
+            let served = calls.served(call_id);
+            self.shared.counters.calls_served.set(calls.being_served() as u64);
+            served
+        };
         match served {
             Some(served) => self.push_refusal(call_id, &served.engine, refusal),
             None => false,
