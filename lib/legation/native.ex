@@ -134,6 +134,13 @@ defmodule Legation.Native do
   @spec channel_handle_bytes(channel, binary, unix_ms) :: {[event], wake? :: boolean}
   def channel_handle_bytes(_channel, _bytes, _now), do: not_loaded()
 
+  @doc "The same for at most 2,048 bytes, on the scheduler at hand."
+  @spec channel_handle_bytes_small(channel, binary, unix_ms) :: {[event], wake? :: boolean}
+  def channel_handle_bytes_small(_channel, _bytes, _now), do: not_loaded()
+
+  @spec channel_flush_small(channel, unix_ms) :: {binary, :idle | :more} | :dirty
+  def channel_flush_small(_channel, _now), do: not_loaded()
+
   @spec channel_flush(channel, unix_ms) :: {binary, :idle | :more}
   def channel_flush(_channel, _now), do: not_loaded()
 

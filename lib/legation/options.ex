@@ -356,9 +356,9 @@ defmodule Legation.Options do
 
   defp address(:unix, direction, opts, place) do
     keys!(opts, [:path, :uids, :profile, :send_timeout_ms] ++ id(direction), place)
-    required!(opts, :path, &socket_path?/1, "a path of at most 107 bytes", place)
+    path = required!(opts, :path, &socket_path?/1, "a path of at most 107 bytes", place)
     get!(opts, :uids, :any, &uids?/1, ":any or a list of user ids", place)
-    opts
+    Keyword.put(opts, :path, Path.expand(path))
   end
 
   defp address(:memory, direction, opts, place) do
@@ -401,7 +401,7 @@ defmodule Legation.Options do
   end
 
   # sockaddr_un, with its closing zero.
-  defp socket_path?(path), do: path?(path) and byte_size(path) <= 107
+  defp socket_path?(path), do: path?(path) and byte_size(Path.expand(path)) <= 107
 
   defp uids?(:any), do: true
   defp uids?(uids), do: is_list(uids) and Enum.all?(uids, &limit?({0, 4_294_967_295}, &1))

@@ -116,7 +116,7 @@ defmodule Legation.Carriers.Unix do
 
       uids ->
         with {:ok, uid} <- peer_uid(conn) do
-          if uid in (uids || [own_uid()]), do: :ok, else: {:error, {:uid, uid}}
+          if uid in (uids || [own_uid()]), do: :ok, else: {:error, {:uid_not_allowed, uid}}
         end
     end
   end

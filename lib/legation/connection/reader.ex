@@ -140,7 +140,7 @@ defmodule Legation.Connection.Reader do
   def handle_info(message, %{carrier: carrier, conn: conn} = state) do
     case carrier.stream(conn, message) do
       {:data, bytes} ->
-        {events, wake} = Native.channel_handle_bytes(state.channel, bytes, Instance.now_ms())
+        {events, wake} = handle_bytes(state, bytes)
         run(events, wake, knocked(state, wake))
 
       :passive ->
@@ -156,6 +156,12 @@ defmodule Legation.Connection.Reader do
         {:noreply, state}
     end
   end
+
+  # A lone message is verified faster here than a dirty scheduler is reached.
+  defp handle_bytes(%{channel: channel, phase: :up}, bytes) when byte_size(bytes) <= @small_bytes,
+    do: Native.channel_handle_bytes_small(channel, bytes, Instance.now_ms())
+
+  defp handle_bytes(%{channel: channel}, bytes), do: Native.channel_handle_bytes(channel, bytes, Instance.now_ms())
 
   ## Opening
 

@@ -39,7 +39,7 @@ defmodule Legation.Connection.Writer do
   defp flush(state) do
     skip_wakes()
 
-    case Native.channel_flush(state.channel, Instance.now_ms()) do
+    case next_bytes(state.channel, Instance.now_ms()) do
       {:error, {_kind, reason}} ->
         exit({:shutdown, {:send, reason}})
 
@@ -55,6 +55,11 @@ defmodule Legation.Connection.Writer do
           {:error, reason} -> exit({:shutdown, {:send, reason}})
         end
     end
+  end
+
+  # Few messages are signed here faster than a dirty scheduler is reached; many, there.
+  defp next_bytes(channel, now) do
+    with :dirty <- Native.channel_flush_small(channel, now), do: Native.channel_flush(channel, now)
   end
 
   defp flushed(%{watcher: nil} = state), do: state

@@ -1,7 +1,7 @@
 //! Every atom that crosses the border.
 
 rustler::atoms! {
-    ok, error, wake, idle, more,
+    ok, error, wake, idle, more, dirty,
     // keyring
     key_file, network_key_file, bad_key, external, exists, random, not_a_point, not_canonical, weak, torsion,
     not_pkcs8_ed25519, not_a_network_key, link, hello, cert, learn, forget,

@@ -171,6 +171,29 @@ fn channel_handle_bytes<'a>(env: Env<'a>, channel: ChannelArc, bytes: Binary<'a>
     collect(env, &channel, |link, sink| link.handle_bytes(now, bytes.as_slice(), sink))
 }
 
+/// [`channel_handle_bytes`] on the scheduler at hand, for input of at most [`SMALL_INPUT_BYTES`]: some ten batches at worst,
+/// a few hundred microseconds. Going to a dirty scheduler and back costs a lone call more than its signature.
+#[rustler::nif]
+fn channel_handle_bytes_small<'a>(
+    env: Env<'a>,
+    channel: ChannelArc,
+    bytes: Binary<'a>,
+    now: u64,
+) -> NifResult<(Vec<Term<'a>>, bool)> {
+    if bytes.len() > SMALL_INPUT_BYTES {
+        return Err(Error::BadArg);
+    }
+    consume_timeslice(env);
+    Ok(collect(env, &channel, |link, sink| link.handle_bytes(now, bytes.as_slice(), sink)))
+}
+
+const SMALL_INPUT_BYTES: usize = 2_048;
+
+/// Tells the scheduler that this call was a few percent of a timeslice.
+fn consume_timeslice(env: Env<'_>) {
+    rustler::schedule::consume_timeslice(env, 5);
+}
+
 #[rustler::nif(schedule = "DirtyCpu")]
 fn channel_signature<'a>(
     env: Env<'a>,
@@ -222,8 +245,22 @@ fn channel_close(channel: ChannelArc, code: Term, text: &str) -> NifResult<bool>
     Ok(channel.0.close(close_code(code)?, text))
 }
 
+/// [`channel_flush`] on the scheduler at hand, when what waits is a few messages; `:dirty` when it is more.
+#[rustler::nif]
+fn channel_flush_small<'a>(env: Env<'a>, channel: ChannelArc, _now: u64) -> Term<'a> {
+    if !channel.0.session().is_some_and(|session| session.next_flush_is_small()) {
+        return atoms::dirty().encode(env);
+    }
+    consume_timeslice(env);
+    flush(env, &channel)
+}
+
 #[rustler::nif(schedule = "DirtyCpu")]
 fn channel_flush<'a>(env: Env<'a>, channel: ChannelArc, _now: u64) -> Term<'a> {
+    flush(env, &channel)
+}
+
+fn flush<'a>(env: Env<'a>, channel: &ChannelArc) -> Term<'a> {
     let mut out = Vec::new();
     let more = match channel.0.flush(&mut out) {
         Ok(true) => atoms::more(),

@@ -29,7 +29,7 @@ use crate::frame::handle_release::Release;
 use crate::frame::learn::Learn;
 use crate::frame::FrameType;
 use crate::hello::Agreed;
-use crate::identity::{check_public_key, KeyError};
+use crate::identity::{check_public_key, is_engine_name, KeyError};
 use crate::keyring::Keyring;
 use crate::limits::Limits;
 use crate::UnixMs;
@@ -109,7 +109,7 @@ pub enum PushError {
     BadTerm,
     #[error("the call is not being served: answered already, or its caller is gone")]
     UnknownCall,
-    #[error("a name is longer than 255 bytes")]
+    #[error("no engine has such a name")]
     BadName,
     #[error("the session has ended")]
     Ended,
@@ -191,7 +191,8 @@ impl Session {
         payload: &[u8],
         aligned: bool,
     ) -> Result<bool, PushError> {
-        self.check_push(source, destination, payload)?;
+        check_destination(destination)?;
+        self.check_push(source, payload)?;
         let kind = match delivery {
             Delivery::Send => kind::SEND,
             Delivery::Cast => kind::CAST,
@@ -215,7 +216,8 @@ impl Session {
     }
 
     pub fn push_call(&self, now: UnixMs, call: &NewCall<'_>) -> Result<PushedCall, PushError> {
-        self.check_push(call.source, call.destination, call.payload)?;
+        check_destination(call.destination)?;
+        self.check_push(call.source, call.payload)?;
         let payload = NewPayload::of(call.payload);
         let pending = Pending { context: call.context.into(), destination: call.destination.into(), since: now };
         let mut calls = lock(&self.calls);
@@ -258,7 +260,7 @@ impl Session {
     /// # Errors
     /// [`PushError::UnknownCall`] when it was answered before or its caller is gone.
     pub fn reply(&self, call_id: u64, payload: &[u8]) -> Result<bool, PushError> {
-        let refusal = match self.check_push("", "", payload) {
+        let refusal = match self.check_push("", payload) {
             Ok(()) => None,
             Err(PushError::Ended) => return Err(PushError::Ended),
             Err(PushError::TooLarge) => Some(Refusal::TooLarge),
@@ -394,6 +396,11 @@ impl Session {
         lock(&self.outbound).flush(&self.shared, &self.queue, out)
     }
 
+    /// Whether the next flush is short work: at most a few signatures and a few kilobytes.
+    pub fn next_flush_is_small(&self) -> bool {
+        lock(&self.queue).is_small()
+    }
+
     /// Heartbeat. Returns whether to wake the Writer, and when to come again.
     ///
     /// # Errors
@@ -402,12 +409,12 @@ impl Session {
         lock(&self.inbound).handle_timeout(self, now)
     }
 
-    fn check_push(&self, source: &str, destination: &str, payload: &[u8]) -> Result<(), PushError> {
+    fn check_push(&self, source: &str, payload: &[u8]) -> Result<(), PushError> {
         let (limits, counters) = (&self.shared.limits, &self.shared.counters);
         if self.ended.load(Ordering::Relaxed) {
             return Err(PushError::Ended);
         }
-        if source.len() > 255 || destination.len() > 255 {
+        if source.len() > 255 {
             return Err(PushError::BadName);
         }
         let largest = limits.message_bytes_max.min(self.shared.agreed.peer_message_bytes_max);
@@ -432,6 +439,14 @@ impl Session {
 impl std::fmt::Debug for Session {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Session").field("agreed", &self.shared.agreed).finish_non_exhaustive()
+    }
+}
+
+/// The peer would close the link over any other name.
+fn check_destination(name: &str) -> Result<(), PushError> {
+    match is_engine_name(name) {
+        true => Ok(()),
+        false => Err(PushError::BadName),
     }
 }
 

@@ -12,6 +12,10 @@ use crate::limits::Overflow;
 /// Payloads above this come as a box of their own instead of being copied into the arena.
 pub(crate) const BOXED_ABOVE: usize = 64 * 1024;
 
+/// A flush of no more than this is short work, whatever the sources are.
+const SMALL_ENTRIES: usize = 8;
+const SMALL_BYTES: usize = 8 * 1024;
+
 #[derive(Debug)]
 pub(crate) enum Entry {
     Message(Message),
@@ -165,6 +169,11 @@ impl Queue {
     /// True when somebody has to tell the Writer: nothing was waiting before.
     pub fn wake(&mut self) -> bool {
         !std::mem::replace(&mut self.scheduled, true)
+    }
+
+    /// Few enough entries that signing each takes a fraction of a millisecond. What an earlier flush has left counts, too.
+    pub fn is_small(&self) -> bool {
+        self.waiting.entries.len() <= SMALL_ENTRIES && self.bytes <= SMALL_BYTES && self.waiting.releases.len() <= 64
     }
 
     pub fn bytes(&self) -> usize {
