@@ -13,25 +13,61 @@ defmodule Legation.Error do
   | `:noproc` | no such engine (any more) | no |
   | `:too_large` | over the message limit of either side | no |
   | `:identifiers` | it holds a pid, reference, port or fun | no |
+
+  Why a link ended, or did not come about, is a term such as `{:closed, :unlisted, ""}` or `{:connect, :econnrefused}`; `peers/1` shows it
+  in words, telemetry as it is. Those who raise make an exception of it with `wrap/1`.
   """
 
-  @retry [:overload, :ended, :timeout]
+  defmodule ProtocolError do
+    @moduledoc "The peer, or our own side, broke or refused the protocol: `:reason` is `{:fault, code, detail}` or `{:closed, code, text}`."
+    defexception [:reason]
+
+    @impl true
+    def message(%{reason: reason}), do: Legation.Error.message(reason)
+  end
+
+  defmodule TransportError do
+    @moduledoc "The carrier did not come about, or broke: `:reason` is `{:connect, reason}`, `{:carrier, reason}`, or the carrier's own."
+    defexception [:reason]
+
+    @impl true
+    def message(%{reason: reason}), do: Legation.Error.message(reason)
+  end
+
+  @doc "The reason why a link ended as an exception."
+  @spec wrap(term) :: Exception.t()
+  def wrap({kind, _code, _text} = reason) when kind in [:fault, :closed], do: %ProtocolError{reason: reason}
+  def wrap(reason), do: %TransportError{reason: reason}
+
+  # Refusals and close codes after which the same may succeed with nothing changed.
+  @retry [:overload, :ended, :timeout, :noconnection, :normal, :duplicate, :shutdown, :replaced, :closed, :writer]
+
+  # What is wrong with a carrier until somebody mends it.
+  @permanent [:eacces, :enoent, :eperm, :einval, :eafnosupport, :no_peer_credentials]
 
   @doc """
-  Whether the same call may succeed if it is tried again: takes a reply, `{:legation, reason}`, or the bare reason.
+  Whether the same call may succeed if it is tried again: takes a reply, `{:legation, reason}`, or the bare reason. For
+  the reason why a link ended: whether a new one may do better.
 
       iex> Legation.Error.retry?({:error, {:legation, :overload}})
       true
       iex> Legation.Error.retry?({:error, {:legation, :forbidden}})
       false
+
+  A call whose link ended (`:noconnection`) may have been carried out.
   """
   @spec retry?(term) :: boolean
-  def retry?({:error, {:legation, reason}}), do: retry?(reason)
+  def retry?({:error, reason}), do: retry?(reason)
   def retry?({:legation, reason}), do: retry?(reason)
+  def retry?(%{__exception__: true, reason: reason}), do: retry?(reason)
+  def retry?({kind, code, _text}) when kind in [:fault, :closed], do: code in @retry
+  def retry?({:local, code}), do: code in @retry
+  def retry?({kind, {:uid_not_allowed, _uid}}) when kind in [:connect, :carrier], do: false
+  def retry?({kind, reason}) when kind in [:connect, :carrier], do: reason not in @permanent
   def retry?(reason), do: reason in @retry
 
-  @messages %{
-    # refusals of single messages
+  # Refusals of single messages (protocol.md 10.4), and what our own side refuses.
+  @refusals %{
     forbidden: "the policy for this peer does not allow it",
     filtered: "the filter refused its content",
     undecodable: "it holds an atom that this system does not know, or is no valid term",
@@ -40,8 +76,16 @@ defmodule Legation.Error do
     too_large: "it is over the message limit",
     identifiers: "it holds a pid, reference, port or fun",
     bad_term: "it is no external term within the bounds",
+    unknown_call: "nobody waits for this reply any more",
     ended: "the session has ended",
-    # close codes
+    noconnection: "the session has ended",
+    withdrawn: "the engine was withdrawn",
+    killed: "it was killed",
+    crashed: "it crashed"
+  }
+
+  # protocol.md 16
+  @codes %{
     normal: "closed",
     protocol: "the protocol was broken",
     version: "no common protocol version",
@@ -53,43 +97,103 @@ defmodule Legation.Error do
     timeout: "it took too long",
     abuse: "too many messages failed verification",
     unknown_frame: "an unknown frame came",
+    too_large: "a frame was over its limit",
     shutdown: "the realm stops",
-    replaced: "a newer link took its place",
-    # carriers
+    overload: "a bound on connections or memory is reached",
+    replaced: "a newer link took its place"
+  }
+
+  @carrier %{
     closed: "the connection was closed",
+    timeout: "there was no answer in time",
     econnrefused: "nobody listens there",
+    econnreset: "the connection was reset",
     enoent: "there is no such socket",
     nxdomain: "the host's name is unknown",
     ehostunreach: "the host can't be reached",
+    enetunreach: "the network can't be reached",
     etimedout: "the host did not answer",
     eaddrinuse: "the address is in use",
-    no_answer:
-      "closed before it answered: another network key, another realm than was dialled, or a clock off by more than 30 s"
+    eaddrnotavail: "this machine has no such address",
+    eacces: "permission denied",
+    emfile: "too many files are open",
+    evicted: "its place was needed before it had said who it is",
+    not_handed_over: "it was not handed over",
+    writer: "the process that sends failed",
+    no_peer_credentials: "the system does not tell which user is at the other end"
   }
 
-  @doc "A reason of Legation's in words. Unknown reasons are inspected."
-  @spec message(term) :: String.t()
-  def message(reason) when is_atom(reason) and is_map_key(@messages, reason), do: Map.fetch!(@messages, reason)
-  def message({:connect, reason}), do: "could not connect: #{message(reason)}"
-  def message({:closed, code, ""}), do: "the peer closed: #{message(code)}"
-  def message({:closed, code, text}), do: "the peer closed: #{message(code)} (#{text})"
-  def message({:fault, :knock, detail}), do: "the knock was refused: #{detail}"
-  def message({:fault, _code, detail}), do: "closed by us: #{detail}"
-  def message({:carrier, reason}), do: "the connection broke: #{message(reason)}"
-  def message({:local, code}), do: "closed by us: #{message(code)}"
-  def message({:keyholder, reason}), do: "the keyholder did not sign: #{message(reason)}"
-  def message({:uid_not_allowed, uid}), do: "user #{uid} may not be at the other end"
-  def message({:path_too_long, path}), do: "the socket's path is over 107 bytes: #{path}"
-  def message({:key_file, reason}), do: "the key file can't be used: #{key_file(reason)}"
-  def message({:network_key_file, reason}), do: "the network key file can't be used: #{key_file(reason)}"
-  def message({:bad_key, reason}), do: "the public key can't be used: #{reason}"
-  def message(text) when is_binary(text), do: text
-  def message(reason), do: inspect(reason)
+  @keys %{
+    enoent: "there is no such file",
+    eacces: "permission denied",
+    exists: "there is a file of that name, and it is not overwritten",
+    io: "it can't be read or written",
+    not_pkcs8_ed25519: "it is no PKCS#8 PEM with an Ed25519 private key",
+    not_a_network_key: "it holds neither 32 bytes nor 64 hexadecimal digits",
+    not_a_point: "it is no point of the curve",
+    not_canonical: "it is not in canonical form",
+    weak: "it is weak",
+    torsion: "it has a torsion component"
+  }
 
-  defp key_file(:enoent), do: "there is no such file"
-  defp key_file(:eacces), do: "permission denied"
-  defp key_file(:exists), do: "there is a file of that name, and it is not overwritten"
-  defp key_file(:not_pkcs8_ed25519), do: "it is no PKCS#8 PEM with an Ed25519 private key"
-  defp key_file(:not_a_network_key), do: "it holds neither 32 bytes nor 64 hexadecimal digits"
-  defp key_file(reason), do: to_string(reason)
+  @doc """
+  A reason of Legation's in words. Unknown ones are inspected.
+
+  One line of printable text, whatever a peer has said.
+  """
+  @spec message(term) :: String.t()
+  def message(:no_answer),
+    do: "closed before it answered: other network key, other realm, or a clock off by more than 30 s"
+
+  def message({:error, reason}), do: message(reason)
+  def message({:legation, reason}), do: message(reason)
+  def message({:connect, reason}), do: "could not connect: #{carrier(reason)}"
+  def message({:carrier, reason}), do: "the connection broke: #{carrier(reason)}"
+  def message({:listen, carrier, reason}), do: "#{inspect(carrier)} could not listen: #{carrier(reason)}"
+  def message({:closed, code, ""}), do: "the peer closed: #{code(code)}"
+  def message({:closed, code, text}), do: "the peer closed: #{code(code)} (#{quoted(text)})"
+  def message({:fault, :knock, detail}), do: "the knock was refused: #{quoted(detail)}"
+  def message({:fault, code, detail}) when detail in ["", nil], do: "closed by us: #{code(code)}"
+  def message({:fault, code, detail}), do: "closed by us: #{code(code)} (#{quoted(detail)})"
+  def message({:local, :crashed}), do: "closed by us: the process of the link crashed"
+  def message({:local, code}), do: "closed by us: #{code(code)}"
+  def message({:keyholder, :keyholder}), do: "the keyholder did not sign"
+  def message({:keyholder, reason}), do: "the keyholder did not sign: #{message(reason)}"
+  def message({:key_file, reason}), do: "the key file can't be used: #{key(reason)}"
+  def message({:network_key_file, reason}), do: "the network key file can't be used: #{key(reason)}"
+  def message({:bad_key, reason}), do: "the public key can't be used: #{key(reason)}"
+  def message({:same_key, realm}), do: "the peer #{quoted(realm)} has the same key"
+  def message(:own_key), do: "the key is our own"
+  def message(:unknown_realm), do: "there is no such peer"
+  def message({:uid_not_allowed, _uid} = reason), do: carrier(reason)
+  def message(%{__exception__: true} = error), do: Exception.message(error)
+  def message(reason) when is_atom(reason), do: word(reason, [@refusals, @codes, @carrier, @keys])
+  def message(reason), do: quoted(reason)
+
+  defp code(code), do: word(code, [@codes])
+  defp key(reason), do: word(reason, [@keys])
+
+  defp carrier({:uid_not_allowed, uid}), do: "user #{uid} may not be at the other end"
+  # The channel failed before it began.
+  defp carrier({kind, _detail} = reason) when kind in [:bad_key, :key_file], do: message(reason)
+  defp carrier(reason), do: word(reason, [@carrier, @codes])
+
+  defp word(reason, tables) do
+    Enum.find_value(tables, &Map.get(&1, reason)) || posix(reason)
+  end
+
+  # `:inet` has words for the rest of the system's errors.
+  defp posix(reason) when is_atom(reason) do
+    case :inet.format_error(reason) do
+      'unknown POSIX error' ++ _ -> inspect(reason)
+      words -> to_string(words)
+    end
+  end
+
+  defp posix(reason), do: quoted(reason)
+
+  # A peer's text must not look like ours, nor make lines.
+  defp quoted(text) when is_binary(text) and byte_size(text) <= 512, do: inspect(text)
+  defp quoted(text) when is_binary(text), do: text |> binary_part(0, 512) |> inspect()
+  defp quoted(term), do: inspect(term, limit: 20, printable_limit: 512)
 end

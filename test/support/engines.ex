@@ -158,3 +158,21 @@ defmodule Legation.TestEngines.Pool do
     {:noreply, %{state | free: [number | state.free], lent: lent}}
   end
 end
+
+defmodule Legation.TestEngines.Barrier do
+  @moduledoc "Keeps all callers waiting until `count` of them are there, then answers each `{:echo, request}`, in random order."
+  use GenServer
+
+  def start_link(count), do: GenServer.start_link(__MODULE__, count)
+
+  @impl true
+  def init(count), do: {:ok, {count, []}}
+
+  @impl true
+  def handle_call(request, from, {1, held}) do
+    for {from, request} <- Enum.shuffle([{from, request} | held]), do: GenServer.reply(from, {:echo, request})
+    {:noreply, {1, []}}
+  end
+
+  def handle_call(request, from, {count, held}), do: {:noreply, {count - 1, [{from, request} | held]}}
+end

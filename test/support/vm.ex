@@ -155,6 +155,22 @@ defmodule Legation.TestVM do
   def publish_echo(instance, name),
     do: publish_engine(instance, name, Legation.TestEngines.Echo, owner: self(), instance: instance)
 
+  @doc "Ends an instance that was started with `here/4`."
+  def stop_realm(instance), do: Supervisor.stop(Module.concat(instance, Supervisor))
+
+  @doc "Waits there until an engine is learned."
+  def await_engine(instance, full_name) do
+    {:ok, ref, %{engines: engines}} = Legation.monitor_peers(instance)
+
+    if not is_map_key(engines, full_name) do
+      receive do
+        {:legation, ^ref, {:engine_learned, ^full_name, _info}} -> :ok
+      end
+    end
+
+    Legation.demonitor_peers(ref, instance)
+  end
+
   @doc "Waits there for a call's end: a call by the name, with its exit as a value."
   def try_call(name, request, timeout) do
     {:reply, GenServer.call(name, request, timeout)}

@@ -22,6 +22,8 @@ defmodule Legation.Connection.Reader do
 
   # Messages of the carrier that may wait in our mailbox before it waits for us.
   @active 32
+  # What is verified at once, without a dirty scheduler (`SMALL_INPUT_BYTES` of the NIF).
+  @small_bytes 2_048
   # How long the last frames may take to leave when a link closes.
   @finish_ms 1_000
 

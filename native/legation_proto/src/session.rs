@@ -311,7 +311,7 @@ impl Session {
         }
     }
 
-    /// An ERROR has no payload, and there are at most `calls_max` of them: it goes even when the queue is full.
+    /// An ERROR has no payload: it goes even when the queue is full of answers.
     fn push_refusal(&self, call_id: u64, source: &str, refusal: Refusal) -> bool {
         let message = NewMessage {
             kind: kind::ERROR,

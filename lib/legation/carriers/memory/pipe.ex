@@ -47,16 +47,21 @@ defmodule Legation.Carriers.Memory.Pipe do
   @impl true
   def handle_call(:cut, _from, state), do: {:stop, :normal, :ok, tell_broken(state)}
 
-  def handle_call({_request, side, _arg}, _from, state) when not :erlang.map_get(side, state).open,
-    do: {:reply, {:error, :closed}, state}
+  def handle_call(request, from, state) do
+    side = elem(request, 1)
 
-  def handle_call({:own, side, pid}, _from, state),
-    do: {:reply, :ok, deliver(Map.update!(state, side, &own_end(&1, pid)), side)}
+    if Map.fetch!(state, side).open,
+      do: handle(request, from, state),
+      else: {:reply, {:error, :closed}, state}
+  end
 
-  def handle_call({:activate, side, count}, _from, state),
+  defp handle({:own, side, pid}, _from, state),
+    do: {:reply, :ok, deliver(Map.update!(state, side, &own_end(&1, pid)), side), {:continue, :end?}}
+
+  defp handle({:activate, side, count}, _from, state),
     do: {:reply, :ok, deliver(Map.update!(state, side, &%{&1 | active: &1.active + count}), side), {:continue, :end?}}
 
-  def handle_call({:send, side, bytes}, from, state) do
+  defp handle({:send, side, bytes}, from, state) do
     to = other(side)
     at = Map.fetch!(state, to)
 
@@ -67,7 +72,7 @@ defmodule Legation.Carriers.Memory.Pipe do
     end
   end
 
-  def handle_call({:close, side}, _from, state), do: {:reply, :ok, close_end(state, side), {:continue, :end?}}
+  defp handle({:close, side}, _from, state), do: {:reply, :ok, close_end(state, side), {:continue, :end?}}
 
   @impl true
   def handle_continue(:end?, %{dialler: %{open: false}, listener: %{open: false}} = state), do: {:stop, :normal, state}

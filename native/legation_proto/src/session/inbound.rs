@@ -11,7 +11,7 @@ use crate::etf;
 use crate::frame::batch::{kind, label, Batch, Item, Refusal};
 use crate::frame::close::Close;
 use crate::frame::{self, ack, cert::Cert, forget::Forget, handle_release, learn::Learn, ping, FrameType, Head};
-use crate::identity::{check_public_key, verify, Purpose};
+use crate::identity::{check_public_key, verify, NetworkId, Purpose};
 use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX};
 use crate::receipt::{ReceiptMaker, ReceiptParts};
 use crate::session::calls::{NotServed, Served};
@@ -20,7 +20,7 @@ use crate::UnixMs;
 
 /// A key of the peer's, in force from then till then.
 struct Certified {
-    key: VerifyingKey,
+    key: AnnouncedKey,
     serial: u64,
     not_before: UnixMs,
     /// 0: no end.
@@ -29,9 +29,34 @@ struct Certified {
     announcement: Box<[u8]>,
 }
 
+/// The check of a key costs as much as a verification, so it waits until the key is first used: of ten thousand engines
+/// that are announced at once most never send anything.
+enum AnnouncedKey {
+    Unchecked([u8; 32]),
+    Usable(VerifyingKey),
+    Unusable,
+}
+
+impl AnnouncedKey {
+    fn usable(&mut self) -> Option<&VerifyingKey> {
+        if let AnnouncedKey::Unchecked(bytes) = self {
+            *self = check_public_key(bytes).map_or(AnnouncedKey::Unusable, AnnouncedKey::Usable);
+        }
+        match self {
+            AnnouncedKey::Usable(key) => Some(key),
+            _ => None,
+        }
+    }
+}
+
 impl Certified {
     fn in_force(&self, now: UnixMs) -> bool {
         valid(self.not_before, self.not_after, now)
+    }
+
+    fn verifies(&mut self, network: &NetworkId, batch: &Batch<'_>) -> bool {
+        let key = self.key.usable();
+        key.is_some_and(|key| verify(key, Purpose::Batch, network, batch.signed, batch.signature))
     }
 }
 
@@ -301,12 +326,9 @@ impl Inbound {
         if !verify(&self.identity, Purpose::Learn, &shared.agreed.network, body, &signature) {
             return Ok(Err(Announcement::Bad));
         }
-        let Ok(key) = check_public_key(&learn.key) else {
-            return Ok(Err(Announcement::Bad));
-        };
         self.forgotten.remove(&*learn.engine);
         let certified = Certified {
-            key,
+            key: AnnouncedKey::Unchecked(learn.key),
             serial: learn.serial,
             not_before: learn.not_before,
             not_after: learn.not_after,
@@ -371,11 +393,8 @@ impl Inbound {
         if !verify(&self.identity, Purpose::Cert, &shared.agreed.network, body, &signature) {
             return Ok(Err(Announcement::Bad));
         }
-        let Ok(key) = check_public_key(&cert.key) else {
-            return Ok(Err(Announcement::Bad));
-        };
         self.online = Some(Certified {
-            key,
+            key: AnnouncedKey::Unchecked(cert.key),
             serial: cert.serial,
             not_before: cert.not_before,
             not_after: cert.not_after,
@@ -413,12 +432,12 @@ impl Inbound {
         self.next_sequence += u64::from(batch.count);
         counters.verified.one();
         let certified = match batch.header.engine {
-            "" => self.online.as_ref(),
-            engine => self.engines.get(engine),
+            "" => self.online.as_mut(),
+            engine => self.engines.get_mut(engine),
         };
-        let certified = certified.filter(|certified| certified.in_force(now)).filter(|certified| {
-            verify(&certified.key, Purpose::Batch, &shared.agreed.network, batch.signed, batch.signature)
-        });
+        let certified = certified
+            .filter(|certified| certified.in_force(now))
+            .and_then(|certified| certified.verifies(&shared.agreed.network, &batch).then_some(&*certified));
         let Some(certified) = certified else {
             counters.bad_signature.one();
             self.failed(shared, now)?;

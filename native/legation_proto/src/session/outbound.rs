@@ -31,11 +31,13 @@ struct Group {
     source: Box<str>,
     members: Vec<usize>,
     payload_bytes: usize,
+    /// With the gaps around aligned payloads.
+    batch_bytes: usize,
 }
 
 impl Group {
     fn has_room_for(&self, message: &Message) -> bool {
-        self.members.len() < BATCH_MESSAGES_MAX && self.payload_bytes + message.payload_bytes() <= BATCH_PAYLOAD_TARGET
+        self.members.len() < BATCH_MESSAGES_MAX && self.batch_bytes + message.batch_bytes() <= BATCH_PAYLOAD_TARGET
     }
 }
 
@@ -127,7 +129,7 @@ impl Outbound {
             if budget >= FLUSH_TARGET {
                 break;
             }
-            budget += message.payload_bytes() + batch::ROW_BYTES;
+            budget += message.batch_bytes() + batch::ROW_BYTES;
             let source = message.source(arena);
             let source = if self.announced.contains(source) { source } else { "" };
             let destination = message.destination(arena);
@@ -147,12 +149,13 @@ impl Outbound {
                             }
                         }
                     }
-                    groups.push(Group { source: source.into(), members: Vec::new(), payload_bytes: 0 });
+                    groups.push(Group { source: source.into(), members: Vec::new(), payload_bytes: 0, batch_bytes: 0 });
                     groups.len() - 1
                 }
             };
             groups[index].members.push(self.at);
             groups[index].payload_bytes += message.payload_bytes();
+            groups[index].batch_bytes += message.batch_bytes();
             if groups.len() > 1 {
                 last_group.insert(destination, index);
             }

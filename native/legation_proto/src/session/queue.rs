@@ -4,6 +4,7 @@
 //! arena's own growth, and large payloads come in boxes that were made before. A flush swaps the lot out.
 
 use crate::error::CloseCode;
+use crate::frame::batch::{kind, ALIGNMENT};
 use crate::frame::close::Close;
 use crate::frame::handle_release::Release;
 use crate::frame::FrameType;
@@ -61,6 +62,11 @@ impl Message {
 
     pub fn payload_bytes(&self) -> usize {
         self.payload_bytes as usize
+    }
+
+    /// What it takes of a batch at most, gaps included.
+    pub fn batch_bytes(&self) -> usize {
+        self.payload_bytes() + if self.aligned { 2 * ALIGNMENT } else { 0 }
     }
 
     /// What counts against the queue's bound: payload and names.
@@ -181,7 +187,7 @@ impl Queue {
     }
 
     /// `droppable` messages (casts, sends) give way under [`Overflow::Oldest`]; `always` ones (replies) may exceed the
-    /// bound by as much again, because a lost reply would leave a caller waiting.
+    /// bound by as much again, because a lost reply would leave a caller waiting, and refusals by once more.
     pub fn push(&mut self, message: NewMessage<'_>, always: bool) -> Result<Pushed, Full> {
         let entry = Message {
             kind: message.kind,
@@ -197,7 +203,11 @@ impl Queue {
             boxed: None,
         };
         let cost = entry.cost();
-        let limit = if always { 2 * self.bytes_max } else { self.bytes_max };
+        let limit = match message.kind {
+            kind::ERROR => 3 * self.bytes_max,
+            _ if always => 2 * self.bytes_max,
+            _ => self.bytes_max,
+        };
         let mut dropped = 0;
         if self.bytes + cost > limit {
             if self.overflow == Overflow::Oldest && !always {

@@ -1,0 +1,18 @@
+import Config
+
+dir = System.fetch_env!("DEMO_DIR")
+
+config :alice, Legation,
+  realm: "alice",
+  key: Path.join(dir, "alice.pem"),
+  network_key: Path.join(dir, "network.key"),
+  listen: [
+    # Any free port.
+    tcp: [ip: {127, 0, 0, 1}, port: 0],
+    unix: [path: Path.join(dir, "alice.sock")]
+  ],
+  peers: [
+    [realm: "bob", key: System.fetch_env!("DEMO_BOB_KEY"), export: ["counter", "desk"]],
+    # On the list, and hostile: what it sends has to pass like anybody's.
+    [realm: "mallory", key: System.fetch_env!("DEMO_MALLORY_KEY"), export: ["counter"]]
+  ]

@@ -1,0 +1,24 @@
+defmodule Alice.Application do
+  @moduledoc "The only place in this application that knows Legation."
+
+  use Application
+
+  @impl true
+  def start(_type, _args) do
+    children = [
+      Alice.Counter,
+      Alice.Clerk,
+      Alice.Desk,
+      Alice.Diary,
+      {Legation, Application.fetch_env!(:alice, Legation)}
+    ]
+
+    with {:ok, supervisor} <- Supervisor.start_link(children, strategy: :one_for_one, name: Alice.Supervisor) do
+      :ok = Legation.publish("counter", Alice.Counter)
+      :ok = Legation.publish("desk", Alice.Desk)
+      # Published, but no peer's `export:` has it.
+      :ok = Legation.publish("diary", Alice.Diary)
+      {:ok, supervisor}
+    end
+  end
+end
