@@ -8,9 +8,7 @@ defmodule Alice.MixProject do
       elixir: "~> 1.14",
       deps: [{:legation, path: "../.."}],
       # Shared, so that Legation is compiled once for both realms.
-      build_path: "../../_build/demo",
-      deps_path: "../../deps",
-      lockfile: "../../_build/demo.lock"
+      build_path: "../../_build/demo"
     ]
   end
 

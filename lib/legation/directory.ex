@@ -67,7 +67,8 @@ defmodule Legation.Directory do
   def session_ended(name, tag, reason), do: GenServer.cast(server(name), {:session_ended, tag, reason})
 
   @doc "What one read brought, in order: `{:learn, engine, info}` and `{:forget, engine, reason}`."
-  def news(name, tag, news), do: GenServer.cast(server(name), {:news, tag, news})
+  # The Reader hears `{tag, :news_taken}` when it is done.
+  def news(name, tag, reader, news), do: GenServer.cast(server(name), {:news, tag, reader, news})
 
   def proxy_exited(name, pid), do: GenServer.cast(server(name), {:proxy_exited, pid})
   def certificate(name, certificate), do: GenServer.cast(server(name), {:certificate, certificate})
@@ -187,10 +188,12 @@ defmodule Legation.Directory do
   end
 
   @impl true
-  def handle_cast({:news, tag, news}, state) do
+  def handle_cast({:news, tag, reader, news}, state) do
     case state.links do
       %{^tag => link} ->
-        {:noreply, news |> Enum.chunk_by(&elem(&1, 0)) |> Enum.reduce(state, &Foreign.take(&1, link, &2))}
+        state = news |> Enum.chunk_by(&elem(&1, 0)) |> Enum.reduce(state, &Foreign.take(&1, link, &2))
+        send(reader, {tag, :news_taken})
+        {:noreply, state}
 
       _ended ->
         {:noreply, state}

@@ -38,7 +38,19 @@ defmodule Legation.BasicTest do
       test "a call returns the engine's reply", %{alice: alice, bob: bob} do
         {_engine, proxy} = echo(alice, bob)
 
-        for term <- [1, -1.5, "text", :atom, [], [1 | 2], %{"k" => {1, [nil]}}, <<1::3>>, Bitwise.bsl(1, 200), 'latin', {}] do
+        for term <- [
+              1,
+              -1.5,
+              "text",
+              :atom,
+              [],
+              [1 | 2],
+              %{"k" => {1, [nil]}},
+              <<1::3>>,
+              Bitwise.bsl(1, 200),
+              'latin',
+              {}
+            ] do
           assert GenServer.call(proxy, {:echo, term}) === term
         end
 
@@ -64,7 +76,10 @@ defmodule Legation.BasicTest do
         end
       end
 
-      test "there is one proxy per foreign engine, listed with realm, key, state and counters", %{alice: alice, bob: bob} do
+      test "there is one proxy per foreign engine, listed with realm, key, state and counters", %{
+        alice: alice,
+        bob: bob
+      } do
         {engine, proxy} = echo(alice, bob)
         round_trip(proxy)
         GenServer.cast(proxy, :a)

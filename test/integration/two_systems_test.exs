@@ -144,8 +144,7 @@ defmodule Legation.TwoSystemsTest do
   defp start_alice(vm, carrier, dialled \\ nil) do
     {kind, opts} = listen = listen_again(carrier, dialled)
 
-    options =
-      realm_options("alice#{carrier}", name: Alice, listen: [listen], peers: [peer("bob")])
+    options = realm_options("alice#{carrier}", name: Alice, listen: [listen], peers: [peer("bob")])
 
     {:ok, _pid} = TestVM.here(vm, Legation, :start_link, [options])
     [%{address: bound}] = TestVM.call(vm, Legation, :listeners, [Alice])

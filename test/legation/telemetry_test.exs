@@ -1,9 +1,16 @@
 defmodule Legation.TelemetryTest do
-  use ExUnit.Case, async: true
+  # Not async: what others log would be captured, too.
+  use ExUnit.Case, async: false
 
   import ExUnit.CaptureLog
 
   alias Legation.Telemetry
+
+  # Keys of other tests may share a place with ours.
+  setup do
+    :persistent_term.erase({Telemetry, :places})
+    :ok
+  end
 
   defp logged(key, now_ms), do: capture_log(fn -> Telemetry.log(:warning, key, "a line", now_ms) end)
 

@@ -27,6 +27,8 @@ defmodule Legation.TestEngines.Echo do
     * `{:hold, key}` keeps the caller waiting and tells `{:held, key, from}`; `{:release, key, reply}` answers it
     * `{:delegate, reply}` lets another process answer
     * `{:fresh_atom, name}` replies an atom that this VM alone has
+    * `:own_pid` replies what can't cross
+    * `{:bytes, n}` replies so many
     * `{:exit, reason}` ends with it
     * `:log` replies all that came before, calls, casts and messages, in their order
     * casts and other messages are told as `{:cast, term}` and `{:info, term}`
@@ -68,6 +70,8 @@ defmodule Legation.TestEngines.Echo do
 
   # The test's own VM must not know it, so it comes as text.
   def handle_call({:fresh_atom, name}, _from, state), do: {:reply, String.to_atom(name), state}
+  def handle_call(:own_pid, _from, state), do: {:reply, self(), state}
+  def handle_call({:bytes, n}, _from, state), do: {:reply, :binary.copy("x", n), state}
   def handle_call({:exit, reason}, _from, state), do: {:stop, reason, state}
   def handle_call(:log, _from, state), do: {:reply, Enum.reverse(state.log), state}
   def handle_call({:note, term}, _from, state), do: {:reply, :ok, note(state, {:call, term})}

@@ -155,6 +155,32 @@ defmodule Legation.TestVM do
   def publish_echo(instance, name),
     do: publish_engine(instance, name, Legation.TestEngines.Echo, owner: self(), instance: instance)
 
+  @doc "An engine as `publish_echo/2` makes it, if there isn't one."
+  def ensure_echo(instance, name) do
+    if Legation.whereis(name, instance) == nil, do: publish_echo(instance, name)
+    :ok
+  end
+
+  def kill_engine(instance, name) do
+    pid = Legation.whereis(name, instance)
+    monitor = Process.monitor(pid)
+    Process.exit(pid, :kill)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
+    end
+  end
+
+  @doc "Publishes a process that never looks at its mailbox, in which there are so many messages."
+  def publish_stuck(instance, name, messages) do
+    pid = spawn(fn -> receive do: ({^instance, :never} -> :ok) end)
+    for n <- 1..messages, do: send(pid, n)
+    :ok = Legation.publish(name, pid, [], instance)
+  end
+
+  @doc "A filter that agrees to nothing."
+  def refuse(%{message: _message}), do: false
+
   @doc "Ends an instance that was started with `here/4`."
   def stop_realm(instance), do: Supervisor.stop(Module.concat(instance, Supervisor))
 

@@ -24,6 +24,8 @@ defmodule Legation.Connection.Reader do
   @active 32
   # What is verified at once, without a dirty scheduler (`SMALL_INPUT_BYTES` of the NIF).
   @small_bytes 2_048
+  # A peer that announces faster than the Directory takes it is not read any more, so that no mailbox grows.
+  @news_open_max 64
   # How long the last frames may take to leave when a link closes.
   @finish_ms 1_000
 
@@ -44,7 +46,10 @@ defmodule Legation.Connection.Reader do
     :delivery,
     :drainer,
     phase: :opening,
-    knocked: false
+    knocked: false,
+    # Messages of news that the Directory has not taken yet, and whether the carrier waits for it.
+    news_open: 0,
+    paused: false
   ]
 
   def start_link(connection), do: GenServer.start_link(__MODULE__, connection)
@@ -129,6 +134,11 @@ defmodule Legation.Connection.Reader do
   def handle_info({tag, :policy, policy}, %{connection: %{tag: tag}, delivery: delivery} = state) when delivery != nil,
     do: {:noreply, %{state | delivery: %{delivery | policy: policy}}}
 
+  def handle_info({tag, :news_taken}, %{connection: %{tag: tag}, paused: paused} = state) do
+    state = %{state | news_open: state.news_open - 1, paused: false}
+    if paused, do: activate(state), else: {:noreply, state}
+  end
+
   def handle_info({tag, :drain, drainer}, %{connection: %{tag: tag}, phase: :up} = state) do
     send(state.writer, {:watch, self(), {tag, :check_drained}})
     {:noreply, check_drained(%{state | drainer: drainer})}
@@ -189,6 +199,8 @@ defmodule Legation.Connection.Reader do
     end
   end
 
+  defp activate(%{news_open: open} = state) when open >= @news_open_max, do: {:noreply, %{state | paused: true}}
+
   defp activate(%{carrier: carrier, conn: conn} = state) do
     case carrier.activate(conn, @active) do
       :ok -> {:noreply, state}
@@ -210,7 +222,7 @@ defmodule Legation.Connection.Reader do
   defp run(events, wake, state) do
     case handle_events(events, state, wake, []) do
       {:ok, state, wake, news} ->
-        tell(news, state)
+        state = tell(news, state)
         if wake, do: send(state.writer, :wake)
         {:noreply, if(state.drainer, do: check_drained(state), else: state)}
 
@@ -224,8 +236,7 @@ defmodule Legation.Connection.Reader do
   # Announcements in a row are one message to the Directory, which has it before any message that follows them: who gets
   # that can ask who sent it.
   defp handle_events([event | _] = events, state, wake, [_ | _] = news) when elem(event, 0) not in [:learn, :forget] do
-    tell(news, state)
-    handle_events(events, state, wake, [])
+    handle_events(events, tell(news, state), wake, [])
   end
 
   defp handle_events([event | events], state, wake, news) do
@@ -333,8 +344,12 @@ defmodule Legation.Connection.Reader do
     end
   end
 
-  defp tell([], _state), do: :ok
-  defp tell(news, state), do: Directory.news(state.instance.name, state.connection.tag, Enum.reverse(news))
+  defp tell([], state), do: state
+
+  defp tell(news, state) do
+    Directory.news(state.instance.name, state.connection.tag, self(), Enum.reverse(news))
+    %{state | news_open: state.news_open + 1}
+  end
 
   defp watch_peer(%{peer_monitor: nil, peer: peer} = state), do: %{state | peer_monitor: Process.monitor(peer)}
   defp watch_peer(state), do: state

@@ -1,0 +1,104 @@
+defmodule Demo.VM do
+  @moduledoc false
+  # A realm's VM: an operating-system process that runs one of the two applications, with demo/console.exs at the other
+  # end of two pipes. There is nothing else between it and us.
+
+  @start_ms 20_000
+  @answer_ms 10_000
+  # Longer than an instance takes to say goodbye.
+  @stop_ms 10_000
+
+  @enforce_keys [:realm, :port, :os_pid, :dir]
+  defstruct @enforce_keys
+
+  @doc "Starts `demo/<realm>`. What it prints goes into `<realm>.log`."
+  def start!(realm, dir, env) do
+    # `exec` all the way, so that the shell's number is the VM's.
+    command = ~S(exec mix run --no-compile --no-deps-check ../console.exs </dev/null >"$DEMO_DIR/$0.log" 2>&1)
+
+    port =
+      Port.open({:spawn_executable, "/bin/sh"}, [
+        :binary,
+        :nouse_stdio,
+        :exit_status,
+        packet: 4,
+        cd: Path.join(__DIR__, realm),
+        args: ["-c", command, realm],
+        env: for({name, value} <- [{"DEMO_DIR", dir} | env], do: {to_charlist(name), to_charlist(value)})
+      ])
+
+    {:os_pid, os_pid} = Port.info(port, :os_pid)
+    vm = %__MODULE__{realm: realm, port: port, os_pid: os_pid, dir: dir}
+    Demo.Processes.started(dir, os_pid)
+    :ready = answer(vm, "be ready", @start_ms)
+    vm
+  end
+
+  @doc "Evaluates code there: `{:value, term, text}` or `{:exit, reason, text}`."
+  def eval(vm, code) do
+    command(vm, {:eval, code})
+
+    case answer(vm, "evaluate #{code}", @answer_ms) do
+      {:crash, text} -> raise Demo.Failed, "in #{vm.realm}'s VM #{code} raised\n#{text}"
+      result -> result
+    end
+  end
+
+  @doc "Waits until Legation has told of it: `{kind, name, info}`. Returns `info`. An event is given out once."
+  def await(vm, kind, name) do
+    command(vm, {:await, kind, name})
+    {:event, info} = answer(vm, "learn of #{kind} #{name}", @answer_ms)
+    info
+  end
+
+  @doc "Ends it in order. Returns its exit status."
+  def stop(%{port: port} = vm) do
+    command(vm, :stop)
+
+    receive do
+      {^port, {:exit_status, status}} ->
+        Demo.Processes.ended(vm.dir, vm.os_pid)
+        status
+    after
+      @stop_ms -> raise Demo.Failed, "#{vm.realm}'s VM did not stop within #{@stop_ms} ms"
+    end
+  end
+
+  defp command(vm, term), do: Port.command(vm.port, :erlang.term_to_binary(term))
+
+  defp answer(%{port: port} = vm, what, timeout_ms) do
+    receive do
+      {^port, {:data, packet}} ->
+        :erlang.binary_to_term(packet)
+
+      {^port, {:exit_status, status}} ->
+        Demo.Processes.ended(vm.dir, vm.os_pid)
+        raise Demo.Failed, "#{vm.realm}'s VM ended with exit status #{status}; it was to #{what}"
+    after
+      timeout_ms -> raise Demo.Failed, "#{vm.realm}'s VM did not #{what} within #{timeout_ms} ms"
+    end
+  end
+end
+
+defmodule Demo.Processes do
+  @moduledoc false
+  # The operating system's numbers of what we have started and what has not ended yet: a file each, so that scripts/demo
+  # finds them if we are killed.
+
+  def started(dir, os_pid), do: dir |> file(os_pid) |> File.write!("")
+  def ended(dir, os_pid), do: dir |> file(os_pid) |> File.rm!()
+
+  def kill_all(dir) do
+    for file <- dir |> file("*") |> Path.wildcard() do
+      System.cmd("kill", ["-KILL", Path.extname(file) |> String.trim_leading(".")], stderr_to_stdout: true)
+      File.rm(file)
+    end
+  end
+
+  defp file(dir, os_pid), do: Path.join(dir, "process.#{os_pid}")
+end
+
+defmodule Demo.Failed do
+  @moduledoc false
+  defexception [:message]
+end
