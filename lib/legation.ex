@@ -254,8 +254,8 @@ defmodule Legation do
   end
 
   def connect(peer_options, instance) when is_list(peer_options) do
-    %Options{realm: realm, key: key} = Instance.fetch!(instance).options
-    %Options{peers: [peer]} = Options.new!(realm: realm, key: key, peers: [peer_options])
+    %Options{realm: realm, key: key, limits: limits} = Instance.fetch!(instance).options
+    %Options{peers: [peer]} = Options.new!(realm: realm, key: key, limits: limits, peers: [peer_options])
 
     case :ets.lookup(Instance.fetch!(instance).config, {:peer, peer.realm}) do
       [{_key, _peer, :connected}] -> {:error, {:already_connected, peer.realm}}
@@ -339,8 +339,11 @@ defmodule Legation do
   """
   @spec add_listener({atom | module, keyword}, instance) :: {:ok, map} | {:error, term}
   def add_listener({carrier, opts}, instance \\ __MODULE__) do
-    %Options{realm: realm, key: key} = Instance.fetch!(instance).options
-    %Options{listen: [{carrier, opts}]} = Options.new!(realm: realm, key: key, listen: [{carrier, opts}])
+    %Options{realm: realm, key: key, limits: limits} = Instance.fetch!(instance).options
+
+    %Options{listen: [{carrier, opts}]} =
+      Options.new!(realm: realm, key: key, limits: limits, listen: [{carrier, opts}])
+
     id = opts[:id] || make_ref()
 
     case Legation.ListenerSupervisor.start_listener(instance, id, carrier, opts) do

@@ -53,7 +53,8 @@ defmodule Legation.Carriers.Tcp do
   defp family(ip) when tuple_size(ip) == 8, do: [:inet6]
   defp family(_ipv4_or_name), do: [:inet]
 
-  defp tcp_options, do: [nodelay: true, keepalive: true, recbuf: @buffer_bytes, sndbuf: @buffer_bytes]
+  # The kernel's buffers are left to its own tuning: a fixed size would bound what a long link carries.
+  defp tcp_options, do: [nodelay: true, keepalive: true]
 
   @doc false
   # What sockets of all families have, also the Unix carrier's.

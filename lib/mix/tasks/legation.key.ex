@@ -9,7 +9,7 @@ defmodule Mix.Tasks.Legation.Key do
       mix legation.key --network net.key      makes a network key
 
   The identity is an Ed25519 private key in PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` makes it. What is printed,
-  `ed25519:` and 64 digits, is what a peer writes after `key:` in its list of peers. It is no secret, but it has to reach
+  `ed25519:` and 43 characters, is what a peer writes after `key:` in its list of peers. It is no secret, but it has to reach
   the peer unaltered.
 
   The network key is 32 random bytes in hexadecimal digits. All realms that talk over tcp hold the same one; a listener
