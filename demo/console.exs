@@ -73,7 +73,7 @@ defmodule Demo.Console do
 
   defp evaluate(code, binding) do
     {value, binding} = Code.eval_string(code, binding)
-    {{:value, value, inspect(value)}, binding}
+    {{:value, value}, binding}
   catch
     :exit, reason -> {{:exit, reason, Exception.format_exit(reason)}, binding}
     kind, reason -> {{:crash, Exception.format(kind, reason, __STACKTRACE__)}, binding}

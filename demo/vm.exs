@@ -34,7 +34,7 @@ defmodule Demo.VM do
     vm
   end
 
-  @doc "Evaluates code there: `{:value, term, text}` or `{:exit, reason, text}`."
+  @doc "Evaluates code there: `{:value, term}` or `{:exit, reason, text}`."
   def eval(vm, code) do
     command(vm, {:eval, code})
 

@@ -1,7 +1,632 @@
-//! later
+//! What `test/vectors/*.txt` is made of: the same bytes each time, from fixed keys.
+//!
+//! ```text
+//! # a comment
+//! record = name of the first record
+//! key = hexadecimal digits
+//!
+//! record = name of the next
+//! ```
+
+use curve25519_dalek::montgomery::MontgomeryPoint;
+use legation_channel::channel::{Channel, Profile};
+use legation_channel::knock::KnockInitiator;
+use legation_channel::plain::PlainChannel;
+use legation_proto::certificate::LinkCertificate;
+use legation_proto::error::CloseCode;
+use legation_proto::frame::cert::Cert;
+use legation_proto::frame::close::Close;
+use legation_proto::frame::forget::{Forget, ForgetReason};
+use legation_proto::frame::handle_release::{self, Release};
+use legation_proto::frame::hello::Hello;
+use legation_proto::frame::learn::Learn;
+use legation_proto::frame::{self, ack, ping, FrameType};
+use legation_proto::identity::{signing_input, NetworkKey, Purpose};
+use legation_proto::keyring::Keyring;
+use legation_proto::receipt::{self, ReceiptParts};
+
+use crate::raw_batch::{RawBatch, RawMessage, ALIGNED};
+use crate::term;
+
+/// Signs what the vectors hold; bob is whom it is for.
+pub const ALICE_SEED: [u8; 32] = [0xA1; 32];
+pub const ALICE_ONLINE_SEED: [u8; 32] = [0xA2; 32];
+pub const BOB_SEED: [u8; 32] = [0xB1; 32];
+pub const BOB_ONLINE_SEED: [u8; 32] = [0xB2; 32];
+pub const NETWORK_KEY: [u8; 32] = [0x4E; 32];
+pub const TIME: u64 = 1_800_000_000_000;
+const NONCES: [[u8; 32]; 2] = [[0x11; 32], [0x12; 32]];
+const SECRETS: [[u8; 32]; 2] = [[0x21; 32], [0x22; 32]];
+const RANDOMS: [[u8; 32]; 2] = [[0x31; 32], [0x32; 32]];
+
+pub fn alice() -> Keyring {
+    Keyring::new(&ALICE_SEED, &ALICE_ONLINE_SEED)
+}
+
+pub fn bob() -> Keyring {
+    Keyring::new(&BOB_SEED, &BOB_ONLINE_SEED)
+}
+
+pub fn network() -> NetworkKey {
+    NetworkKey::new(NETWORK_KEY)
+}
+
+/// Name and content of each file.
+pub fn files() -> Vec<(&'static str, String)> {
+    vec![
+        ("identity.txt", identity()),
+        ("signatures.txt", signatures()),
+        ("announcements.txt", announcements()),
+        ("knock.txt", knock()),
+        ("plain.txt", plain()),
+        ("hello.txt", hello()),
+        ("frames.txt", frames()),
+        ("batches.txt", batches()),
+        ("receipts.txt", receipts()),
+        ("terms.txt", terms()),
+    ]
+}
+
+/// A record as it is read: its name, and its keys with their bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub name: String,
+    pub fields: Vec<(String, Vec<u8>)>,
+}
+
+impl Record {
+    /// # Panics
+    /// When the record has no such key.
+    pub fn get(&self, key: &str) -> &[u8] {
+        let field = self.fields.iter().find(|(known, _)| known == key);
+        &field.unwrap_or_else(|| panic!("{} has no {key}", self.name)).1
+    }
+
+    /// # Panics
+    /// When the key is missing, or of another length.
+    pub fn array<const N: usize>(&self, key: &str) -> [u8; N] {
+        self.get(key).try_into().unwrap_or_else(|_| panic!("{} of {} is not {N} bytes", key, self.name))
+    }
+
+    pub fn number(&self, key: &str) -> u64 {
+        self.get(key).iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+}
+
+/// # Panics
+/// When the text is no vector file.
+pub fn parse(text: &str) -> Vec<Record> {
+    let mut records: Vec<Record> = Vec::new();
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (key, value) = line.split_once(" =").expect("key = value");
+        let value = value.trim_start();
+        match records.last_mut() {
+            _ if key == "record" => records.push(Record { name: value.to_owned(), fields: Vec::new() }),
+            Some(record) => record.fields.push((key.to_owned(), from_hex(value).expect("hexadecimal digits"))),
+            None => panic!("the first line of a record is its name"),
+        }
+    }
+    records
+}
+
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.is_ascii() {
+    if text.len() % 2 != 0 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+/// A file that is being written.
+struct File(String);
+
+impl File {
+    fn new(comment: &str) -> File {
+        let comment = comment.lines().map(|line| format!("# {line}\n")).collect();
+        File(comment)
+    }
+
+    fn record(&mut self, name: &str) -> &mut File {
+        self.0 += &format!("\nrecord = {name}\n");
+        self
+    }
+
+    fn put(&mut self, key: &str, bytes: &[u8]) -> &mut File {
+        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.0 += format!("{key} = {digits}").trim_end();
+        self.0.push('\n');
+        self
+    }
+}
+
+/// `protocol.md` 2.2.
+pub fn text_form(key: &[u8; 32]) -> String {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bits: Vec<u8> = key.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();
+    let digit = |six: &[u8]| (0..6).fold(0, |value, bit| value << 1 | usize::from(*six.get(bit).unwrap_or(&0)));
+    format!("ed25519:{}", bits.chunks(6).map(|six| char::from(ALPHABET[digit(six)])).collect::<String>())
+}
+
+fn signed(purpose: Purpose, mut body: Vec<u8>) -> Vec<u8> {
+    let signature = alice().sign(purpose, &network().id(), &body).expect("the identity is here");
+    body.extend_from_slice(&signature);
+    body
+}
+
+fn framed(kind: FrameType, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::encode(kind, body, &mut out);
+    out
+}
+
+fn identity() -> String {
+    let mut file = File::new(
+        "Identities and networks (protocol.md 2). `text` is the text form in ASCII.\n\
+         Engine keys are what the default keyring derives for engine `ping`: no part of the protocol.",
+    );
+    for (name, seed, online_seed, keyring) in
+        [("alice", ALICE_SEED, ALICE_ONLINE_SEED, alice()), ("bob", BOB_SEED, BOB_ONLINE_SEED, bob())]
+    {
+        file.record(name)
+            .put("seed", &seed)
+            .put("public_key", keyring.public())
+            .put("text", text_form(keyring.public()).as_bytes())
+            .put("realm_id", &keyring.realm_id().0)
+            .put("online_seed", &online_seed)
+            .put("online_public_key", &keyring.online_public())
+            .put("engine_public_key", &keyring.engine_public("ping"));
+    }
+    file.record("network").put("network_key", &NETWORK_KEY).put("network_id", &network().id().0);
+    file.record("network none").put("network_id", &NetworkKey::none().id().0);
+    let mut small_order = [0; 32];
+    small_order[0] = 1;
+    let mut not_canonical = [0xff; 32];
+    (not_canonical[0], not_canonical[31]) = (0xee, 0x7f);
+    file.record("refused weak").put("public_key", &small_order);
+    file.record("refused weak").put("public_key", &[0; 32]);
+    file.record("refused not canonical").put("public_key", &not_canonical);
+    file.record("refused not a point").put("public_key", &[2; 32]);
+    let torsioned = {
+        // Alice's key plus a point of order 2, which is (0, -1).
+        use curve25519_dalek::constants::EIGHT_TORSION;
+        use curve25519_dalek::edwards::CompressedEdwardsY;
+        let key = CompressedEdwardsY(*alice().public()).decompress().expect("a point");
+        (key + EIGHT_TORSION[4]).compress().0
+    };
+    file.record("refused torsion").put("public_key", &torsioned);
+    file.0
+}
+
+fn signatures() -> String {
+    let mut file = File::new(
+        "What is signed, and signatures (protocol.md 3). By alice's identity; `batch` by her engine `ping`,\n\
+         `batch realm` by her online key.",
+    );
+    let keyring = alice();
+    let body = b"the body of a signature".as_slice();
+    for purpose in [Purpose::Link, Purpose::Hello, Purpose::Cert, Purpose::Learn, Purpose::Forget] {
+        let name = purpose.domain().rsplit('/').next().unwrap_or_default();
+        file.record(name)
+            .put("public_key", keyring.public())
+            .put("network_id", &network().id().0)
+            .put("body", body)
+            .put("signing_input", &signing_input(purpose, &network().id(), body))
+            .put("signature", &keyring.sign(purpose, &network().id(), body).expect("the identity is here"));
+    }
+    for (name, engine, key) in
+        [("batch", "ping", keyring.engine_public("ping")), ("batch realm", "", keyring.online_public())]
+    {
+        file.record(name)
+            .put("public_key", &key)
+            .put("network_id", &network().id().0)
+            .put("body", body)
+            .put("signing_input", &signing_input(Purpose::Batch, &network().id(), body))
+            .put("signature", &keyring.sign_batch(engine, &network().id(), body));
+    }
+    file.0
+}
+
+pub fn learn() -> Learn {
+    Learn {
+        realm: alice().realm_id(),
+        engine: "ping".into(),
+        key: alice().engine_public("ping"),
+        serial: TIME * 1000,
+        not_before: TIME,
+        not_after: 0,
+        version: 3,
+        operations: 7,
+    }
+}
+
+pub fn cert() -> Cert {
+    Cert {
+        realm: alice().realm_id(),
+        key: alice().online_public(),
+        not_before: TIME,
+        not_after: TIME + 86_400_000,
+        serial: TIME * 1000,
+    }
+}
+
+fn announcements() -> String {
+    let mut file = File::new("Announcements of alice's (protocol.md 11): fields, body, frame. Numbers are little-endian.");
+    let learn = learn();
+    file.record("learn")
+        .put("realm_id", &learn.realm.0)
+        .put("name", learn.engine.as_bytes())
+        .put("key", &learn.key)
+        .put("serial", &learn.serial.to_le_bytes())
+        .put("not_before", &learn.not_before.to_le_bytes())
+        .put("not_after", &learn.not_after.to_le_bytes())
+        .put("version", &learn.version.to_le_bytes())
+        .put("ops", &learn.operations.to_le_bytes())
+        .put("body", &learn.body())
+        .put("frame", &framed(FrameType::Learn, &signed(Purpose::Learn, learn.body())));
+    let name = "größe 1";
+    let reason = ForgetReason::Killed;
+    let forget = Forget { realm: alice().realm_id(), engine: name.into(), serial: TIME * 1000 + 1, reason };
+    file.record("forget")
+        .put("realm_id", &forget.realm.0)
+        .put("name", name.as_bytes())
+        .put("serial", &forget.serial.to_le_bytes())
+        .put("reason", &[reason as u8])
+        .put("body", &forget.body())
+        .put("frame", &framed(FrameType::Forget, &signed(Purpose::Forget, forget.body())));
+    let cert = cert();
+    file.record("cert")
+        .put("realm_id", &cert.realm.0)
+        .put("key", &cert.key)
+        .put("not_before", &cert.not_before.to_le_bytes())
+        .put("not_after", &cert.not_after.to_le_bytes())
+        .put("serial", &cert.serial.to_le_bytes())
+        .put("body", &cert.body())
+        .put("frame", &framed(FrameType::Cert, &signed(Purpose::Cert, cert.body())));
+    file.0
+}
+
+fn knock() -> String {
+    let mut file = File::new("A knock for bob on profile `plain` (protocol.md 4), with and without a network key.");
+    let mut first_flight = Vec::new();
+    PlainChannel::initiator(NONCES[0], SECRETS[0]).poll_transmit(&mut first_flight);
+    for (name, network) in [("network key", network()), ("no network key", NetworkKey::none())] {
+        let mut knock = Vec::new();
+        let initiator = KnockInitiator::new(network.clone(), bob().realm_id());
+        initiator.encode(Profile::Plain, &first_flight, TIME, [0x6B; 16], &mut knock).expect("a good first flight");
+        file.record(name)
+            .put("network_key", &network.expose())
+            .put("responder_realm_id", &bob().realm_id().0)
+            .put("time", &TIME.to_le_bytes())
+            .put("random", &[0x6B; 16])
+            .put("first_flight", &first_flight)
+            .put("mac", &knock[26..58])
+            .put("knock", &knock);
+    }
+    file.0
+}
+
+/// Both ends of a plain channel, established.
+fn plain_channels() -> [PlainChannel; 2] {
+    let mut initiator = PlainChannel::initiator(NONCES[0], SECRETS[0]);
+    let mut responder = PlainChannel::responder(NONCES[1], SECRETS[1]);
+    let mut bytes = Vec::new();
+    initiator.poll_transmit(&mut bytes);
+    responder.handle_bytes(&bytes, &mut Vec::new()).expect("a good first message");
+    bytes.clear();
+    responder.poll_transmit(&mut bytes);
+    initiator.handle_bytes(&bytes, &mut Vec::new()).expect("a good first message");
+    [initiator, responder]
+}
+
+fn plain() -> String {
+    let mut file = File::new(
+        "The channels `plain` and `local` (protocol.md 5.5 to 5.9). Each record is the only one or follows the one above.",
+    );
+    let [mut initiator, mut responder] = plain_channels();
+    let binding = initiator.established().expect("it stands").binding;
+    let publics = SECRETS.map(|secret| MontgomeryPoint::mul_base_clamped(secret).to_bytes());
+    let shared = MontgomeryPoint(publics[1]).mul_clamped(SECRETS[0]).to_bytes();
+    let material = [shared, binding].concat();
+    file.record("plain keys")
+        .put("initiator_nonce", &NONCES[0])
+        .put("responder_nonce", &NONCES[1])
+        .put("initiator_secret", &SECRETS[0])
+        .put("responder_secret", &SECRETS[1])
+        .put("initiator_ephemeral", &publics[0])
+        .put("responder_ephemeral", &publics[1])
+        .put("shared", &shared)
+        .put("binding", &binding)
+        .put("initiator_key", &blake3::derive_key("legation/1/plain initiator", &material))
+        .put("responder_key", &blake3::derive_key("legation/1/plain responder", &material));
+    let sealed = |channel: &mut PlainChannel, content: &[u8]| {
+        let mut out = Vec::new();
+        channel.seal(content, &mut out).expect("it stands");
+        out
+    };
+    for (name, content) in [("record 0 of the initiator", &b"first"[..]), ("record 1 of the initiator", b"second")] {
+        file.record(name).put("content", content).put("bytes", &sealed(&mut initiator, content));
+    }
+    let content = b"an answer";
+    file.record("record 0 of the responder").put("content", content).put("bytes", &sealed(&mut responder, content));
+    let local = [&[2][..], &NONCES[0], &NONCES[1], &[0; 64]].concat();
+    file.record("local").put("initiator_nonce", &NONCES[0]).put("responder_nonce", &NONCES[1]);
+    file.put("binding", blake3::hash(&local).as_bytes());
+    file.0
+}
+
+/// Alice's hello to bob, on plain or on tls.
+pub fn alices_hello(tls: bool) -> Hello {
+    let binding = plain_channels()[0].established().expect("it stands").binding;
+    let link_key = Keyring::new(&[0x1C; 32], &[0; 32]);
+    let (own, peer) = (alice().realm_id(), bob().realm_id());
+    let not_after = TIME + 86_400_000;
+    let body = LinkCertificate::body(&own, &peer, link_key.public(), not_after);
+    let signature = alice().sign(Purpose::Link, &network().id(), &body).expect("the identity is here");
+    Hello {
+        role: 1,
+        profile: if tls { 1 } else { 3 },
+        version_min: 1,
+        version_max: 1,
+        features: 0,
+        own,
+        peer,
+        identity_key: *alice().public(),
+        binding: if tls { [0x77; 32] } else { binding },
+        random: RANDOMS[0],
+        message_bytes_max: 8 * 1024 * 1024,
+        engines_max: 65_536,
+        link: tls.then_some(LinkCertificate { key: *link_key.public(), not_after, signature }),
+    }
+}
+
+/// `protocol.md` 8.1.
+pub fn session_id() -> [u8; 32] {
+    let material = [alice().realm_id().0, bob().realm_id().0, RANDOMS[0], RANDOMS[1]].concat();
+    blake3::derive_key("legation/1/session", &material)
+}
+
+fn hello() -> String {
+    let mut file = File::new("Alice's hello to bob (protocol.md 7), and the session id (8.1).");
+    for (name, tls) in [("plain", false), ("tls", true)] {
+        let hello = alices_hello(tls);
+        file.record(name)
+            .put("own_realm_id", &hello.own.0)
+            .put("peer_realm_id", &hello.peer.0)
+            .put("identity_key", &hello.identity_key)
+            .put("binding", &hello.binding)
+            .put("random", &hello.random);
+        if let Some(link) = &hello.link {
+            let body = LinkCertificate::body(&hello.own, &hello.peer, &link.key, link.not_after);
+            file.put("link_key", &link.key)
+                .put("link_not_after", &link.not_after.to_le_bytes())
+                .put("link_body", &body)
+                .put("link_signature", &link.signature);
+        }
+        file.put("body", &hello.body());
+        file.put("frame", &framed(FrameType::Hello, &signed(Purpose::Hello, hello.body())));
+    }
+    file.record("session")
+        .put("initiator_realm_id", &alice().realm_id().0)
+        .put("responder_realm_id", &bob().realm_id().0)
+        .put("initiator_random", &RANDOMS[0])
+        .put("responder_random", &RANDOMS[1])
+        .put("session_id", &session_id());
+    file.0
+}
+
+fn frames() -> String {
+    let mut file = File::new("Control frames (protocol.md 12). Numbers are little-endian.");
+    let number = 0x0102_0304_0506_0708_u64;
+    let written = |write: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        write(&mut out);
+        out
+    };
+    let le = number.to_le_bytes();
+    file.record("ack").put("sequence", &le).put("frame", &written(&|out| ack::encode(number, out)));
+    file.record("ping").put("token", &le).put("frame", &written(&|out| ping::encode_ping(number, out)));
+    file.record("pong").put("token", &le).put("frame", &written(&|out| ping::encode_pong(number, out)));
+    for code in CloseCode::ALL {
+        let close = Close { code, text: format!("because of {}", code.name()) };
+        file.record(&format!("close {}", code.name()))
+            .put("code", &(code as u16).to_le_bytes())
+            .put("text", close.text.as_bytes())
+            .put("frame", &written(&|out| close.encode(out)));
+    }
+    let releases = [Release::Caller(7), Release::Call(number)];
+    file.record("handle release")
+        .put("caller", &7u64.to_le_bytes())
+        .put("call", &le)
+        .put("frame", &written(&|out| handle_release::encode(&releases, out)));
+    file.record("skipped").put("frame", &[0x40, 0, 2, 0, 0, 0, 9, 9]);
+    file.record("refused unknown_frame").put("frame", &[0x40, 1, 0, 0, 0, 0]);
+    file.record("refused protocol").put("frame", &[0x14, 0, 8, 0, 0, 0]);
+    file.record("refused too_large").put("frame", &[0x14, 1, 9, 0, 0, 0]);
+    file.0
+}
+
+/// Name, source engine and messages of each batch.
+fn batch_list() -> Vec<(&'static str, &'static str, Vec<RawMessage>)> {
+    let hello = term::text("hello");
+    let aligned = |message: RawMessage| RawMessage { flags: ALIGNED, ..message };
+    vec![
+        ("one", "ping", vec![RawMessage::cast("pong", &hello)]),
+        ("realm", "", vec![RawMessage::send("pong", &hello)]),
+        (
+            "many",
+            "ping",
+            vec![
+                RawMessage::send("pong", &term::number(1)),
+                RawMessage::cast("größe 1", &hello),
+                RawMessage::call("pong", 5, 2, &hello),
+                RawMessage::reply(9, &term::payload(&term::atom("ok"))),
+                RawMessage::error(10, 4),
+            ],
+        ),
+        (
+            "aligned",
+            "ping",
+            vec![
+                RawMessage::cast("pong", &term::number(1)),
+                aligned(RawMessage::cast("pong", &hello)),
+                aligned(RawMessage::cast("pong", &term::of_size(1_500))),
+                RawMessage::cast("pong", &term::number(2)),
+            ],
+        ),
+    ]
+}
+
+fn batch(engine: &str, messages: Vec<RawMessage>) -> Vec<u8> {
+    let batch = RawBatch {
+        session: session_id(),
+        source: alice().realm_id().0,
+        destination: bob().realm_id().0,
+        first_sequence: 41,
+        count: None,
+        mode: 1,
+        engine: engine.into(),
+        table_length: None,
+        payloads_length: None,
+        messages,
+        trailing: Vec::new(),
+    };
+    let mut body = batch.body();
+    let signature = alice().sign_batch(engine, &network().id(), &body);
+    body.extend_from_slice(&signature);
+    body
+}
+
+fn batches() -> String {
+    let mut file = File::new(
+        "Batches of alice's (protocol.md 9), from sequence number 41. Per message n: kind_n, flags_n, call_id_n,\n\
+         caller_n, detail_n, destination_n, payload_n. `root` is hash(body without signature).",
+    );
+    for (name, engine, messages) in batch_list() {
+        let body = batch(engine, messages.clone());
+        let (signed, signature) = body.split_at(body.len() - 64);
+        file.record(name).put("engine", engine.as_bytes()).put("session_id", &session_id());
+        file.put("first_sequence", &41u64.to_le_bytes()).put("count", &(messages.len() as u16).to_le_bytes());
+        for (number, message) in messages.iter().enumerate() {
+            file.put(&format!("kind_{number}"), &[message.kind])
+                .put(&format!("flags_{number}"), &[message.flags])
+                .put(&format!("call_id_{number}"), &message.call_id.to_le_bytes())
+                .put(&format!("caller_{number}"), &message.caller.to_le_bytes())
+                .put(&format!("detail_{number}"), &[message.detail])
+                .put(&format!("destination_{number}"), &message.destination)
+                .put(&format!("payload_{number}"), &message.payload);
+        }
+        file.put("root", blake3::hash(signed).as_bytes()).put("signature", signature);
+        file.put("frame", &framed(FrameType::Batch, &body));
+    }
+    file.0
+}
+
+fn receipts() -> String {
+    let mut file = File::new("Receipts for messages of the batches in batches.txt (protocol.md 14).");
+    for (name, engine, messages) in batch_list() {
+        let announcement = match engine {
+            "" => signed(Purpose::Cert, cert().body()),
+            _ => signed(Purpose::Learn, learn().body()),
+        };
+        for (index, message) in messages.iter().enumerate() {
+            let receipt = receipt::make(ReceiptParts {
+                network_id: &network().id().0,
+                identity_key: alice().public(),
+                announcement: &announcement,
+                batch: &batch(engine, messages.clone()),
+                index: index as u16,
+            });
+            file.record(&format!("{name} {index}"))
+                .put("identity_key", alice().public())
+                .put("network_id", &network().id().0)
+                .put("engine", engine.as_bytes())
+                .put("sequence", &(41 + index as u64).to_le_bytes())
+                .put("destination", &message.destination)
+                .put("payload", &message.payload)
+                .put("receipt", &receipt.expect("a good batch"));
+        }
+    }
+    file.0
+}
+
+fn terms() -> String {
+    let mut file = File::new(
+        "Payloads (protocol.md 13, 10.5). `accepted`; `refused` with its reason; `disguised`: a term that is accepted in a\n\
+         cast, but not as a plain message.",
+    );
+    let deep = |depth| [vec![131], [104, 1].repeat(depth), vec![106]].concat();
+    let accepted: [(&str, Vec<u8>); 22] = [
+        ("nil", vec![131, 106]),
+        ("small integer", vec![131, 97, 255]),
+        ("integer", vec![131, 98, 255, 255, 255, 255]),
+        ("float", [&[131, 70], &1.5f64.to_be_bytes()[..]].concat()),
+        ("atom, 119", term::payload(&term::atom("ok"))),
+        ("atom, 118", vec![131, 118, 0, 2, b'o', b'k']),
+        ("atom, 115", vec![131, 115, 2, b'o', b'k']),
+        ("atom, 100", vec![131, 100, 0, 2, b'o', b'k']),
+        ("binary", term::text("hello")),
+        ("empty binary", term::text("")),
+        ("bit string", vec![131, 77, 0, 0, 0, 1, 3, 0xE0]),
+        ("string", vec![131, 107, 0, 2, 1, 2]),
+        ("list", term::payload(&term::list(&[term::small(1)], &[106]))),
+        ("improper list", term::payload(&term::list(&[term::small(1)], &term::small(2)))),
+        ("tuple", term::payload(&term::tuple(&[term::small(1), term::atom("a")]))),
+        ("empty tuple", vec![131, 104, 0]),
+        ("large tuple", vec![131, 105, 0, 0, 0, 1, 106]),
+        ("map", vec![131, 116, 0, 0, 0, 1, 97, 1, 97, 2]),
+        ("big integer", vec![131, 110, 8, 0, 1, 2, 3, 4, 5, 6, 7, 8]),
+        ("large big integer", [&[131, 111, 0, 0, 1, 0, 0][..], &[9; 256]].concat()),
+        ("depth 256", deep(256)),
+        ("atom of 255", [&[131, 119, 255][..], &[b'x'; 255]].concat()),
+    ];
+    for (name, bytes) in accepted {
+        file.record(&format!("accepted: {name}")).put("term", &bytes);
+    }
+    let malformed: [(&str, Vec<u8>); 24] = [
+        ("nothing", vec![]),
+        ("version alone", vec![131]),
+        ("another version", vec![130, 106]),
+        ("trailing byte", vec![131, 106, 0]),
+        ("depth 257", deep(257)),
+        ("list of 2^32-1", vec![131, 108, 255, 255, 255, 255]),
+        ("list of none", vec![131, 108, 0, 0, 0, 0, 106]),
+        ("tuple of 2^32-1", vec![131, 105, 255, 255, 255, 255]),
+        ("map of 2^31", vec![131, 116, 128, 0, 0, 0]),
+        ("binary of 2^32-1", vec![131, 109, 255, 255, 255, 255, 0]),
+        ("binary cut short", vec![131, 109, 0, 0, 0, 2, 0]),
+        ("big integer of 2^32-1 bytes", vec![131, 111, 255, 255, 255, 255, 0]),
+        ("atom of 256 characters", [&[131, 118, 1, 0][..], &[b'x'; 256]].concat()),
+        ("atom not UTF-8", vec![131, 119, 1, 0xff]),
+        ("float that is not a number", vec![131, 70, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0]),
+        ("bit string of 9 bits", vec![131, 77, 0, 0, 0, 1, 9, 0]),
+        ("compressed", vec![131, 80, 0, 0, 0, 1, 0x78, 0x9c, 0x63, 0, 0]),
+        ("distribution header 68", vec![131, 68, 0]),
+        ("distribution header 67", vec![131, 67, 0]),
+        ("atom cache 82", vec![131, 82, 0]),
+        ("textual float 99", [&[131, 99][..], &[b'0'; 31]].concat()),
+        ("local 121", vec![131, 121, 0]),
+        ("unknown tag 0", vec![131, 0]),
+        ("unknown tag 255", vec![131, 255]),
+    ];
+    for (name, bytes) in malformed {
+        file.record(&format!("refused bad_term: {name}")).put("term", &bytes);
+    }
+    let identifiers: [(&str, Vec<u8>); 10] = [
+        ("pid 88", term::pid("a@b", 1)),
+        ("pid 103", [vec![103], term::atom("a@b"), vec![0; 9]].concat()),
+        ("port 89", term::port("a@b", 1)),
+        ("port 102", [vec![102], term::atom("a@b"), vec![0; 5]].concat()),
+        ("port 120", [vec![120], term::atom("a@b"), vec![0; 12]].concat()),
+        ("reference 90", term::reference("a@b", 1)),
+        ("reference 101", [vec![101], term::atom("a@b"), vec![0; 5]].concat()),
+        ("fun 112", [vec![112, 0, 0, 0, 30], vec![7; 26]].concat()),
+        ("fun 113", term::export("erlang", "halt", 0)),
+        ("pid within", term::tuple(&[term::small(1), term::list(&[term::pid("a@b", 1)], &[106])])),
+    ];
+    for (name, element) in identifiers {
+        file.record(&format!("refused identifiers: {name}")).put("term", &term::payload(&element));
+    }
+    for (name, bytes) in term::disguises() {
+        file.record(&format!("disguised: {name}")).put("term", &bytes);
+    }
+    file.0
 }

@@ -14,5 +14,5 @@ config :alice, Legation,
   peers: [
     [realm: "bob", key: System.fetch_env!("DEMO_BOB_KEY"), export: ["counter", "desk"]],
     # On the list, and hostile: what it sends has to pass like anybody's.
-    [realm: "mallory", key: System.fetch_env!("DEMO_MALLORY_KEY"), export: ["counter"]]
+    [realm: "mallory", key: System.fetch_env!("DEMO_MALLORY_KEY"), export: ["guestbook"]]
   ]

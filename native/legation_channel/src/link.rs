@@ -271,6 +271,8 @@ impl Link {
         out.append(&mut wire.out);
         wire.channel.poll_transmit(out);
         if !plaintext.is_empty() {
+            // At once what it will take: growing by doubling would copy large flushes again and again.
+            out.reserve(plaintext.len() + plaintext.len() / 256 + 1_024);
             wire.channel.seal(&plaintext, out)?;
         }
         if plaintext.capacity() > 1024 * 1024 {

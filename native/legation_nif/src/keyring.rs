@@ -224,7 +224,8 @@ struct LearnFields<'a> {
     not_before: u64,
     not_after: u64,
     version: u32,
-    ops: u16,
+    // Wider than what it becomes: rustler cuts off what doesn't fit into 16 bits.
+    ops: u32,
 }
 
 #[derive(rustler::NifMap)]
@@ -257,7 +258,7 @@ fn announcement<'a>(env: Env<'a>, kind: Atom, fields: Term<'a>) -> NifResult<Ter
             not_before: fields.not_before,
             not_after: fields.not_after,
             version: fields.version,
-            operations: fields.ops,
+            operations: u16::try_from(fields.ops).map_err(|_| Error::BadArg)?,
         }
         .body()
     } else if kind == atoms::forget() {

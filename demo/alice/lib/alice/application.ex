@@ -10,12 +10,14 @@ defmodule Alice.Application do
       Alice.Clerk,
       Alice.Desk,
       Alice.Diary,
+      Alice.Guestbook,
       {Legation, Application.fetch_env!(:alice, Legation)}
     ]
 
     with {:ok, supervisor} <- Supervisor.start_link(children, strategy: :one_for_one, name: Alice.Supervisor) do
       :ok = Legation.publish("counter", Alice.Counter)
       :ok = Legation.publish("desk", Alice.Desk)
+      :ok = Legation.publish("guestbook", Alice.Guestbook)
       # Published, but no peer's `export:` has it.
       :ok = Legation.publish("diary", Alice.Diary)
       {:ok, supervisor}

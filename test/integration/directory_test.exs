@@ -1,0 +1,187 @@
+defmodule Legation.IntegrationDirectoryTest do
+  # Rows 8, 12, 13, 18, 37: many engines, subscriptions, and what is kept for a call.
+  use Legation.Case, async: true
+
+  # FEATURES.md row 37: process, ETS and core entry.
+  @idle_bytes_max 30 * 1024 * 1024
+  @many 10_000
+
+  test "10,000 engines published before the link are all callable by :via, and the right ones" do
+    alice = start_realm("alice")
+
+    for n <- 1..@many do
+      {:ok, counter} = Counter.start_link(n)
+      :ok = Legation.publish("counter#{n}", counter, [], alice)
+    end
+
+    bob = start_realm("bob")
+    watch = watch(bob)
+    assert watch.snapshot == %{peers: %{}, engines: %{}}
+    link(alice, bob, :tcp_tls)
+    for n <- 1..@many, do: await(watch, {:engine_learned, "counter#{n}@alice"})
+
+    for n <- Enum.shuffle(1..@many), do: assert(GenServer.call(via(bob, "counter#{n}@alice"), :get) == n)
+    assert length(Legation.engines(bob)) == @many
+    assert @many == bob |> Legation.engines() |> Enum.uniq_by(& &1.pid) |> length()
+  end
+
+  test "10,000 idle proxies hibernate and cost under 30 MB" do
+    alice = start_realm("alice")
+    bob = start_realm("bob")
+    {:ok, engine} = Counter.start_link(0)
+    before = tables_bytes(bob)
+
+    # Traced from its birth on, each tells when it goes to sleep.
+    supervisor = Process.whereis(Module.concat(bob, ProxySupervisor))
+    :erlang.trace(supervisor, true, [:set_on_spawn, :running])
+
+    link(alice, bob, :memory)
+    for n <- 1..@many, do: :ok = Legation.publish("idle#{n}", engine, [], alice)
+    await_engine(bob, "idle#{@many}@alice")
+    proxies = for %{pid: pid} <- Legation.engines(bob), do: pid
+    assert length(proxies) == @many
+
+    await_hibernation(MapSet.new(proxies))
+
+    # Asked, each answers after it has gone to sleep.
+    processes = for(pid <- proxies, {:memory, bytes} = Process.info(pid, :memory), do: bytes) |> Enum.sum()
+    assert processes + tables_bytes(bob) - before < @idle_bytes_max
+
+    # Awake again it does its work.
+    assert GenServer.call(via(bob, "idle1@alice"), :get) == 0
+  end
+
+  defp await_hibernation(proxies) do
+    if MapSet.size(proxies) > 0 do
+      receive do
+        {:trace, pid, :out, {:erlang, :hibernate, 3}} -> proxies |> MapSet.delete(pid) |> await_hibernation()
+        {:trace, _pid, _in_or_out, _function} -> await_hibernation(proxies)
+      after
+        30_000 -> flunk("#{MapSet.size(proxies)} proxies have not gone to sleep")
+      end
+    end
+  end
+
+  defp tables_bytes(instance) do
+    %{foreign: foreign, config: config} = Legation.Instance.fetch!(instance)
+    for(table <- [foreign, config], do: :ets.info(table, :memory) * :erlang.system_info(:wordsize)) |> Enum.sum()
+  end
+
+  test "a subscriber gets a snapshot first, and then every change, with no gap" do
+    alice = start_realm("alice")
+    bob = start_realm("bob")
+    link(alice, bob, :tcp_tls)
+    {:ok, engine} = Counter.start_link(0)
+
+    # Engines come and go all the while.
+    storm =
+      Task.async(fn ->
+        for n <- 1..1_000 do
+          :ok = Legation.publish("e#{n}", engine, [], alice)
+          if rem(n, 3) == 0, do: :ok = Legation.withdraw("e#{n - 1}", alice)
+        end
+      end)
+
+    watches =
+      for n <- 100..900//100 do
+        watch = watch(bob)
+        if not is_map_key(watch.snapshot.engines, "e#{n}@alice"), do: await_seen(bob, n)
+        watch
+      end
+
+    Task.await(storm, :infinity)
+    :ok = Legation.publish("last", engine, [], alice)
+    await_engine(bob, "last@alice")
+    is = for %{name: name} <- Legation.engines(bob), into: MapSet.new(), do: name
+    assert MapSet.size(is) == 1_000 - 333 + 1
+
+    for watch <- watches do
+      assert ["alice"] = Map.keys(watch.snapshot.peers)
+      assert replay(watch, watch.snapshot.engines |> Map.keys() |> MapSet.new()) == is
+    end
+
+    # Snapshots that were all taken before or after the storm would show nothing.
+    assert watches |> Enum.map(&map_size(&1.snapshot.engines)) |> Enum.uniq() |> length() > 2
+  end
+
+  # By a subscription of its own, so that the others keep their messages. It may have come and gone.
+  defp await_seen(bob, n) do
+    Task.await(
+      Task.async(fn ->
+        watch = watch(bob)
+        seen? = fn name -> String.replace(name, ["e", "@alice"], "") |> Integer.parse() |> elem(0) >= n end
+        if not Enum.any?(Map.keys(watch.snapshot.engines), seen?), do: await_learned(watch.ref, seen?)
+      end),
+      :infinity
+    )
+  end
+
+  defp await_learned(ref, seen?) do
+    assert_receive {:legation, ^ref, {:engine_learned, name, _info}}, 10_000
+    if not seen?.(name), do: await_learned(ref, seen?)
+  end
+
+  # An engine that is learned twice, or forgotten without having been there, is a gap, too.
+  defp replay(%{ref: ref} = watch, engines) do
+    receive do
+      {:legation, ^ref, {:engine_learned, "last@alice", _info}} ->
+        MapSet.put(engines, "last@alice")
+
+      {:legation, ^ref, {:engine_learned, name, _info}} ->
+        refute name in engines
+        replay(watch, MapSet.put(engines, name))
+
+      {:legation, ^ref, {:engine_forgotten, name, _reason}} ->
+        assert name in engines
+        replay(watch, MapSet.delete(engines, name))
+    after
+      5_000 -> flunk("the subscription has a gap")
+    end
+  end
+
+  test "a subscription sees peers come and go, and ends when it is ended" do
+    alice = start_realm("alice")
+    bob = start_realm("bob")
+    watch = watch(bob)
+    assert watch.snapshot == %{peers: %{}, engines: %{}}
+    link(alice, bob, :unix)
+    assert %{realm: "alice", profile: :local, role: :initiator} = await(watch, {:peer_up, "alice"})
+    assert %{"alice" => %{profile: :local}} = watch(bob).snapshot.peers
+    :ok = Legation.disconnect("alice", bob)
+    assert await(watch, {:peer_down, "alice"})
+    :ok = Legation.demonitor_peers(watch.ref, bob)
+    ref = watch.ref
+    :ok = Legation.connect("alice", bob)
+    await_up(watch(bob), "alice")
+    refute_received {:legation, ^ref, _event}
+  end
+
+  test "the entry of a call that timed out and is never answered is freed after call_age_ms" do
+    alice = start_realm("alice")
+    bob = start_realm("bob", limits: [call_age_ms: 1])
+    link(alice, bob, :tcp_tls)
+    {:ok, echo} = Echo.start_link(owner: self())
+    proxy = publish(alice, "echo", echo, [bob])
+    waiting = async_call(proxy, {:hold, :patient})
+    assert_receive {:held, :patient, patient}
+    assert {:timeout, _call} = catch_exit_of(fn -> GenServer.call(proxy, {:hold, :gone}, 2) end)
+    assert_receive {:held, :gone, from}
+
+    # A sweep that began after this has seen the call, whether it is the timer's or this one in its place.
+    peer = peer_process(bob, "alice")
+    %{sweep: timer} = :sys.get_state(peer)
+    send(peer, {:timeout, timer, :sweep})
+    :sys.get_state(peer)
+    # The patient caller's is still there.
+    assert session_counter(bob, "alice", :calls_pending) == 1
+
+    # Alice was told that nobody waits, before this call.
+    assert GenServer.call(proxy, {:echo, 1}) == 1
+    assert session_counter(alice, "bob", :calls_served) == 1
+    GenServer.reply(from, "nobody waits")
+    GenServer.reply(patient, "somebody waits")
+    assert await_call(waiting) == {:reply, "somebody waits"}
+    assert session_counter(bob, "alice", :late_reply) == 0
+    assert session_counter(bob, "alice", :calls_pending) == 0
+  end
+end
