@@ -22,7 +22,11 @@ defmodule Demo do
     keys = make_keys(dir)
     {alice, bob, port} = start(dir, keys)
 
-    section("3  Over TCP, with TLS 1.3", "bob's processes use alice's engines as if they were local, and the other way round.")
+    section(
+      "3  Over TCP, with TLS 1.3",
+      "bob's processes use alice's engines as if they were local, and the other way round."
+    )
+
     linked(alice, bob, :tls)
     conversation(alice, bob)
 
@@ -34,7 +38,11 @@ defmodule Demo do
     wrong_network_key(alice, bob, port)
     unlisted_key(alice, bob, port)
 
-    section("6  A hostile peer", "mallory's key is on alice's list. It is no Legation: it shakes hands properly and then writes raw bytes.")
+    section(
+      "6  A hostile peer",
+      "mallory's key is on alice's list. It is no Legation: it shakes hands properly and then writes raw bytes."
+    )
+
     tampered_batch(alice, bob, dir, keys, hostile, port)
 
     section("7  How it stands at the end")
@@ -50,7 +58,10 @@ defmodule Demo do
   ## 1 and 2: keys, VMs
 
   defp make_keys(dir) do
-    section("1  Keys", "Each realm has an Ed25519 key, and is known to others by its public half. A network shares a secret besides.")
+    section(
+      "1  Keys",
+      "Each realm has an Ed25519 key, and is known to others by its public half. A network shares a secret besides."
+    )
 
     run!("openssl", ~w(genpkey -algorithm ed25519 -out bob.pem), cd: dir)
 
@@ -105,7 +116,10 @@ defmodule Demo do
   end
 
   defp start(dir, keys) do
-    section("2  Two Erlang systems", "alice and bob are ordinary applications. Their GenServers don't know Legation; their supervisors start it.")
+    section(
+      "2  Two Erlang systems",
+      "alice and bob are ordinary applications. Their GenServers don't know Legation; their supervisors start it."
+    )
 
     alice = VM.start!("alice", dir, [{"DEMO_BOB_KEY", keys.bob}, {"DEMO_MALLORY_KEY", keys.mallory}])
     port = quiet(alice, "Enum.find_value(Legation.listeners(), & &1.address[:port])")
@@ -113,23 +127,35 @@ defmodule Demo do
 
     pids = [System.pid(), "#{alice.os_pid}", "#{bob.os_pid}"]
     found = [System.pid(), quiet(alice, "System.pid()"), quiet(bob, "System.pid()")]
-    text = "three operating-system processes: alice is #{alice.os_pid}, bob is #{bob.os_pid}, this script is #{System.pid()}"
+
+    text =
+      "three operating-system processes: alice is #{alice.os_pid}, bob is #{bob.os_pid}, this script is #{System.pid()}"
+
     check_that(text, found == pids and Enum.uniq(pids) == pids, found, inspect(pids))
 
     for vm <- [alice, bob] do
       code = "{node(), Node.alive?(), Node.list(), Node.get_cookie()}"
       value = value(vm, code)
-      check("#{vm.realm} has no distribution and no cookie: #{inspect(value)}", value, {:nonode@nohost, false, [], :nocookie})
+
+      check(
+        "#{vm.realm} has no distribution and no cookie: #{inspect(value)}",
+        value,
+        {:nonode@nohost, false, [], :nocookie}
+      )
     end
 
     for {vm, key} <- [{alice, keys.alice}, {bob, keys.bob}] do
       check("#{vm.realm} is who its key says: #{key}", value(vm, "Legation.public_key()"), key)
     end
 
-    check("alice listens on TCP port #{port} of this machine, and on #{dir}/alice.sock", quiet(alice, "for l <- Legation.listeners(), do: l.carrier"), [
-      Legation.Carriers.Tcp,
-      Legation.Carriers.Unix
-    ])
+    check(
+      "alice listens on TCP port #{port} of this machine, and on #{dir}/alice.sock",
+      quiet(alice, "Enum.sort(for l <- Legation.listeners(), do: l.carrier)"),
+      [
+        Legation.Carriers.Tcp,
+        Legation.Carriers.Unix
+      ]
+    )
 
     # A name for what is evaluated below.
     quiet(bob, "alice_key = #{inspect(keys.alice)}")
@@ -143,7 +169,12 @@ defmodule Demo do
     for {vm, peer, role} <- [{bob, "alice", :initiator}, {alice, "bob", :responder}] do
       info = VM.await(vm, :peer_up, peer)
       words = if role == :initiator, do: "has dialled #{peer}", else: "was dialled by #{peer}"
-      check("#{vm.realm} #{words}; the link is protected by #{inspect(info.profile)}", {info.role, info.profile}, {role, profile})
+
+      check(
+        "#{vm.realm} #{words}; the link is protected by #{inspect(info.profile)}",
+        {info.role, info.profile},
+        {role, profile}
+      )
     end
 
     for {vm, engine} <- [{bob, "counter@alice"}, {bob, "desk@alice"}, {alice, "greeter@bob"}] do
@@ -174,18 +205,46 @@ defmodule Demo do
     check("alice's own processes see the same number", value(alice, "GenServer.call(Alice.Counter, :get)"), before + 8)
 
     greeting = value(alice, ~S|GenServer.call({:global, "greeter@bob"}, {:greet, "alice"})|)
-    check_that("the other way round, over the same link: #{inspect(greeting)}", greeting =~ ~r/^Good morning, alice! \(\d\)$/, greeting, "a greeting")
+
+    check_that(
+      "the other way round, over the same link: #{inspect(greeting)}",
+      greeting =~ ~r/^Good morning, alice! \(\d\)$/,
+      greeting,
+      "a greeting"
+    )
 
     subsection("Replies that come late")
     exit = exit_reason(bob, ~S|GenServer.call({:global, "desk@alice"}, {:ask, "Which way?"}, 100)|)
-    check_that("nobody answered within 100 ms, so the call exits as any other: :timeout", match?({:timeout, {GenServer, :call, _}}, exit), exit, "{:timeout, {GenServer, :call, _}}")
+
+    check_that(
+      "nobody answered within 100 ms, so the call exits as any other: :timeout",
+      match?({:timeout, {GenServer, :call, _}}, exit),
+      exit,
+      "{:timeout, {GenServer, :call, _}}"
+    )
+
     check("now alice's clerk answers that question", value(alice, ~S|Alice.Clerk.answer("To the left")|), "Which way?")
     # The caller's later call is answered behind its late reply, so that has come when this has.
-    check("a later call of the same caller is answered", value(bob, ~S|GenServer.call({:global, "counter@alice"}, :get)|), before + 8)
-    check("and the late reply has reached nobody: the caller's mailbox is empty", value(bob, "Process.info(self(), :messages)"), {:messages, []})
+    check(
+      "a later call of the same caller is answered",
+      value(bob, ~S|GenServer.call({:global, "counter@alice"}, :get)|),
+      before + 8
+    )
+
+    check(
+      "and the late reply has reached nobody: the caller's mailbox is empty",
+      value(bob, "Process.info(self(), :messages)"),
+      {:messages, []}
+    )
 
     value(bob, ~S|task = Task.async(fn -> GenServer.call({:global, "desk@alice"}, {:ask, "How far?"}) end)|)
-    check("alice's clerk, another process than the desk that was called, replies later", value(alice, ~S|Alice.Clerk.answer("Two miles")|), "How far?")
+
+    check(
+      "alice's clerk, another process than the desk that was called, replies later",
+      value(alice, ~S|Alice.Clerk.answer("Two miles")|),
+      "How far?"
+    )
+
     [desk, clerk] = quiet(alice, "Enum.map([Alice.Desk, Alice.Clerk], &inspect(Process.whereis(&1)))")
     answer = value(bob, "Task.await(task)")
     check("it arrives: #{inspect(answer)}; the desk is #{desk}", answer, "Two miles (answered by #{clerk})")
@@ -205,7 +264,13 @@ defmodule Demo do
     await_global(bob, "counter@alice")
     check("and it can be called again", value(bob, ~S|GenServer.call({:global, "counter@alice"}, :get)|), before + 8)
     again = quiet(bob, ~S|Legation.whereis("counter@alice")|)
-    check_that("a new proxy has the name: #{inspect(again)}, before it was #{inspect(proxy)}", is_pid(again) and again != proxy, again, "another pid")
+
+    check_that(
+      "a new proxy has the name: #{inspect(again)}, before it was #{inspect(proxy)}",
+      is_pid(again) and again != proxy,
+      again,
+      "another pid"
+    )
   end
 
   defp gone(vm, engine, words) do
@@ -213,7 +278,13 @@ defmodule Demo do
     code(vm.realm, call)
     # By then the call's code is loaded; what is measured is the call.
     {us, reason} = quiet(vm, ":timer.tc(fn -> try do #{call} catch :exit, {reason, _call} -> reason end end)")
-    check_that("#{words}: exits :noproc after #{us} µs", reason == :noproc and us < @at_once_us, {us, reason}, ":noproc in under #{@at_once_us} µs")
+
+    check_that(
+      "#{words}: exits :noproc after #{us} µs",
+      reason == :noproc and us < @at_once_us,
+      {us, reason},
+      ":noproc in under #{@at_once_us} µs"
+    )
   end
 
   defp change_to_unix(alice, bob, _keys) do
@@ -221,7 +292,10 @@ defmodule Demo do
     check_that("alice is told", true, VM.await(alice, :peer_down, "bob"), nil)
     check("its proxies have ended with the link", value(bob, ~S|Legation.whereis("counter@alice")|), nil)
     for engine <- ["counter@alice", "desk@alice"], do: VM.await(bob, :engine_forgotten, engine)
-    code = ~S|Legation.connect(realm: "alice", key: alice_key, connect: [unix: [path: "alice.sock"]], export: ["greeter"])|
+
+    code =
+      ~S|Legation.connect(realm: "alice", key: alice_key, connect: [unix: [path: "alice.sock"]], export: ["greeter"])|
+
     check("and dials the socket file", value(bob, code), :ok)
     linked(alice, bob, :local)
   end
@@ -232,9 +306,15 @@ defmodule Demo do
     subsection("bob's own key, which alice has on its list, but another network key")
     failed = counter(alice, :handshakes_failed)
     told = turned_away(bob, "bob", "bob.pem", "other-network.key", port)
-    check_that("the dialler is told: #{inspect(told)}", told =~ "another network key", told, "words about the network key")
+    check_that("the dialler is told: #{inspect(told)}", told =~ "network key", told, "words about the network key")
     after_failed = await_counter(alice, :handshakes_failed, &(&1 > failed))
-    check_that("alice has counted it: handshakes_failed was #{failed} and is #{after_failed}", after_failed > failed, after_failed, "more than #{failed}")
+
+    check_that(
+      "alice has counted it: handshakes_failed was #{failed} and is #{after_failed}",
+      after_failed > failed,
+      after_failed,
+      "more than #{failed}"
+    )
   end
 
   defp unlisted_key(alice, bob, port) do
@@ -243,25 +323,47 @@ defmodule Demo do
     told = turned_away(bob, "carol", "carol.pem", "network.key", port)
     check_that("the dialler is told: #{inspect(told)}", told =~ "allow-list", told, "words about the allow-list")
     after_unlisted = await_counter(alice, :hellos_unlisted, &(&1 > unlisted))
-    check_that("alice has counted it: hellos_unlisted was #{unlisted} and is #{after_unlisted}", after_unlisted > unlisted, after_unlisted, "more than #{unlisted}")
+
+    check_that(
+      "alice has counted it: hellos_unlisted was #{unlisted} and is #{after_unlisted}",
+      after_unlisted > unlisted,
+      after_unlisted,
+      "more than #{unlisted}"
+    )
   end
 
   # What the dialler is told, in words.
   defp turned_away(bob, realm, key, network_key, port) do
     address = ~s|[tcp: [host: "127.0.0.1", port: #{port}]]|
-    code(bob.realm, ~s|Legation.start_link(name: Stranger, realm: "#{realm}", key: "#{key}", network_key: "#{network_key}",|)
-    code("", ~s|                    peers: [[realm: "alice", key: alice_key, connect: #{address}]], global: :off)|)
 
-    quiet(bob, """
-    {:ok, stranger} =
-      Legation.start_link(name: Stranger, realm: "#{realm}", key: "#{key}", network_key: "#{network_key}",
-        peers: [[realm: "alice", key: alice_key, connect: #{address}]], global: :off)
-    """)
+    [first | rest] =
+      lines = [
+        "{:ok, stranger} =",
+        ~s|  Legation.start_link(name: Stranger, realm: "#{realm}", key: "#{key}", network_key: "#{network_key}",|,
+        ~s|    peers: [[realm: "alice", key: alice_key, connect: #{address}]], global: :off)|
+      ]
+
+    code(bob.realm, first, rest)
+    quiet(bob, Enum.join(lines, "\n"))
 
     code(bob.realm, "Legation.peers(Stranger)")
-    %{state: state, last_error: told} = await_value(bob, "hd(Legation.peers(Stranger))", &(&1[:last_error] != nil or &1[:state] == :up))
-    check_that("no link came about (the dialler is #{inspect(state)}, and will try again)", state in [:waiting, :connecting], state, "not :up")
-    check("and it has learned no engine", quiet(bob, "for e <- Legation.engines(Stranger), not e.local, do: e.name"), [])
+
+    %{state: state, last_error: told} =
+      await_value(bob, "hd(Legation.peers(Stranger))", &(&1[:last_error] != nil or &1[:state] == :up))
+
+    check_that(
+      "no link came about (the dialler is #{inspect(state)}, and will try again)",
+      state in [:waiting, :connecting],
+      state,
+      "not :up"
+    )
+
+    check(
+      "and it has learned no engine",
+      quiet(bob, "for e <- Legation.engines(Stranger), not e.local, do: e.name"),
+      []
+    )
+
     quiet(bob, "Supervisor.stop(stranger)")
     told
   end
@@ -269,44 +371,52 @@ defmodule Demo do
   ## 6: raw bytes
 
   defp tampered_batch(alice, bob, dir, keys, program, port) do
-    before = counter(alice, :handshakes_failed)
-    hostile = Hostile.start!(program, dir, port, key: "mallory.pem", peer: keys.alice, attack: "tampered-batch", engine: "guestbook")
+    hostile =
+      Hostile.start!(program, dir, port,
+        key: "mallory.pem",
+        peer: keys.alice,
+        attack: "tampered-batch",
+        engine: "guestbook"
+      )
+
+    {lines, status} = Hostile.await_end(hostile)
+    code("mallory", hostile.command, lines)
+    check("it could do what it meant to (exit status 0)", status, 0)
     info = VM.await(alice, :peer_up, "mallory")
     check("mallory's handshake is right, so its link is up, protected by :tls", info.profile, :tls)
 
-    {lines, status} = Hostile.await_end(hostile)
-    code("mallory", hostile.command)
-    for line <- lines, do: say("        " <> line)
-    check("it could do what it meant to (exit status 0)", status, 0)
-    check("it sent three casts in three signed batches, and changed one byte of the second after signing", "sent=3" in lines, true)
+    check(
+      "it sent three casts in three signed batches, and changed one byte of the second after signing",
+      "sent=3" in lines,
+      true
+    )
+
     check("after that alice still answers its PING: the link lives", "link=alive" in lines, true)
 
-    # Its connection goes through us, so that it is still up when alice is looked at.
-    code = ~S|for c <- Legation.connections(), c.realm == "mallory", do: Map.take(c.counters, [:batches_in, :bad_signature])|
-    check("of three batches alice dropped one, and counted it", value(alice, code), [%{batches_in: 3, bad_signature: 1}])
+    check_that("mallory hangs up when it is done, and alice is told", true, VM.await(alice, :peer_down, "mallory"), nil)
+    code = ~S|Map.take(Legation.counters().ended["mallory"], [:sessions, :batches_in, :bad_signature])|
+    counted = value(alice, code)
+    text = "in its one session alice took two of the batches, and dropped one, and counted it"
+    check(text, counted, %{sessions: 1, batches_in: 2, bad_signature: 1})
+
     entries = value(alice, "GenServer.call(Alice.Guestbook, :read)")
-    check("the one before and the one after were delivered, to the engine that mallory may reach: #{inspect(entries)}", entries, ["good 1", "good 2"])
-    check("alice has refused no handshake meanwhile", counter(alice, :handshakes_failed), before)
+    text = "the one before and the one after stand in alice's guestbook, which mallory may reach: #{inspect(entries)}"
+    check(text, entries, ["good 1", "good 2"])
+
     number = value(bob, ~S|GenServer.call({:global, "counter@alice"}, :get)|)
     check("bob's link has noticed nothing", number, quiet(alice, "GenServer.call(Alice.Counter, :get)"))
-
-    mallory = quiet(alice, ~S|Enum.find(Legation.peers(), & &1.realm == "mallory")|)
-    Hostile.hang_up(hostile)
-    check_that("mallory has gone", true, VM.await(alice, :peer_down, "mallory"), nil)
-    mallory
   end
 
   ## 7
 
-  defp overview(vm, earlier \\ []) do
-    subsection("#{vm.realm}: peers")
-    peers = quiet(vm, "Legation.peers()") ++ earlier
+  defp overview(vm) do
+    %{ended: ended} = counters = quiet(vm, "Legation.counters()")
+    subsection("#{vm.realm}: peers, with what this session has counted, and those that are over")
 
     table(
       ["peer", "state", "over", "profile", "messages in", "out", "signed", "verified", "bad signature"],
-      for peer <- peers do
-        counters = for key <- [:messages_in, :messages_out, :signed, :verified, :bad_signature], do: peer.counters[key] || "-"
-        [peer.realm, peer.state, over(peer[:carrier]), peer[:profile] || "-"] ++ counters
+      for peer <- quiet(vm, "Legation.peers()"), row <- peer_rows(peer, ended[peer.realm]) do
+        row
       end
     )
 
@@ -315,14 +425,24 @@ defmodule Demo do
     table(
       ["engine", "is", "signs as", "calls", "casts", "sends", "dropped"],
       for engine <- quiet(vm, "Legation.engines()") do
-        counters = for key <- [:calls, :casts, :sends, :dropped], do: engine[:counters][key] || "-"
-        [engine.name, if(engine.local, do: "here", else: "a peer's"), short(engine.key)] ++ counters
+        counts = for key <- [:calls, :casts, :sends, :dropped], do: engine[:counters][key] || "-"
+        [engine.name, if(engine.local, do: "here", else: "a peer's"), short(engine.key)] ++ counts
       end
     )
 
-    subsection("#{vm.realm}: counted, where it isn't 0")
-    counters = quiet(vm, "Legation.counters()") |> Map.delete(:sessions) |> Enum.filter(fn {_name, n} -> n > 0 end)
-    table(["what", "how often"], Enum.map(Enum.sort(counters), &Tuple.to_list/1))
+    subsection("#{vm.realm}: what else it has counted")
+    rows = for {name, count} <- Enum.sort(counters), is_integer(count), count > 0, do: [name, count]
+    table(["what", "how often"], if(rows == [], do: [["nothing", "-"]], else: rows))
+  end
+
+  defp peer_rows(peer, ended) do
+    now = [[peer.realm, peer.state, over(peer[:carrier]), peer[:profile] || "-"] ++ peer_counts(peer.counters)]
+    before = if ended, do: [["", "ended: #{ended.sessions}", "", ""] ++ peer_counts(ended)], else: []
+    now ++ before
+  end
+
+  defp peer_counts(counters) do
+    for key <- [:messages_in, :messages_out, :signed, :verified, :bad_signature], do: counters[key] || "-"
   end
 
   defp over(nil), do: "-"
@@ -338,7 +458,11 @@ defmodule Demo do
     check("bob has a link to alice", {peer.realm, peer.state, peer.profile}, {"alice", :up, :local})
     check("between these two no signature was bad", {peer.counters.bad_signature, peer.counters.stale_session}, {0, 0})
     counts = quiet(bob, ~S|for e <- Legation.engines(), e.name == "counter@alice", do: e.counters|)
-    check("since it was published again, bob has called counter@alice twice", counts, [%{calls: 2, casts: 0, sends: 0, dropped: 0}])
+
+    check("since it was published again, bob has called counter@alice twice", counts, [
+      %{calls: 2, casts: 0, sends: 0, dropped: 0}
+    ])
+
     check("bob's mailbox is still empty", quiet(bob, "Process.info(self(), :messages)"), {:messages, []})
   end
 
@@ -358,11 +482,9 @@ defmodule Demo do
   end
 
   defp exit_reason(vm, code) do
-    code(vm.realm, code)
-
     case VM.eval(vm, code) do
       {:exit, reason, text} ->
-        say("        ** (exit) #{text |> String.split("\n") |> Enum.map_join(" ", &String.trim/1)}")
+        code(vm.realm, code, ["** (exit) " <> (text |> String.split("\n") |> Enum.map_join(" ", &String.trim/1))])
         reason
 
       {:value, value} ->
@@ -408,7 +530,8 @@ defmodule Demo do
     kind, reason -> {:failed, Exception.format(kind, reason, __STACKTRACE__)}
   end
 
-  def finish(:ok, started_ms), do: IO.puts("\nAll of it was as it must be. It took #{seconds(started_ms)} s.")
+  def finish(:ok, started_ms),
+    do: IO.puts("\nAll of it was as it must be. It took #{Float.round((now_ms() - started_ms) / 1000, 1)} s.")
 
   def finish({:failed, text}, [dir | _rest]) do
     Processes.kill_all(dir)
@@ -416,7 +539,12 @@ defmodule Demo do
 
     for log <- dir |> Path.join("*.log") |> Path.wildcard(), File.stat!(log).size > 0 do
       IO.puts(:stderr, "\n  The end of #{Path.basename(log)}:")
-      log |> File.read!() |> String.split("\n", trim: true) |> Enum.take(-20) |> Enum.each(&IO.puts(:stderr, "    " <> &1))
+
+      log
+      |> File.read!()
+      |> String.split("\n", trim: true)
+      |> Enum.take(-20)
+      |> Enum.each(&IO.puts(:stderr, "    " <> &1))
     end
 
     IO.puts(:stderr, "\nThe demonstration has FAILED. Both VMs were killed.")

@@ -202,7 +202,10 @@ defmodule Legation do
     end
   end
 
-  @doc "What the instance has counted: drops by reason, refusals, failed handshakes; and each session's counters under `:sessions`."
+  @doc """
+  What the instance has counted: drops by reason, refusals, failed handshakes; each session's counters under `:sessions`,
+  and under `:ended` the sums of those that are over, by realm.
+  """
   @spec counters(instance) :: map
   def counters(instance \\ __MODULE__) do
     instance = Instance.fetch!(instance)
@@ -212,7 +215,10 @@ defmodule Legation do
           into: %{},
           do: {realm, Native.session_counters(session)}
 
-    instance.counters |> Counters.to_map() |> Map.put(:sessions, sessions)
+    ended =
+      for [realm, counters] <- :ets.match(instance.config, {{:ended, :"$1"}, :"$2"}), into: %{}, do: {realm, counters}
+
+    instance.counters |> Counters.to_map() |> Map.merge(%{sessions: sessions, ended: ended})
   end
 
   @doc "This realm's public key, as others write it into their `peers:`."

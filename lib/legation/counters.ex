@@ -42,5 +42,13 @@ defmodule Legation.Counters do
   def dropped(counters, reason),
     do: :counters.add(counters, Map.get(@dropped, reason, Map.fetch!(@index, :dropped_other)), 1)
 
+  # Of a session that is over these say nothing.
+  @gauges [:queue_bytes, :calls_pending, :calls_served, :rtt_ms, :acknowledged]
+
+  @doc "Adds what a session has counted, now that it is over, to those before it."
+  def add_session(before, counters) do
+    Map.merge(before, counters |> Map.drop(@gauges) |> Map.put(:sessions, 1), fn _name, one, other -> one + other end)
+  end
+
   def to_map(counters), do: Map.new(@index, fn {name, index} -> {name, :counters.get(counters, index)} end)
 end

@@ -393,10 +393,18 @@ defmodule Legation.Directory do
 
       {link, links} ->
         :ets.delete(state.instance.links, tag)
+        keep_counters(link, state)
         state = %{state | links: links, sessions: Map.delete(state.sessions, link.realm)}
         state = Enum.reduce(link.engines, state, &Foreign.drop(&1, link, :noconnection, :noconnection, &2))
         Events.notify({:peer_down, link.realm, reason}, state)
     end
+  end
+
+  # What a session has counted outlives it: an attack that closes its link must not take the evidence along.
+  defp keep_counters(link, %{instance: %{config: config}}) do
+    key = {:ended, link.realm}
+    before = with [{_key, counters}] <- :ets.lookup(config, key), do: counters, else: ([] -> %{})
+    :ets.insert(config, {key, Counters.add_session(before, Native.session_counters(link.session))})
   end
 
   # Its Reader watches it too and goes; the supervisor may have started it again already.

@@ -99,7 +99,8 @@ impl RawBatch {
 
     fn payloads(&self, start: usize) -> Vec<u8> {
         let mut payloads = Vec::new();
-        let align = |payloads: &mut Vec<u8>| payloads.resize((start + payloads.len()).next_multiple_of(1024) - start, 0);
+        let align =
+            |payloads: &mut Vec<u8>| payloads.resize((start + payloads.len()).next_multiple_of(1024) - start, 0);
         let mut pad = self.messages.iter().any(|message| message.flags & ALIGNED != 0);
         for message in &self.messages {
             let aligned = message.flags & ALIGNED != 0;

@@ -110,7 +110,7 @@ pub fn parse(text: &str) -> Vec<Record> {
 }
 
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
@@ -249,7 +249,8 @@ pub fn cert() -> Cert {
 }
 
 fn announcements() -> String {
-    let mut file = File::new("Announcements of alice's (protocol.md 11): fields, body, frame. Numbers are little-endian.");
+    let mut file =
+        File::new("Announcements of alice's (protocol.md 11): fields, body, frame. Numbers are little-endian.");
     let learn = learn();
     file.record("learn")
         .put("realm_id", &learn.realm.0)

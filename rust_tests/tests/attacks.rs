@@ -498,7 +498,8 @@ fn answers_to_calls_that_nobody_made_are_late() {
     let now = versus.now;
     let call = versus.side.call(now, "e1", b"p", b"c", &term::text("x")).unwrap();
     versus.settle();
-    let again = vec![RawMessage::reply(call.call_id, &term::text("1")), RawMessage::reply(call.call_id, &term::text("2"))];
+    let again =
+        vec![RawMessage::reply(call.call_id, &term::text("1")), RawMessage::reply(call.call_id, &term::text("2"))];
     versus.peer.send("e1", again);
     versus.settle();
     assert_eq!(versus.side.take_events(), [Seen::Reply { context: b"c".to_vec(), payload: term::text("1") }]);
@@ -538,13 +539,17 @@ fn a_call_id_in_use_is_not_served_a_second_time() {
 fn labels_that_nobody_has_are_forbidden() {
     let mut versus = up();
     for (call_id, label) in [(1, 0), (2, 3), (3, 5), (4, 255)] {
-        versus.peer.send("e1", vec![RawMessage { detail: label, ..RawMessage::call("b", call_id, 1, &term::text("x")) }]);
+        versus
+            .peer
+            .send("e1", vec![RawMessage { detail: label, ..RawMessage::call("b", call_id, 1, &term::text("x")) }]);
         versus.settle();
         assert_eq!(versus.side.take_events(), []);
         assert_eq!(versus.peer.refusals().last(), Some(&(call_id, 1)));
     }
     for (call_id, label) in [(11, 1), (12, 2), (14, 4)] {
-        versus.peer.send("e1", vec![RawMessage { detail: label, ..RawMessage::call("b", call_id, 1, &term::text("x")) }]);
+        versus
+            .peer
+            .send("e1", vec![RawMessage { detail: label, ..RawMessage::call("b", call_id, 1, &term::text("x")) }]);
         versus.settle();
         assert!(matches!(versus.side.take_events()[..], [Seen::Call { label: seen, .. }] if seen == label));
     }

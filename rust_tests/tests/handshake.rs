@@ -561,7 +561,11 @@ fn a_handshake_that_stalls_is_over_after_five_seconds() {
     for profile in PROFILES {
         for silent in End::BOTH {
             let mut pair = Pair::new(PairConfig::of(profile));
-            pair.tamper = Some(Box::new(move |end, bytes| if end == silent { bytes.clear() }));
+            pair.tamper = Some(Box::new(move |end, bytes| {
+                if end == silent {
+                    bytes.clear()
+                }
+            }));
             pair.advance(4_999);
             assert!(pair[silent.other()].fault.is_none());
             pair.advance(1);

@@ -307,7 +307,11 @@ fn silence_is_met_with_a_ping_and_an_answer_keeps_the_link() {
 fn a_peer_that_is_silent_for_thirty_seconds_is_given_up() {
     let mut pair = up(Profile::Plain);
     let since = pair.now;
-    pair.tamper = Some(Box::new(|end, bytes| if end == End::Bob { bytes.clear() }));
+    pair.tamper = Some(Box::new(|end, bytes| {
+        if end == End::Bob {
+            bytes.clear()
+        }
+    }));
     pair.advance(29_900);
     assert!(pair.alice.is_up());
     pair.advance(200);

@@ -118,7 +118,10 @@ fn announcements() {
                 assert_eq!((learn.realm.0, learn.key), (record.array("realm_id"), record.array("key")));
                 assert_eq!(learn.engine.as_bytes(), record.get("name"));
                 assert_eq!((learn.serial, learn.not_before), (record.number("serial"), record.number("not_before")));
-                assert_eq!((learn.not_after, learn.version.into()), (record.number("not_after"), record.number("version")));
+                assert_eq!(
+                    (learn.not_after, learn.version.into()),
+                    (record.number("not_after"), record.number("version"))
+                );
                 assert_eq!(u64::from(learn.operations), record.number("ops"));
                 assert_eq!(learn.body(), unsigned);
             }
@@ -133,7 +136,10 @@ fn announcements() {
                 assert_eq!((kind, record.name.as_str()), (FrameType::Cert, "cert"));
                 let (cert, _) = Cert::decode(&bytes).unwrap();
                 assert_eq!((cert.key, cert.serial), (record.array("key"), record.number("serial")));
-                assert_eq!((cert.not_before, cert.not_after), (record.number("not_before"), record.number("not_after")));
+                assert_eq!(
+                    (cert.not_before, cert.not_after),
+                    (record.number("not_before"), record.number("not_after"))
+                );
                 assert_eq!(cert.body(), unsigned);
             }
         }

@@ -197,7 +197,8 @@ fn open(options: &Options, limit: usize) -> Result<Limited, String> {
     let stream: Box<dyn Stream> = if let Some(address) = &options.connect {
         let address = address.to_socket_addrs().ok().and_then(|mut found| found.next());
         let address = address.ok_or("--connect wants HOST:PORT")?;
-        let stream = TcpStream::connect_timeout(&address, ANSWER_WAIT).map_err(|error| format!("{address}: {error}"))?;
+        let stream =
+            TcpStream::connect_timeout(&address, ANSWER_WAIT).map_err(|error| format!("{address}: {error}"))?;
         let set = stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(poll));
         set.and_then(|()| stream.set_write_timeout(Some(ANSWER_WAIT))).map_err(|error| error.to_string())?;
         Box::new(stream)
@@ -264,11 +265,12 @@ fn report(link: &mut Link) {
 
 /// Asks with a PING, if there is still somebody to ask.
 fn state(link: &mut Link) -> String {
-    const TOKEN: u64 = 0x6c65_6761_7469_6f6e;
+    // Another one each time, so that an earlier PONG isn't taken for this one.
+    let token = 0x6c65_6761_7469_6f6e + link.peer.pongs().len() as u64;
     if link.peer.agreed.is_some() && link.peer.told().is_none() && !link.closed {
-        link.peer.ping(TOKEN);
-        link.run(ANSWER_WAIT, |peer| peer.pongs().contains(&TOKEN) || peer.told().is_some());
-        if link.peer.told().is_none() && link.peer.pongs().contains(&TOKEN) {
+        link.peer.ping(token);
+        link.run(ANSWER_WAIT, |peer| peer.pongs().contains(&token) || peer.told().is_some());
+        if link.peer.told().is_none() && link.peer.pongs().contains(&token) {
             return "alive".into();
         }
     }
@@ -435,7 +437,8 @@ impl Attack<'_> {
             }
             "reserved-targets" => self.reserved_targets(link),
             "disguised-sends" => {
-                let with_reference = term::payload(&term::tuple(&[term::reference(&self.options.node, 1), term::small(1)]));
+                let with_reference =
+                    term::payload(&term::tuple(&[term::reference(&self.options.node, 1), term::small(1)]));
                 let reply = ("reference".to_owned(), with_reference);
                 for (_, payload) in term::disguises().into_iter().chain([reply]) {
                     self.send(link, vec![RawMessage::send(engine, &payload)]);
@@ -587,7 +590,8 @@ impl Attack<'_> {
 
     fn bad_terms(&mut self, link: &mut Link) {
         let engine = self.options.engine.clone();
-        let compressed = [&[131, 80][..], &u32::MAX.to_be_bytes(), &[0x78, 0x9c, 0x4b, 0x4c, 0x4a, 0x06, 0x00]].concat();
+        let compressed =
+            [&[131, 80][..], &u32::MAX.to_be_bytes(), &[0x78, 0x9c, 0x4b, 0x4c, 0x4a, 0x06, 0x00]].concat();
         let terms = [
             [vec![131], [104, 1].repeat(200_000), vec![106]].concat(),
             [vec![131], [108, 0, 0, 0, 1].repeat(100_000), vec![106]].concat(),

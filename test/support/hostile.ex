@@ -1,0 +1,87 @@
+defmodule Legation.Hostile do
+  @moduledoc """
+  The hostile peer of `rust_tests/src/bin/hostile.rs`, as a process of the operating system: real keys, a proper
+  handshake, and then what no honest peer does.
+
+      Hostile.build!()                                                    in setup_all: cargo may take a minute
+      Hostile.run("tampered-batch", connect: port, profile: :tls, key: pem, network: file, peer: text)
+      # => %{"sent" => 3, "link" => "alive", "replies" => 0, "errors" => %{}, "bytes_back" => 812}
+
+  `LEGATION_HOSTILE` names one that is built already.
+  """
+
+  @root Path.expand("../..", __DIR__)
+
+  @doc "The path of the program, which cargo has brought up to date."
+  def build! do
+    case :persistent_term.get(__MODULE__, nil) do
+      nil -> :global.trans({__MODULE__, self()}, &build_once/0, [node()])
+      path -> path
+    end
+  end
+
+  defp build_once do
+    with nil <- :persistent_term.get(__MODULE__, nil) do
+      path = System.get_env("LEGATION_HOSTILE") || cargo_build()
+      :persistent_term.put(__MODULE__, path)
+      path
+    end
+  end
+
+  # Where it lies depends on CARGO_TARGET_DIR and cargo's configuration; cargo says where.
+  defp cargo_build do
+    args = ~w(build --locked --quiet -p rust_tests --bin hostile --message-format=json-render-diagnostics)
+    {output, status} = System.cmd(System.get_env("CARGO", "cargo"), args, cd: @root)
+
+    with 0 <- status,
+         [_, path] <- Regex.run(~r/"executable":"([^"]*\/hostile)"/, output) do
+      path
+    else
+      _failed -> raise "cargo could not build the hostile peer"
+    end
+  end
+
+  @doc """
+  Lets it attack and returns what it has printed.
+
+  `:connect` (a port of this machine) or `:unix` (a path); `:profile`, `:key`, `:network` (paths), `:peer` (text); of `:engine`, `:count`,
+  `:seed`, `:byte` and `:node` what the attack uses.
+  """
+  def run(attack, opts) do
+    address =
+      case opts[:unix] do
+        nil -> ["--connect", "127.0.0.1:#{opts[:connect]}"]
+        path -> ["--unix", path]
+      end
+
+    options =
+      for name <- [:profile, :key, :network, :peer, :engine, :count, :seed, :byte, :node],
+          value = opts[name],
+          text <- ["--#{name}", to_string(value)],
+          do: text
+
+    case System.cmd(build!(), address ++ options ++ ["--attack", attack], stderr_to_stdout: true) do
+      {output, 0} -> parse(output)
+      {output, status} -> raise "hostile --attack #{attack} ended with #{status}: #{output}"
+    end
+  end
+
+  defp parse(output) do
+    for word <- String.split(output), [name, value] <- [String.split(word, "=", parts: 2)], into: %{} do
+      {name, value(name, value)}
+    end
+  end
+
+  defp value("errors", value) do
+    for part <- String.split(value, ",", trim: true), [name, count] = String.split(part, ":"), into: %{} do
+      {name, String.to_integer(count)}
+    end
+  end
+
+  defp value(_name, value) do
+    case Integer.parse(value) do
+      {number, ""} -> number
+      _text -> value
+    end
+  end
+end

@@ -1,0 +1,159 @@
+defmodule Legation.Victim.Engine do
+  @moduledoc "Takes whatever comes, tells its owner, and replies `:ok` to calls: an attack can't make it crash."
+  use GenServer
+
+  def start_link(owner), do: GenServer.start_link(__MODULE__, owner)
+
+  @impl true
+  def init(owner), do: {:ok, owner}
+  @impl true
+  def handle_call(request, _from, owner), do: {:reply, :ok, tell(owner, {:call, request})}
+  @impl true
+  def handle_cast(message, owner), do: {:noreply, tell(owner, {:cast, message})}
+  @impl true
+  def handle_info(message, owner), do: {:noreply, tell(owner, {:info, message})}
+
+  defp tell(owner, told) do
+    send(owner, {:told, told})
+    owner
+  end
+end
+
+defmodule Legation.Victim do
+  @moduledoc """
+  Alice, who is attacked: an instance in the test's VM with ordinary engines, a listener for each profile, an honest peer
+  (bob, in the same VM) and a listed one that turns hostile (mallory, the program of `Legation.Hostile`).
+
+      victim = Victim.start()
+      report = Victim.attack(victim, "tampered-batch", profile: :tls)
+      Victim.counted(victim)            what mallory's sessions have counted, now that they are over
+      Victim.assert_well(victim)
+  """
+
+  import ExUnit.Assertions
+  import Legation.Case
+
+  alias Legation.{Hostile, Instance}
+  alias Legation.TestEngines.Counter
+  alias Legation.Victim.Engine
+
+  defstruct [:alice, :bob, :listeners, :ports, :path, :engine, :watch]
+
+  @doc """
+  Engines: `"engine"`, which tells the test what it gets (see `told/0`), `"count"`, and `"private"`, which mallory may not
+  have. Options:
+
+    * `:limits` - alice's
+    * `:mallory` - what stands in alice's options for mallory (default `export: ["engine", "count"]`)
+    * `:alice` - more of alice's options
+  """
+  def start(opts \\ []) do
+    limits = Keyword.get(opts, :limits, [])
+    alice = start_realm("alice", [limits: limits] ++ Keyword.get(opts, :alice, []))
+    path = socket_path()
+    ports = for profile <- [:tls, :plain], into: %{}, do: {profile, listen_tcp(alice, profile)}
+    {:ok, _info} = Legation.add_listener({:unix, path: path}, alice)
+
+    :ok = Legation.connect(peer("mallory", Keyword.get(opts, :mallory, export: ["engine", "count"])), alice)
+    {:ok, engine} = Engine.start_link(self())
+    {:ok, count} = Counter.start_link(0)
+    {:ok, private} = Engine.start_link(self())
+    publish(alice, "engine", engine)
+    publish(alice, "count", count)
+    publish(alice, "private", private)
+
+    bob = start_realm("bob")
+    :ok = Legation.connect(peer("bob"), alice)
+    watch = watch(bob)
+    :ok = Legation.connect(peer("alice", connect: [{:tcp, host: "127.0.0.1", port: ports.tls}]), bob)
+    await_up(watch, "alice")
+    unwatch(watch)
+    await_engine(bob, "count@alice")
+
+    %__MODULE__{
+      alice: alice,
+      bob: bob,
+      listeners: listeners(alice),
+      ports: ports,
+      path: path,
+      engine: engine,
+      watch: watch(alice)
+    }
+  end
+
+  defp listen_tcp(alice, profile) do
+    {:ok, %{address: [port: port]}} =
+      Legation.add_listener({:tcp, port: 0, ip: {127, 0, 0, 1}, profile: profile}, alice)
+
+    port
+  end
+
+  @doc "Mallory, or who `key:` says, attacks over `profile:` (default `:tls`). Returns what the program has printed."
+  def attack(victim, attack, opts \\ []) do
+    {profile, opts} = Keyword.pop(opts, :profile, :tls)
+    {realm, opts} = Keyword.pop(opts, :realm, "mallory")
+    address = if profile == :local, do: [unix: victim.path], else: [connect: victim.ports[profile]]
+
+    defaults = [
+      profile: profile,
+      key: key_file(realm),
+      network: network_key_file(),
+      peer: public_key("alice"),
+      engine: "engine"
+    ]
+
+    Hostile.run(attack, address ++ Keyword.merge(defaults, opts))
+  end
+
+  @doc "Waits until mallory's session is over; what she has made alice count, in all of them."
+  def counted(victim) do
+    await(victim.watch, {:peer_down, "mallory"})
+    Legation.counters(victim.alice).ended["mallory"]
+  end
+
+  @doc "An honest peer still works, on its old link and on a new one; no listener has gone."
+  def assert_well(%{alice: alice, bob: bob} = victim) do
+    name = via(bob, "count@alice")
+    before = GenServer.call(name, :get)
+    assert GenServer.call(name, {:add, 1}) == before + 1
+
+    :ok = Legation.disconnect("alice", bob)
+    watch = watch(bob)
+    :ok = Legation.connect("alice", bob)
+    await_up(watch, "alice")
+    unwatch(watch)
+    await_engine(bob, "count@alice")
+    assert GenServer.call(name, {:add, 1}) == before + 2
+    assert listeners(alice) == victim.listeners
+  end
+
+  defp listeners(alice), do: alice |> Legation.ListenerSupervisor.listeners() |> Enum.sort()
+
+  @doc "What alice's engines have got and not yet been asked for, in order: `{:call | :cast | :info, term}`."
+  def told(%{engine: engine}) do
+    # All that was sent to it before is in its past then.
+    :sys.get_state(engine)
+    drain([])
+  end
+
+  defp drain(told) do
+    receive do
+      {:told, message} -> drain([message | told])
+    after
+      0 -> Enum.reverse(told)
+    end
+  end
+
+  @doc "How many processes, tables and ports there are on alice's side of things."
+  def footprint(%{alice: alice}) do
+    %Instance{} = Instance.fetch!(alice)
+
+    %{
+      links: DynamicSupervisor.count_children(Instance.process(alice, ConnectionSupervisor)).active,
+      places: for(listener <- Legation.listeners(alice), do: Map.take(listener, [:pending, :handshakes])),
+      processes: length(Process.list()),
+      tables: length(:ets.all()),
+      ports: length(Port.list())
+    }
+  end
+end
