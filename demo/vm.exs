@@ -30,6 +30,7 @@ defmodule Demo.VM do
     {:os_pid, os_pid} = Port.info(port, :os_pid)
     vm = %__MODULE__{realm: realm, port: port, os_pid: os_pid, dir: dir}
     Demo.Processes.started(dir, os_pid)
+    Process.put(port, vm)
     :ready = answer(vm, "be ready", @start_ms)
     vm
   end
@@ -71,9 +72,11 @@ defmodule Demo.VM do
       {^port, {:data, packet}} ->
         :erlang.binary_to_term(packet)
 
-      {^port, {:exit_status, status}} ->
-        Demo.Processes.ended(vm.dir, vm.os_pid)
-        raise Demo.Failed, "#{vm.realm}'s VM ended with exit status #{status}; it was to #{what}"
+      # This VM's, or the other's: then there is no use in waiting.
+      {ended, {:exit_status, status}} ->
+        %{realm: realm, dir: dir, os_pid: os_pid} = Process.get(ended)
+        Demo.Processes.ended(dir, os_pid)
+        raise Demo.Failed, "#{realm}'s VM ended with exit status #{status}, while #{vm.realm}'s was to #{what}"
     after
       timeout_ms -> raise Demo.Failed, "#{vm.realm}'s VM did not #{what} within #{timeout_ms} ms"
     end

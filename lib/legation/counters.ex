@@ -18,6 +18,9 @@ defmodule Legation.Counters do
     :calls_refused,
     # Links that failed before they were up, ours and others'.
     :handshakes_failed,
+    # Of those: knocks that did not fit, and those for which there was no memory left.
+    :knocks_refused,
+    :knock_memory_full,
     :hellos_unlisted,
     :hellos_duplicate,
     :connections_accepted,

@@ -152,7 +152,10 @@ defmodule Legation.Error do
   def message({:listen, carrier, reason}), do: "#{inspect(carrier)} could not listen: #{carrier(reason)}"
   def message({:closed, code, ""}), do: "the peer closed: #{code(code)}"
   def message({:closed, code, text}), do: "the peer closed: #{code(code)} (#{quoted(text)})"
-  def message({:fault, :knock, detail}), do: "the knock was refused: #{quoted(detail)}"
+
+  def message({:fault, knock, detail}) when knock in [:knock, :knock_memory_full],
+    do: "the knock was refused: #{quoted(detail)}"
+
   def message({:fault, code, detail}) when detail in ["", nil], do: "closed by us: #{code(code)}"
   def message({:fault, code, detail}), do: "closed by us: #{code(code)} (#{quoted(detail)})"
   def message({:local, :crashed}), do: "closed by us: the process of the link crashed"

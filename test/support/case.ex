@@ -25,6 +25,8 @@ defmodule Legation.Case do
   using opts do
     quote do
       use ExUnit.Case, unquote(opts)
+      # Shown when a test fails.
+      @moduletag :capture_log
       require Legation
       import Legation.Case
       alias Legation.TestEngines.{Counter, Echo, Pool, Recorder, Switch}
@@ -225,6 +227,29 @@ defmodule Legation.Case do
 
   @doc "Returns when the instance has registered in `:global` what it has learned by now."
   def settle_global(instance), do: Legation.GlobalNames.info(instance)
+
+  @doc """
+  Waits until so many dials of an instance to a realm have failed. Returns why the last did; `Legation.peers/1` says it by
+  then, too.
+  """
+  def await_dial_failures(instance, realm, count \\ 1) do
+    peer = peer_process(instance, realm)
+    :erlang.trace(peer, true, [:receive])
+    why = for(_n <- 1..count, do: await_ended(peer, instance)) |> List.last()
+    :erlang.trace(peer, false, [:receive])
+    # It has dealt with it, and the Directory with what it was told.
+    :sys.get_state(peer)
+    :sys.get_state(Instance.process(instance, Directory))
+    why
+  end
+
+  defp await_ended(peer, instance) do
+    receive do
+      {:trace, ^peer, :receive, {tag, :ended, why}} when is_reference(tag) -> why
+    after
+      @patience_ms -> ExUnit.Assertions.flunk("no dial has failed: #{inspect(Legation.peers(instance), pretty: true)}")
+    end
+  end
 
   @doc "A call's exit reason; fails when it doesn't exit."
   def catch_exit_of(fun) do

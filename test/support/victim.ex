@@ -144,16 +144,38 @@ defmodule Legation.Victim do
     end
   end
 
-  @doc "How many processes, tables and ports there are on alice's side of things."
-  def footprint(%{alice: alice}) do
-    %Instance{} = Instance.fetch!(alice)
+  @doc "For `Legation.RawClient`: where alice listens and who knocks, mallory unless `realm:` says another."
+  def raw(victim, profile, opts \\ []) do
+    {realm, opts} = Keyword.pop(opts, :realm, "mallory")
+    address = if profile == :local, do: [unix: victim.path], else: [port: victim.ports[profile]]
 
-    %{
-      links: DynamicSupervisor.count_children(Instance.process(alice, ConnectionSupervisor)).active,
-      places: for(listener <- Legation.listeners(alice), do: Map.take(listener, [:pending, :handshakes])),
-      processes: length(Process.list()),
-      tables: length(:ets.all()),
-      ports: length(Port.list())
-    }
+    address ++
+      Keyword.merge(
+        [profile: profile, key: key_file(realm), network: network_key_file(), peer: public_key("alice")],
+        opts
+      )
+  end
+
+  @doc "What there is in this VM now, for `assert_nothing_left/1`."
+  def snapshot, do: %{processes: Process.list(), ports: Port.list(), tables: :ets.all()}
+
+  @doc "All processes, ports and tables that came after the snapshot go, and need no more than the time of a handshake for it."
+  def assert_nothing_left(snapshot) do
+    for pid <- Process.list() -- snapshot.processes do
+      monitor = Process.monitor(pid)
+      assert_receive {:DOWN, ^monitor, :process, ^pid, _reason}, 10_000, inspect(Process.info(pid))
+    end
+
+    for port <- Port.list() -- snapshot.ports, monitor = Port.monitor(port) do
+      assert_receive {:DOWN, ^monitor, :port, ^port, _reason}, 10_000
+    end
+
+    assert :ets.all() -- snapshot.tables == []
+  end
+
+  @doc "How many connections a listener holds that have not proven who they are: `{before the knock, after it}`."
+  def places(%{alice: alice, ports: ports}, profile) do
+    listener = Enum.find(Legation.listeners(alice), &(&1.address[:port] == ports[profile]))
+    {listener.pending, listener.handshakes}
   end
 end

@@ -423,6 +423,13 @@ defmodule Legation.Connection.Reader do
 
   defp handshake_failed(why, state) do
     Legation.Counters.add(state.instance.counters, :handshakes_failed)
+
+    case why do
+      {:fault, :knock, _detail} -> Legation.Counters.add(state.instance.counters, :knocks_refused)
+      {:fault, :knock_memory_full, _detail} -> Legation.Counters.add(state.instance.counters, :knock_memory_full)
+      _another -> :ok
+    end
+
     Telemetry.execute([:legation, :handshake, :failed], %{count: 1}, Map.put(metadata(state), :reason, why))
   end
 

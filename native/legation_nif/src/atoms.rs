@@ -8,7 +8,7 @@ rustler::atoms! {
     enoent, eacces, io,
     // channel
     tls, local, plain, initiator, responder, channel_error = "channel", knock, up, sign, closed, fault,
-    knock_required, refuse, accept,
+    knock_required, knock_memory_full, refuse, accept,
     // events
     send, cast, call, reply, refused, release,
     // maps

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use legation_channel::channel::Profile;
-use legation_channel::knock::{KnockMemory, KnockSettings};
+use legation_channel::knock::{KnockMemory, KnockRefused, KnockSettings};
 use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkFault, LinkRandom};
 use legation_proto::error::CloseCode;
 use legation_proto::frame::batch::Refusal;
@@ -314,6 +314,7 @@ fn link_event<'a>(env: Env<'a>, event: LinkEvent<'_>) -> Term<'a> {
         }
         LinkEvent::Fault(fault) => {
             let code = match &fault {
+                LinkFault::Knock(KnockRefused::MemoryFull) => atoms::knock_memory_full(),
                 LinkFault::Knock(_) => atoms::knock(),
                 LinkFault::Channel(_) => atoms::channel_error(),
                 LinkFault::Protocol(error) => atom(env, CloseCode::from(error).name()),

@@ -358,7 +358,7 @@ impl Session {
         }
     }
 
-    /// Receipts are made for messages to these engines of ours, and no others.
+    /// Receipts are made for messages to these engines of ours, too.
     pub fn make_receipts_for(&self, engines: impl Iterator<Item = Box<str>>) {
         lock(&self.inbound).make_receipts_for(engines);
     }

@@ -114,7 +114,7 @@ impl Inbound {
     }
 
     pub fn make_receipts_for(&mut self, engines: impl Iterator<Item = Box<str>>) {
-        self.receipts_for = engines.collect();
+        self.receipts_for.extend(engines);
     }
 
     /// Parses what `buffer` holds. True when the Writer has to be woken.
