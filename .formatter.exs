@@ -2,7 +2,7 @@
   line_length: 120,
   inputs: [
     "{mix,.formatter}.exs",
-    "{lib,bench,examples,scripts}/**/*.{ex,exs}",
+    "{lib,bench,demo,examples,scripts}/**/*.{ex,exs}",
     "test/*.exs",
     "test/{legation,mix,support,property,integration}/**/*.{ex,exs}",
     "test/consumer/{mix,.formatter}.exs",

@@ -45,8 +45,9 @@ format:
 	cargo fmt --all
 	mix format
 
-demo: setup
-	scripts/demo
+# It sees to the set-up itself.
+demo:
+	@scripts/demo
 
 bench: setup
 	scripts/bench

@@ -5,12 +5,12 @@
 # DIR is an empty directory for keys, sockets and logs; HOSTILE the program of rust_tests/src/bin/hostile.rs. This is a third VM, which
 # starts the other two (demo/alice, demo/bob), has them evaluate what it prints, and compares what comes of it with what it must be.
 
-for file <- ["vm.exs", "hostile.exs", "report.exs"], do: Code.require_file(file, __DIR__)
+for file <- ["vm.exs", "report.exs"], do: Code.require_file(file, __DIR__)
 
 defmodule Demo do
   import Demo.Report
 
-  alias Demo.{Hostile, Processes, VM}
+  alias Demo.{Processes, VM}
 
   # How long something may take of which Legation tells nobody, and how often we look.
   @patience_ms 10_000
@@ -63,7 +63,7 @@ defmodule Demo do
       "Each realm has an Ed25519 key, and is known to others by its public half. A network shares a secret besides."
     )
 
-    run!("openssl", ~w(genpkey -algorithm ed25519 -out bob.pem), cd: dir)
+    run!(dir, "openssl", ~w(genpkey -algorithm ed25519 -out bob.pem), dir)
 
     tasks = [
       alice: ["alice.pem"],
@@ -88,7 +88,7 @@ defmodule Demo do
 
     keys =
       for {who, origin} <- origins, into: %{} do
-        key = outputs[who] |> String.split("\n", trim: true) |> List.last()
+        key = List.last(outputs[who])
         text = "#{String.pad_trailing("#{who}", 8)} #{key}  #{origin}"
         check_that(text, key =~ ~r/^ed25519:[A-Za-z0-9_-]{43}$/, outputs[who], "a public key")
         {who, key}
@@ -105,13 +105,17 @@ defmodule Demo do
   # As somebody does it in a project that depends on Legation.
   defp legation_key(dir, args) do
     {options, [file]} = Enum.split(args, -1)
-    run!("mix", ["legation.key"] ++ options ++ [Path.join(dir, file)], cd: Path.join(__DIR__, "alice"))
+    run!(dir, "mix", ["legation.key"] ++ options ++ [Path.join(dir, file)], Path.join(__DIR__, "alice"))
   end
 
-  defp run!(program, args, opts) do
-    case System.cmd(program, args, [stderr_to_stdout: true] ++ opts) do
-      {output, 0} -> output
-      {output, status} -> raise Demo.Failed, "#{program} #{Enum.join(args, " ")}: exit status #{status}\n#{output}"
+  defp run!(dir, program, args, cd) do
+    case Processes.run(dir, program, args, cd) do
+      {lines, 0} ->
+        lines
+
+      {lines, status} ->
+        raise Demo.Failed,
+              "#{Enum.join([program | args], " ")} ended with exit status #{status}:\n#{Enum.join(lines, "\n")}"
     end
   end
 
@@ -371,16 +375,10 @@ defmodule Demo do
   ## 6: raw bytes
 
   defp tampered_batch(alice, bob, dir, keys, program, port) do
-    hostile =
-      Hostile.start!(program, dir, port,
-        key: "mallory.pem",
-        peer: keys.alice,
-        attack: "tampered-batch",
-        engine: "guestbook"
-      )
-
-    {lines, status} = Hostile.await_end(hostile)
-    code("mallory", hostile.command, lines)
+    attack = ~w(--attack tampered-batch --engine guestbook --key mallory.pem)
+    who = ~w(--network network.key --peer #{keys.alice} --connect 127.0.0.1:#{port} --profile tls)
+    {lines, status} = Processes.run(dir, program, attack ++ who, dir)
+    code("mallory", Enum.join(["hostile" | attack], " ") <> " …", lines)
     check("it could do what it meant to (exit status 0)", status, 0)
     info = VM.await(alice, :peer_up, "mallory")
     check("mallory's handshake is right, so its link is up, protected by :tls", info.profile, :tls)
@@ -557,6 +555,8 @@ args = System.argv()
 case Demo.run(args) do
   :ok ->
     Demo.finish(:ok, started_ms)
+    # Whoever is told to stop ends with 0 as well; this says that we have come to the end.
+    args |> hd() |> Path.join("finished") |> File.write!("")
 
   failed ->
     Demo.finish(failed, args)

@@ -88,13 +88,38 @@ defmodule Demo.Processes do
   # The operating system's numbers of what we have started and what has not ended yet: a file each, so that scripts/demo
   # finds them if we are killed.
 
+  @end_ms 30_000
+
   def started(dir, os_pid), do: dir |> file(os_pid) |> File.write!("")
   def ended(dir, os_pid), do: dir |> file(os_pid) |> File.rm!()
 
   def kill_all(dir) do
     for file <- dir |> file("*") |> Path.wildcard() do
-      System.cmd("kill", ["-KILL", Path.extname(file) |> String.trim_leading(".")], stderr_to_stdout: true)
+      "." <> os_pid = Path.extname(file)
+      # The shell's own: there may be no program `kill`.
+      System.cmd("sh", ["-c", "kill -KILL $0", os_pid], stderr_to_stdout: true)
       File.rm(file)
+    end
+  end
+
+  @doc "Runs a program in the directory `cd` to its end. Returns the lines that it printed, and its exit status."
+  def run(dir, program, args, cd) do
+    path = System.find_executable(program) || raise Demo.Failed, "there is no program #{program}"
+    options = [:binary, :exit_status, :stderr_to_stdout, args: args, cd: cd]
+    port = Port.open({:spawn_executable, path}, options)
+    {:os_pid, os_pid} = Port.info(port, :os_pid)
+    started(dir, os_pid)
+    {output, status} = output(port, program, "")
+    ended(dir, os_pid)
+    {String.split(output, "\n", trim: true), status}
+  end
+
+  defp output(port, program, output) do
+    receive do
+      {^port, {:data, more}} -> output(port, program, output <> more)
+      {^port, {:exit_status, status}} -> {output, status}
+    after
+      @end_ms -> raise Demo.Failed, "#{program} said nothing for #{@end_ms} ms, and before:\n#{output}"
     end
   end
 

@@ -138,6 +138,10 @@ defmodule Legation.Native do
   @spec channel_handle_bytes_small(channel, binary, unix_ms) :: {[event], wake? :: boolean}
   def channel_handle_bytes_small(_channel, _bytes, _now), do: not_loaded()
 
+  @doc "What the last read brought has been handed to mailboxes. True: an acknowledgement is due."
+  @spec channel_delivered(channel) :: wake? :: boolean
+  def channel_delivered(_channel), do: not_loaded()
+
   @spec channel_flush_small(channel, unix_ms) :: {binary, :idle | :more} | :dirty
   def channel_flush_small(_channel, _now), do: not_loaded()
 

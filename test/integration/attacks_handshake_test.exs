@@ -101,7 +101,7 @@ defmodule Legation.AttacksHandshakeTest do
       test "nor who replays it after a restart (#{profile})" do
         victim = Victim.start()
         knock = first_flight(victim, unquote(profile))
-        :ok = Supervisor.stop(Legation.Instance.process(victim.alice, Supervisor), :normal)
+        stop_realm(victim.alice)
         again = Victim.start()
         assert RawClient.say([port: again.ports[unquote(profile)]], knock) == ""
         assert Legation.counters(again.alice).knocks_refused == 1

@@ -33,7 +33,7 @@ defmodule Legation.Victim do
   import ExUnit.Assertions
   import Legation.Case
 
-  alias Legation.{Hostile, Instance}
+  alias Legation.Hostile
   alias Legation.TestEngines.Counter
   alias Legation.Victim.Engine
 
@@ -149,11 +149,9 @@ defmodule Legation.Victim do
     {realm, opts} = Keyword.pop(opts, :realm, "mallory")
     address = if profile == :local, do: [unix: victim.path], else: [port: victim.ports[profile]]
 
-    address ++
-      Keyword.merge(
-        [profile: profile, key: key_file(realm), network: network_key_file(), peer: public_key("alice")],
-        opts
-      )
+    [profile: profile, key: key_file(realm), network: network_key_file(), peer: public_key("alice")]
+    |> Keyword.merge(address)
+    |> Keyword.merge(opts)
   end
 
   @doc "What there is in this VM now, for `assert_nothing_left/1`."

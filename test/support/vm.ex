@@ -22,6 +22,7 @@ defmodule Legation.TestVM do
 
     * `:args` - more arguments for `erl`
     * `:env` - environment, `[{"NAME", "value"}]`
+    * `:quiet` - what it writes to the terminal is thrown away
   """
   def start!(opts \\ []) do
     opts = Keyword.put(opts, :owner, self())
@@ -73,14 +74,17 @@ defmodule Legation.TestVM do
         paths ++
         ["-kernel", "logger_level", "critical", "-s", "Elixir.Legation.TestVM", "main"] ++ Keyword.get(opts, :args, [])
 
+    quiet = if opts[:quiet], do: " >/dev/null 2>&1", else: ""
+
     # Descriptors 3 and 4 of the child: what it prints is no answer.
     port =
-      Port.open({:spawn_executable, System.find_executable("erl")}, [
+      Port.open({:spawn_executable, System.find_executable("sh")}, [
         :binary,
         :nouse_stdio,
         :exit_status,
         packet: 4,
-        args: args,
+        # The shell becomes erl and erl the VM, so that the number is the VM's.
+        args: ["-c", ~s(exec "$0" "$@") <> quiet, System.find_executable("erl") | args],
         env: for({name, value} <- Keyword.get(opts, :env, []), do: {to_charlist(name), to_charlist(value)})
       ])
 

@@ -223,7 +223,8 @@ defmodule Legation.Connection.Reader do
     case handle_events(events, state, wake, []) do
       {:ok, state, wake, news} ->
         state = tell(news, state)
-        if wake, do: send(state.writer, :wake)
+        acknowledge = state.phase == :up and Native.channel_delivered(state.channel)
+        if wake or acknowledge, do: send(state.writer, :wake)
         {:noreply, if(state.drainer, do: check_drained(state), else: state)}
 
       {:stop, why, state} ->

@@ -194,6 +194,12 @@ fn consume_timeslice(env: Env<'_>) {
     rustler::schedule::consume_timeslice(env, 5);
 }
 
+/// What the last read brought has been delivered: the peer may be told.
+#[rustler::nif]
+fn channel_delivered(channel: ChannelArc) -> bool {
+    channel.0.session().is_some_and(|session| session.delivered())
+}
+
 #[rustler::nif(schedule = "DirtyCpu")]
 fn channel_signature<'a>(
     env: Env<'a>,

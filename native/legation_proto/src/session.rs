@@ -391,6 +391,11 @@ impl Session {
         (wake, handled.map_err(E::from).and(decrypted))
     }
 
+    /// The events of the last [`Session::handle_bytes`] have been handed to mailboxes. True: an ACK is due, wake the Writer.
+    pub fn delivered(&self) -> bool {
+        lock(&self.inbound).acknowledge(self)
+    }
+
     /// Appends frames to `out`. True: more waits; flush again when the carrier can take it.
     pub fn flush(&self, out: &mut Vec<u8>) -> bool {
         lock(&self.outbound).flush(&self.shared, &self.queue, out)

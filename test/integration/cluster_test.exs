@@ -1,0 +1,94 @@
+defmodule Legation.ClusterTest do
+  # Row 4, and as much of 23 as there is: a sender on a node without the library, clustered with one that has it. Three
+  # systems: alice (this VM), bob's two nodes.
+  use Legation.Case, async: true
+
+  alias Legation.{TestCluster, TestVM}
+
+  setup do
+    alice = start_realm("alice", peers: [peer("bob")], listen: [listen_address(:tcp_tls)])
+    [%{address: address}] = Legation.listeners(alice)
+    dial = {:tcp, host: "127.0.0.1", port: address[:port]}
+
+    cluster = TestCluster.start!()
+    vm = TestVM.start!(TestCluster.vm_options(cluster, "bob"))
+    {plain, node} = TestCluster.start_plain!(cluster, "plain")
+
+    bob = realm_options("bob", name: Bob, global: true, peers: [peer("alice", connect: [dial])])
+    {:ok, _pid} = TestVM.here(vm, Legation, :start_link, [bob])
+    %{alice: alice, vm: vm, plain: plain, node: node, options: bob}
+  end
+
+  defp join(%{vm: vm, plain: plain, node: node}) do
+    assert TestVM.call(vm, :net_kernel, :connect_node, [node]) == true
+    :ok = :peer.call(plain, :global, :sync, [])
+  end
+
+  defp learned(%{vm: vm}, name) do
+    TestVM.here(vm, TestVM, :await_engine, [Bob, name])
+    TestVM.call(vm, Legation.GlobalNames, :info, [Bob])
+  end
+
+  test "a node without the library calls, casts and sends to a foreign engine by its global name", context do
+    %{alice: alice, plain: plain} = context
+    {:ok, echo} = Echo.start_link(owner: self(), instance: alice)
+    :ok = Legation.publish("echo", echo, [], alice)
+    learned(context, "echo@alice")
+    join(context)
+
+    assert :peer.call(plain, :code, :which, [Legation]) == :non_existing
+    assert :peer.call(plain, :code, :which, [Kernel]) == :non_existing
+    name = {:global, "echo@alice"}
+    assert :peer.call(plain, :gen_server, :call, [name, {:echo, [1, "two"]}]) == [1, "two"]
+    :peer.call(plain, :gen_server, :cast, [name, {:hello, 1}])
+    assert_receive {:cast, {:hello, 1}}
+    :peer.call(plain, :global, :send, ["echo@alice", {:hello, 2}])
+    assert_receive {:info, {:hello, 2}}
+    assert {:remote, %{realm: "bob", engine: ""}} = :peer.call(plain, :gen_server, :call, [name, :who])
+
+    # By pid, over distribution.
+    proxy = :peer.call(plain, :global, :whereis_name, ["echo@alice"])
+    assert node(proxy) == :"bob@127.0.0.1"
+    assert :peer.call(plain, :gen_server, :call, [proxy, {:echo, 1}]) == 1
+  end
+
+  test "a name that comes, goes and comes again does so for the whole cluster", context do
+    %{alice: alice, vm: vm, plain: plain} = context
+    join(context)
+    {:ok, counter} = Counter.start_link(1)
+    :ok = Legation.publish("counter", counter, [], alice)
+    learned(context, "counter@alice")
+    assert :peer.call(plain, :gen_server, :call, [{:global, "counter@alice"}, :get]) == 1
+
+    watch = TestVM.here(vm, Legation, :monitor_peers, [Bob])
+    assert {:ok, _ref, _snapshot} = watch
+    :ok = Legation.withdraw("counter", alice)
+    assert_receive {:vm, ^vm, {:legation, _ref, {:engine_forgotten, "counter@alice", :withdrawn}}}, 5_000
+    TestVM.call(vm, Legation.GlobalNames, :info, [Bob])
+    assert {:noproc, _call} = catch_exit_of_plain(plain, [{:global, "counter@alice"}, :get, :infinity])
+
+    :ok = Legation.publish("counter", counter, [], alice)
+    assert_receive {:vm, ^vm, {:legation, _ref, {:engine_learned, "counter@alice", _info}}}, 5_000
+    TestVM.call(vm, Legation.GlobalNames, :info, [Bob])
+    assert :peer.call(plain, :gen_server, :call, [{:global, "counter@alice"}, :get]) == 1
+  end
+
+  test "an engine of ours on another node of the cluster is published by that node's pid", context do
+    %{alice: alice, vm: vm, plain: plain} = context
+    join(context)
+    # Terms with other nodes' pids come through this VM unharmed, though it is no node.
+    pid = :peer.call(plain, :erlang, :spawn, [:timer, :sleep, [:infinity]])
+    :ok = TestVM.call(vm, Legation, :publish, ["far", pid, [], Bob])
+    proxy = await_engine(alice, "far@bob")
+    monitor = Process.monitor(proxy)
+    :peer.call(plain, :erlang, :exit, [pid, :kill])
+    assert_receive {:DOWN, ^monitor, :process, ^proxy, :killed}, 5_000
+  end
+
+  defp catch_exit_of_plain(plain, args) do
+    :peer.call(plain, :gen_server, :call, args)
+    flunk("it returned")
+  catch
+    :exit, reason -> reason
+  end
+end
