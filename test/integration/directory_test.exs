@@ -48,6 +48,8 @@ defmodule Legation.IntegrationDirectoryTest do
 
     # Asked, each answers after it has gone to sleep.
     processes = for(pid <- proxies, {:memory, bytes} = Process.info(pid, :memory), do: bytes) |> Enum.sum()
+    big = Enum.max_by(proxies, fn p -> Process.info(p, :memory) |> elem(1) end)
+    File.write!("/tmp/rows_big", inspect({processes, tables_bytes(bob) - before, Enum.frequencies_by(proxies, fn p -> div(elem(Process.info(p, :memory),1), 1000) end), Process.info(big), Process.info(big, [:garbage_collection_info, :memory]), Process.info(hd(proxies))}, limit: :infinity, pretty: true))
     assert processes + tables_bytes(bob) - before < @idle_bytes_max
 
     # Awake again it does its work.
