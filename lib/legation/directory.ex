@@ -79,6 +79,7 @@ defmodule Legation.Directory do
   # engines: ours, engine => publication.      monitors: monitor => {:engine, engine} | {:link, tag} | :peer
   # links: tag => link that is up.             sessions: realm => tag
   # proxies: pid => full name, to tell a killed proxy from one that we stopped.
+  # names: pid => %{engine => true}, under which of our names a process is published.
 
   @impl true
   def init({options, config}) do
@@ -109,6 +110,7 @@ defmodule Legation.Directory do
       certificate: Keyholder.certificate(options.name),
       serial: 0,
       engines: %{},
+      names: %{},
       monitors: %{},
       links: %{},
       sessions: %{},
@@ -283,6 +285,7 @@ defmodule Legation.Directory do
            state
            | serial: serial + 1,
              engines: Map.put(state.engines, engine, publication),
+             names: Map.update(state.names, pid, %{engine => true}, &Map.put(&1, engine, true)),
              monitors: Map.put(state.monitors, monitor, {:engine, engine})
          }}
 
@@ -311,14 +314,27 @@ defmodule Legation.Directory do
     :ets.delete(instance.details, engine)
     :ets.delete_object(instance.pids, {publication.pid, engine})
 
-    # The process may be published under another name, too.
-    for {other, %{pid: pid}} when pid == publication.pid <- engines, do: :ets.insert_new(instance.pids, {pid, other})
+    state = forget_name(engine, publication.pid, state)
 
     GlobalNames.drop(state.name, Instance.full_name(instance, engine), publication.pid)
     told = for {_tag, link} <- state.links, Policy.exported?(link.policy, engine, publication.to), do: link
     serial = next_serial(state)
     forget(engine, reason, serial, told, state)
     %{state | serial: serial}
+  end
+
+  # The process may be published under another name, too, and signs under that from now on.
+  defp forget_name(engine, pid, state) do
+    others = state.names |> Map.fetch!(pid) |> Map.delete(engine)
+
+    case :maps.next(:maps.iterator(others)) do
+      {other, true, _rest} ->
+        :ets.insert_new(state.instance.pids, {pid, other})
+        %{state | names: Map.put(state.names, pid, others)}
+
+      :none ->
+        %{state | names: Map.delete(state.names, pid)}
+    end
   end
 
   # Nobody to tell: nothing to sign.

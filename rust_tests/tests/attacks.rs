@@ -489,6 +489,23 @@ fn terms_that_are_none_are_dropped_and_a_caller_is_told() {
 }
 
 #[test]
+fn an_engine_can_t_answer_a_call_that_was_made_to_another() {
+    let mut versus = up();
+    let now = versus.now;
+    let call = versus.side.call(now, "e1", b"p", b"c", &term::text("x")).unwrap();
+    versus.settle();
+    versus.peer.send("e2", vec![RawMessage::reply(call.call_id, &term::text("forged"))]);
+    versus.peer.send("e2", vec![RawMessage::error(call.call_id, 1)]);
+    versus.settle();
+    assert_eq!((versus.side.take_events().len(), versus.side.count("foreign_reply")), (0, 2));
+
+    versus.peer.send("e1", vec![RawMessage::reply(call.call_id, &term::text("real"))]);
+    versus.settle();
+    assert_eq!(versus.side.take_events(), [Seen::Reply { context: b"c".to_vec(), payload: term::text("real") }]);
+    versus.assert_alive();
+}
+
+#[test]
 fn answers_to_calls_that_nobody_made_are_late() {
     let mut versus = up();
     versus.peer.send("e1", vec![RawMessage::reply(1, &term::text("x")), RawMessage::error(u64::MAX, 1)]);

@@ -22,16 +22,7 @@ defmodule Legation.AttacksBoundsTest do
     end
   end
 
-  defp await_places(victim, profile, places) do
-    until(fn -> Victim.places(victim, profile) == places end)
-  rescue
-    ExUnit.AssertionError ->
-      readers = DynamicSupervisor.which_children(Legation.Instance.process(victim.alice, ConnectionSupervisor))
-      IO.inspect(for {_, pid, _, _} <- readers, do: {pid, Map.take(:sys.get_state(pid), [:phase, :knocked]), Process.info(pid)[:message_queue_len]})
-      IO.inspect(for {id, pid} <- Legation.ListenerSupervisor.listeners(victim.alice), do: {id, :sys.get_state(pid).admission})
-      IO.inspect Port.list() |> Enum.map(&{&1, :inet.getstat(&1)}) |> Enum.filter(&match?({_, {:ok, _}}, &1)) |> length
-      flunk("#{inspect(places)} of #{profile}: #{inspect(Legation.listeners(victim.alice))} #{inspect(Map.drop(Legation.counters(victim.alice), [:sessions]))}")
-  end
+  defp await_places(victim, profile, places), do: until(fn -> Victim.places(victim, profile) == places end)
 
   defp closed?(socket), do: :gen_tcp.recv(socket, 0, 0) not in [{:error, :timeout}]
 

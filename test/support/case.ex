@@ -22,15 +22,19 @@ defmodule Legation.Case do
   # Generous, and never waited for in full: what is waited for is a message.
   @patience_ms 10_000
 
-  using opts do
+  using do
     quote do
-      use ExUnit.Case, unquote(opts)
       # Shown when a test fails.
       @moduletag :capture_log
       require Legation
       import Legation.Case
       alias Legation.TestEngines.{Counter, Echo, Pool, Recorder, Switch}
     end
+  end
+
+  # The default of 100 ms is too little for a machine with other work.
+  setup_all do
+    ExUnit.configure(assert_receive_timeout: @patience_ms)
   end
 
   @doc "The carriers that suites run over: two profiles of tcp, a Unix socket, and memory."

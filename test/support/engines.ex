@@ -30,7 +30,7 @@ defmodule Legation.TestEngines.Echo do
     * `:own_pid` replies what can't cross
     * `{:bytes, n}` replies so many
     * `{:exit, reason}` ends with it
-    * `:log` replies all that came before, calls, casts and messages, in their order
+    * `{:note, term}` replies `:ok`; its state's `log` has these, casts and messages, the last first
     * casts and other messages are told as `{:cast, term}` and `{:info, term}`
   """
   use GenServer
@@ -73,7 +73,6 @@ defmodule Legation.TestEngines.Echo do
   def handle_call(:own_pid, _from, state), do: {:reply, self(), state}
   def handle_call({:bytes, n}, _from, state), do: {:reply, :binary.copy("x", n), state}
   def handle_call({:exit, reason}, _from, state), do: {:stop, reason, state}
-  def handle_call(:log, _from, state), do: {:reply, Enum.reverse(state.log), state}
   def handle_call({:note, term}, _from, state), do: {:reply, :ok, note(state, {:call, term})}
 
   @impl true

@@ -81,6 +81,13 @@ defmodule Legation.Victim do
     }
   end
 
+  @doc "An engine at an instance; its owner is who calls this. For `Legation.TestVM.here/4`."
+  def publish_engine(instance, name) do
+    {:ok, engine} = Engine.start_link(self())
+    :ok = Legation.publish(name, engine, [], instance)
+    engine
+  end
+
   defp listen_tcp(alice, profile) do
     {:ok, %{address: [port: port]}} =
       Legation.add_listener({:tcp, port: 0, ip: {127, 0, 0, 1}, profile: profile}, alice)

@@ -47,17 +47,8 @@ defmodule Legation.TestVM do
     end
   end
 
-  @doc "Starts one of the processes in `Legation.TestEngines` there. Returns its pid, which means something there only."
-  def start_engine(vm, module, args), do: here(vm, __MODULE__, :start_child, [module, args])
-
-  @doc "The process' number in the operating system."
-  def os_pid(vm), do: GenServer.call(vm, :os_pid)
-
   @doc "`kill -9`. Returns when the process is gone."
   def kill(vm), do: GenServer.call(vm, :kill, @patience_ms)
-
-  @doc "Waits until it ends by itself. Returns its exit status."
-  def await_end(vm), do: GenServer.call(vm, :await_end, @patience_ms)
 
   ## The process in the test's VM
 
@@ -100,15 +91,12 @@ defmodule Legation.TestVM do
     {:noreply, %{state | waiting: Map.put(state.waiting, state.number, from), number: state.number + 1}}
   end
 
-  def handle_call(:os_pid, _from, state), do: {:reply, state.os_pid, state}
+  def handle_call(:kill, _from, %{port: nil} = state), do: {:reply, :ended, state}
 
   def handle_call(:kill, from, state) do
     kill_os(state)
-    handle_call(:await_end, from, state)
+    {:noreply, %{state | ending: [from | state.ending]}}
   end
-
-  def handle_call(:await_end, _from, %{port: nil} = state), do: {:reply, :ended, state}
-  def handle_call(:await_end, from, state), do: {:noreply, %{state | ending: [from | state.ending]}}
 
   @impl true
   def handle_info({port, {:data, packet}}, %{port: port} = state) do
@@ -199,13 +187,6 @@ defmodule Legation.TestVM do
     end
 
     Legation.demonitor_peers(ref, instance)
-  end
-
-  @doc "Waits there for a call's end: a call by the name, with its exit as a value."
-  def try_call(name, request, timeout) do
-    {:reply, GenServer.call(name, request, timeout)}
-  catch
-    :exit, reason -> {:exit, reason}
   end
 
   def main do

@@ -215,10 +215,10 @@ impl Link {
         if opening.over {
             return false;
         }
-        if let Err(fault) = self.read_channel(&mut opening, now, input) {
-            return self.fail(&mut opening, fault, sink);
+        match self.read_channel(&mut opening, now, input) {
+            Ok(answered) => self.advance(&mut opening, now, sink) | answered,
+            Err(fault) => self.fail(&mut opening, fault, sink),
         }
-        self.advance(&mut opening, now, sink)
     }
 
     /// The answer to [`LinkEvent::Sign`].
@@ -328,15 +328,17 @@ impl Link {
         wake
     }
 
-    /// Through knock and channel into the handshake's buffer.
-    fn read_channel(&self, opening: &mut Opening, now: UnixMs, input: &[u8]) -> Result<(), LinkFault> {
+    /// Through knock and channel into the handshake's buffer. True when the channel has answered, even if the writer takes
+    /// the answer before anybody looks: a responder is told by it that the knock was good.
+    fn read_channel(&self, opening: &mut Opening, now: UnixMs, input: &[u8]) -> Result<bool, LinkFault> {
         let mut wire = lock(&self.channel);
         let wire = &mut *wire;
+        let waiting = wire.out.len();
         let mut input = input;
         if let Some((knock, memory)) = &mut wire.knock {
             let verdict = knock.handle_bytes(input, &mut lock(memory), now);
             match verdict {
-                KnockVerdict::NeedMore => return Ok(()),
+                KnockVerdict::NeedMore => return Ok(false),
                 KnockVerdict::Refused(refused) => return Err(LinkFault::Knock(refused)),
                 KnockVerdict::Accepted(accepted) if accepted.profile != self.profile => {
                     return Err(LinkFault::Knock(KnockRefused::Malformed));
@@ -361,7 +363,7 @@ impl Link {
             };
             opening.handshake.handle_channel(now, facts);
         }
-        Ok(())
+        Ok(wire.out.len() > waiting)
     }
 
     /// Takes the handshake's steps and the frames that wait, again while something moves.

@@ -70,6 +70,11 @@ impl Calls {
         Some(Begun { call_id: self.next_call, caller, new_caller })
     }
 
+    /// Which engine a call of ours in flight was made to.
+    pub fn destination(&self, call_id: u64) -> Option<&str> {
+        self.pending.get(&call_id).map(|pending| &*pending.destination)
+    }
+
     pub fn finish(&mut self, call_id: u64) -> Option<Pending> {
         self.pending.remove(&call_id)
     }

@@ -43,7 +43,7 @@ counters! {
     /// that the peer has acknowledged.
     queue_bytes, calls_pending, calls_served, rtt_ms, acknowledged,
     /// Dropped on arrival, by reason (`protocol.md` names them).
-    stale_session, duplicate, bad_signature, unknown_kind, disguised, late_reply, stale_announcement, bad_announcement,
+    stale_session, duplicate, bad_signature, unknown_kind, disguised, late_reply, foreign_reply, stale_announcement, bad_announcement,
     engines_over_limit, bad_term, identifiers, too_large, undecodable, overload_in, duplicate_call, unknown_forget,
     /// Skipped frames of unknown, uncritical types.
     skipped_frames,

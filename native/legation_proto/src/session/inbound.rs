@@ -498,6 +498,11 @@ fn deliver(
         kind::GENCALL => deliver_call(session, source, item, receipt, sink),
         kind::REPLY | kind::ERROR => {
             let mut calls = session.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            // An engine answers its own calls; the realm, for one that is not announced (any more).
+            if !source.is_empty() && calls.destination(row.call_id).is_some_and(|called| called != source) {
+                session.shared.counters.foreign_reply.one();
+                return false;
+            }
             let finished = calls.finish(row.call_id);
             session.shared.counters.calls_pending.set(calls.pending() as u64);
             drop(calls);

@@ -1,0 +1,382 @@
+defmodule Legation.VectorsTest do
+  # test/vectors/*.txt, checked from here: with OTP's crypto, a BLAKE3 of our own, and docs/protocol.md read once more. What Rust
+  # says of the same files is in rust_tests/tests/vectors.rs.
+  use ExUnit.Case, async: true
+
+  alias Legation.{Native, Options}
+  alias Legation.TestBlake3, as: Blake3
+
+  @dir Path.expand("../vectors", __DIR__)
+
+  # `name = hex` lines; the first of a record is `record = name`; records are separated by empty lines.
+  defp records(file) do
+    for text <- @dir |> Path.join(file) |> File.read!() |> String.split(~r/\n\s*\n/),
+        lines = text |> String.split("\n", trim: true) |> Enum.reject(&String.starts_with?(&1, "#")),
+        lines != [] do
+      ["record = " <> name | fields] = lines
+      {name, Map.new(fields, &field/1)}
+    end
+  end
+
+  defp record(file, name), do: file |> records() |> List.keyfind!(name, 0) |> elem(1)
+
+  defp field(line) do
+    [name, value] = String.split(line, "=", parts: 2)
+    {String.trim(name), value |> String.trim() |> Base.decode16!(case: :lower)}
+  end
+
+  defp number(bytes), do: :binary.decode_unsigned(bytes, :little)
+  defp tagged(type, flags, body), do: <<type, flags, byte_size(body)::little-32>> <> body
+  defp str8(text), do: <<byte_size(text)>> <> text
+
+  # protocol.md 3.1
+  defp input(purpose, network_id, body), do: "legation/1/#{purpose}" <> <<0>> <> network_id <> Blake3.hash(body)
+
+  defp signed?(purpose, body, signature, public_key, network_id \\ network_id()),
+    do: :crypto.verify(:eddsa, :none, input(purpose, network_id, body), signature, [public_key, :ed25519])
+
+  defp network_id, do: record("identity.txt", "network")["network_id"]
+  defp alice, do: record("identity.txt", "alice")
+
+  defp split_signature(bytes),
+    do: {binary_part(bytes, 0, byte_size(bytes) - 64), binary_part(bytes, byte_size(bytes), -64)}
+
+  test "there are all files and each has records" do
+    files = ~w(announcements batches frames hello identity knock plain receipts signatures terms)
+    for file <- files, do: assert(records(file <> ".txt") != [])
+
+    assert @dir |> File.ls!() |> Enum.filter(&String.ends_with?(&1, ".txt")) |> Enum.sort() ==
+             Enum.map(files, &(&1 <> ".txt"))
+  end
+
+  test "our BLAKE3 is BLAKE3" do
+    # The first and some others of the official test vectors: bytes 0, 1, 2, … 250, again from 0.
+    data = fn bytes -> 0..250 |> Stream.cycle() |> Enum.take(bytes) |> :binary.list_to_bin() end
+
+    assert Base.encode16(Blake3.hash(""), case: :lower) ==
+             "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+
+    for bytes <- [0, 1, 63, 64, 65, 1_023, 1_024, 1_025, 2_048, 2_049, 3_073, 5_000, 8_192],
+        do: assert(Blake3.hash(data.(bytes)) == Native.blake3(data.(bytes)))
+  end
+
+  describe "identity.txt" do
+    test "realms: public keys, their text, their ids" do
+      for name <- ["alice", "bob"], realm = record("identity.txt", name) do
+        assert {realm["public_key"], realm["seed"]} == :crypto.generate_key(:eddsa, :ed25519, realm["seed"])
+
+        assert {realm["online_public_key"], realm["online_seed"]} ==
+                 :crypto.generate_key(:eddsa, :ed25519, realm["online_seed"])
+
+        assert Options.format_key(realm["public_key"]) == realm["text"]
+        assert Options.parse_key!(realm["text"]) == realm["public_key"]
+        assert Blake3.hash(realm["public_key"]) == realm["realm_id"]
+        assert Native.realm_id(realm["public_key"]) == realm["realm_id"]
+
+        for key <- ["public_key", "online_public_key", "engine_public_key"],
+            do: assert(Native.key_check(realm[key]) == :ok)
+      end
+    end
+
+    test "networks: what is derived from their keys" do
+      dir = Path.join(System.tmp_dir!(), "legation-vectors-#{System.pid()}-#{System.unique_integer([:positive])}")
+      File.mkdir!(dir)
+      on_exit(fn -> File.rm_rf!(dir) end)
+
+      %{"network_key" => key, "network_id" => id} = record("identity.txt", "network")
+      assert Blake3.derive_key("legation/1/network-id", key) == id
+      File.write!(Path.join(dir, "net.key"), key)
+      {:ok, network} = Native.network_load(Path.join(dir, "net.key"))
+      assert Native.network_id(network) == id
+
+      {:ok, none} = Native.network_load(nil)
+      assert Native.network_id(none) == record("identity.txt", "network none")["network_id"]
+    end
+
+    test "keys that are refused" do
+      refused = for {"refused " <> why, %{"public_key" => key}} <- records("identity.txt"), do: {why, key}
+      assert length(refused) >= 4
+      # One that is wrong in two ways is refused for either.
+      for {why, key} <- refused, do: assert({^why, {:error, {:bad_key, _reason}}} = {why, Native.key_check(key)})
+    end
+  end
+
+  test "signatures.txt: what is signed, and by whom" do
+    for {name, fields} <- records("signatures.txt") do
+      purpose = name |> String.split() |> hd()
+      assert input(purpose, fields["network_id"], fields["body"]) == fields["signing_input"]
+      assert signed?(purpose, fields["body"], fields["signature"], fields["public_key"], fields["network_id"])
+      refute signed?(purpose, fields["body"] <> "!", fields["signature"], fields["public_key"], fields["network_id"])
+    end
+  end
+
+  test "announcements.txt: bodies, and frames that are signed by the realm" do
+    for {name, fields} <- records("announcements.txt") do
+      kind = String.to_atom(name)
+
+      map =
+        for {field, bytes} <- fields, field not in ["body", "frame"], into: %{} do
+          value =
+            case field do
+              text when text in ["name", "realm_id", "key"] -> bytes
+              "reason" -> Enum.at([:withdrawn, :normal, :shutdown, :killed, :crashed], number(bytes))
+              _number -> number(bytes)
+            end
+
+          {String.to_atom(field), value}
+        end
+
+      assert Native.announcement(kind, map) == fields["body"]
+      type = %{learn: 0x09, forget: 0x0A, cert: 0x0B}[kind]
+      assert <<^type, 1, length::little-32, body::binary-size(length)>> = fields["frame"]
+      {body, signature} = split_signature(body)
+      assert body == fields["body"]
+      assert signed?(name, body, signature, alice()["public_key"])
+    end
+  end
+
+  test "frames.txt: control frames" do
+    frames = Map.new(records("frames.txt"))
+    assert frames["ack"]["frame"] == tagged(0x06, 1, frames["ack"]["sequence"])
+    assert frames["ping"]["frame"] == tagged(0x14, 1, frames["ping"]["token"])
+    assert frames["pong"]["frame"] == tagged(0x15, 1, frames["pong"]["token"])
+    release = frames["handle release"]
+    assert release["frame"] == tagged(0x0F, 1, <<2::little-16, 1>> <> release["caller"] <> <<2>> <> release["call"])
+
+    codes = ~w(normal protocol version unlisted wrong_realm bad_signature expired duplicate timeout abuse unknown_frame
+               too_large shutdown overload replaced)
+
+    for {name, code} <- Enum.with_index(codes) do
+      close = frames["close " <> name]
+      assert close["code"] == <<code::little-16>>
+      assert close["frame"] == tagged(0x16, 1, close["code"] <> str8(close["text"]))
+    end
+
+    # 6.3: an unknown type with the critical bit or without it.
+    assert <<type, 0, _rest::binary>> = frames["skipped"]["frame"]
+    assert type > 0x16
+    assert <<^type, 1, _rest::binary>> = frames["refused unknown_frame"]["frame"]
+  end
+
+  describe "hello.txt" do
+    test "hellos have their fields where 7.1 says and are signed" do
+      for name <- ["plain", "tls"], hello = record("hello.txt", name) do
+        profile = %{"tls" => 1, "plain" => 3}[name]
+        body = hello["body"]
+
+        assert <<1, ^profile, 1::little-16, 1::little-16, 0::little-64, own::binary-size(32), peer::binary-size(32),
+                 identity::binary-size(32), binding::binary-size(32), random::binary-size(32), _messages::little-32,
+                 _engines::little-32, 0::16, link_key::binary-size(32), link_not_after::binary-size(8),
+                 link_signature::binary-size(64), 0::16>> = body
+
+        assert [own, peer, identity, binding, random] ==
+                 Enum.map(~w(own_realm_id peer_realm_id identity_key binding random), &hello[&1])
+
+        assert <<1, 1, length::little-32, ^body::binary-size(byte_size(body)), signature::binary-size(64)>> =
+                 hello["frame"]
+
+        assert length == byte_size(body) + 64
+        assert signed?("hello", body, signature, identity)
+
+        if name == "tls" do
+          assert [link_key, link_not_after, link_signature] ==
+                   Enum.map(~w(link_key link_not_after link_signature), &hello[&1])
+
+          assert hello["link_body"] == own <> peer <> link_key <> link_not_after
+          assert signed?("link", hello["link_body"], link_signature, identity)
+        else
+          assert {link_key, link_signature} == {<<0::256>>, <<0::512>>}
+        end
+      end
+    end
+
+    test "the session id" do
+      session = record("hello.txt", "session")
+
+      material =
+        Enum.map_join(~w(initiator_realm_id responder_realm_id initiator_random responder_random), &session[&1])
+
+      assert Blake3.derive_key("legation/1/session", material) == session["session_id"]
+    end
+  end
+
+  test "knock.txt: knocks and their MAC" do
+    for {_name, knock} <- records("knock.txt") do
+      length = <<byte_size(knock["first_flight"])::little-16>>
+      head = <<1, 3>> <> knock["time"] <> knock["random"]
+
+      authenticated =
+        "legation/1/knock" <>
+          <<0, 3>> <> knock["time"] <> knock["random"] <> knock["responder_realm_id"] <> length <> knock["first_flight"]
+
+      assert Blake3.keyed_hash(knock["network_key"], authenticated) == knock["mac"]
+      assert knock["knock"] == head <> knock["mac"] <> length <> knock["first_flight"]
+    end
+  end
+
+  test "plain.txt: keys, bindings and records" do
+    keys = record("plain.txt", "plain keys")
+
+    for side <- ["initiator", "responder"] do
+      assert {keys["#{side}_ephemeral"], keys["#{side}_secret"]} ==
+               :crypto.generate_key(:ecdh, :x25519, keys["#{side}_secret"])
+    end
+
+    assert :crypto.compute_key(:ecdh, keys["responder_ephemeral"], keys["initiator_secret"], :x25519) == keys["shared"]
+    nonces = keys["initiator_nonce"] <> keys["responder_nonce"]
+    binding = Blake3.hash(<<3>> <> nonces <> keys["initiator_ephemeral"] <> keys["responder_ephemeral"])
+    assert binding == keys["binding"]
+
+    for side <- ["initiator", "responder"],
+        do: assert(Blake3.derive_key("legation/1/plain #{side}", keys["shared"] <> binding) == keys["#{side}_key"])
+
+    for {"record " <> name, %{"content" => content, "bytes" => bytes}} <- records("plain.txt") do
+      [counter, "of", "the", side] = String.split(name)
+      length = <<byte_size(content)::little-32>>
+      mac = Blake3.keyed_hash(keys["#{side}_key"], <<String.to_integer(counter)::little-64>> <> length <> content)
+      assert bytes == length <> content <> mac
+    end
+
+    local = record("plain.txt", "local")
+    assert Blake3.hash(<<2>> <> local["initiator_nonce"] <> local["responder_nonce"] <> <<0::512>>) == local["binding"]
+  end
+
+  describe "batches.txt" do
+    test "batches are laid out as 9 says and signed by their engine" do
+      bob = record("identity.txt", "bob")
+
+      for {_name, batch} <- records("batches.txt") do
+        messages = for index <- 0..(number(batch["count"]) - 1), do: message(batch, index)
+        table = Enum.map_join(messages, &row/1)
+        head_bytes = 107 + 1 + byte_size(batch["engine"]) + 8
+        {payloads, _end} = payloads(messages, head_bytes + byte_size(table))
+
+        body =
+          batch["session_id"] <>
+            alice()["realm_id"] <>
+            bob["realm_id"] <>
+            batch["first_sequence"] <>
+            batch["count"] <>
+            <<1>> <>
+            str8(batch["engine"]) <>
+            <<byte_size(table)::little-32, byte_size(payloads)::little-32>> <> table <> payloads
+
+        assert batch["frame"] == tagged(0x03, 1, body <> batch["signature"])
+        assert Blake3.hash(body) == batch["root"]
+        key = if batch["engine"] == "", do: "online_public_key", else: "engine_public_key"
+        assert signed?("batch", body, batch["signature"], alice()[key])
+      end
+    end
+
+    defp message(batch, index),
+      do:
+        for(
+          name <- ~w(kind flags call_id caller detail destination payload),
+          into: %{},
+          do: {name, batch["#{name}_#{index}"]}
+        )
+
+    defp row(message) do
+      message["kind"] <>
+        message["flags"] <>
+        message["call_id"] <>
+        message["caller"] <>
+        <<byte_size(message["payload"])::little-32>> <> message["detail"] <> str8(message["destination"])
+    end
+
+    defp aligned?(message), do: message["flags"] == <<2>>
+
+    # 9.3: where an aligned payload begins and ends there are gaps.
+    defp payloads(messages, offset) do
+      padded = if Enum.any?(messages, &aligned?/1), do: gap(offset), else: ""
+
+      Enum.reduce(messages, {padded, offset + byte_size(padded)}, fn message, {bytes, offset} ->
+        before = if aligned?(message), do: gap(offset), else: ""
+        offset = offset + byte_size(before) + byte_size(message["payload"])
+        behind = if aligned?(message), do: gap(offset), else: ""
+        {bytes <> before <> message["payload"] <> behind, offset + byte_size(behind)}
+      end)
+    end
+
+    defp gap(offset), do: :binary.copy(<<0>>, rem(1_024 - rem(offset, 1_024), 1_024))
+  end
+
+  test "receipts.txt: receipts prove what they say, and no changed byte of one does" do
+    for {_name, fields} <- records("receipts.txt") do
+      verify = &Native.verify_receipt(&1, fields["identity_key"], fields["network_id"])
+      assert {:ok, facts} = verify.(fields["receipt"])
+      assert fact(facts, "source_engine") == fields["engine"]
+      assert fact(facts, "destination_engine") == fields["destination"]
+      assert fact(facts, "sequence") == number(fields["sequence"])
+      assert fact(facts, "payload") == fields["payload"]
+
+      # Every byte of the small ones, and some of the rest.
+      step = max(1, div(byte_size(fields["receipt"]), 500))
+
+      for at <- Enum.take_every(0..(byte_size(fields["receipt"]) - 1), step) do
+        <<head::binary-size(at), byte, rest::binary>> = fields["receipt"]
+        # A proof of another message, by its index, would be as good a proof; of this one nothing else is.
+        case verify.(head <> <<Bitwise.bxor(byte, 0x10)>> <> rest) do
+          {:error, {:receipt, _why}} -> :refused
+          {:ok, other} -> flunk("byte #{at} does not matter: #{inspect(other)}")
+        end
+      end
+
+      for {_name, %{"public_key" => other}} when other != :erlang.map_get("identity_key", fields) <-
+            records("identity.txt"),
+          byte_size(other) == 32,
+          do: assert({:error, {:receipt, _}} = Native.verify_receipt(fields["receipt"], other, fields["network_id"]))
+
+      assert {:error, {:receipt, _}} = Native.verify_receipt(fields["receipt"], fields["identity_key"], <<0::256>>)
+    end
+  end
+
+  defp fact(facts, name), do: facts[name] || facts[String.to_existing_atom(name)]
+
+  describe "terms.txt" do
+    test "what is accepted is what OTP decodes; what is refused is refused for its reason" do
+      for {name, %{"term" => term}} <- records("terms.txt") do
+        case String.split(name, [": ", " "], parts: 3) do
+          ["refused", reason, _what] ->
+            assert {:error, {kind, _offset}} = Native.scan(term), name
+            assert Atom.to_string(kind) == reason, name
+
+          [accepted, _what | _rest] when accepted in ["accepted", "disguised"] ->
+            assert Native.scan(term) == :ok, name
+            assert disguised?(:erlang.binary_to_term(term)) == (accepted == "disguised"), name
+        end
+      end
+    end
+
+    @heads [:system, :EXIT, :DOWN, :io_request, :io_reply, :nodedown, :nodeup, :global_name_conflict]
+    @requests [
+      call: 3,
+      add_handler: 3,
+      delete_handler: 3,
+      sync_notify: 2,
+      add_sup_handler: 4,
+      swap_handler: 5,
+      swap_sup_handler: 6
+    ]
+
+    # 10.5, of what can come at all.
+    defp disguised?(term) when is_tuple(term) and tuple_size(term) > 0 do
+      head = elem(term, 0)
+
+      head in @heads or (is_atom(head) and String.starts_with?(Atom.to_string(head), "$gen_")) or
+        (tuple_size(term) == 2 and alias?(head)) or (tuple_size(term) == 3 and request?(elem(term, 2)))
+    end
+
+    defp disguised?(_term), do: false
+
+    defp alias?([head | _rest]), do: head == :alias or alias?(head)
+    defp alias?(_other), do: false
+
+    defp request?(request) when request in [:stop, :which_handlers, :get_modules], do: true
+
+    defp request?(request) when is_tuple(request) and tuple_size(request) > 0,
+      do: @requests[elem(request, 0)] == tuple_size(request)
+
+    defp request?(_other), do: false
+  end
+end
