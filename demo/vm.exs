@@ -107,10 +107,11 @@ defmodule Demo.Processes do
     path = System.find_executable(program) || raise Demo.Failed, "there is no program #{program}"
     options = [:binary, :exit_status, :stderr_to_stdout, args: args, cd: cd]
     port = Port.open({:spawn_executable, path}, options)
-    {:os_pid, os_pid} = Port.info(port, :os_pid)
-    started(dir, os_pid)
+    # A short one may have ended already.
+    os_pid = with {:os_pid, os_pid} <- Port.info(port, :os_pid), do: os_pid
+    if os_pid, do: started(dir, os_pid)
     {output, status} = output(port, program, "")
-    ended(dir, os_pid)
+    if os_pid, do: ended(dir, os_pid)
     {String.split(output, "\n", trim: true), status}
   end
 

@@ -25,7 +25,9 @@ defmodule Legation.Counters do
     :hellos_duplicate,
     :connections_accepted,
     :connections_evicted,
+    # From an address that fails too often; and behind their knock, for want of a place.
     :connections_refused,
+    :handshakes_refused,
     :accept_errors,
     :global_names_taken,
     :links_ignored,

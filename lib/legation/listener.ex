@@ -85,7 +85,7 @@ defmodule Legation.Listener do
     {verdict, admission} = Admission.knocked(state.admission, reader, now_s())
 
     if verdict == :refuse do
-      Counters.add(state.instance.counters, :connections_refused)
+      Counters.add(state.instance.counters, :handshakes_refused)
       send(reader, :evict)
     end
 

@@ -64,10 +64,10 @@ defmodule Legation.AttacksBoundsTest do
       victim = Victim.start(limits: [handshakes_max: 3, handshake_ms: 60_000])
       clients = for _ <- 1..3, do: knocking(victim, :plain)
       await_places(victim, :plain, {0, 3})
-      assert counters(victim.alice, [:connections_refused]) == %{connections_refused: 0}
+      assert counters(victim.alice, [:handshakes_refused]) == %{handshakes_refused: 0}
 
       next = knocking(victim, :plain)
-      until(fn -> counters(victim.alice, [:connections_refused]) == %{connections_refused: 1} end)
+      until(fn -> counters(victim.alice, [:handshakes_refused]) == %{handshakes_refused: 1} end)
       RawClient.read_to_end(next.socket)
       assert Victim.places(victim, :plain) == {0, 3}
       Enum.each(clients, &RawClient.close/1)
@@ -81,7 +81,7 @@ defmodule Legation.AttacksBoundsTest do
       clients = for _ <- 1..6, do: knocking(victim, :tls)
       await_places(victim, :tls, {0, 6})
       next = knocking(victim, :tls)
-      until(fn -> counters(victim.alice, [:connections_refused]) == %{connections_refused: 1} end)
+      until(fn -> counters(victim.alice, [:handshakes_refused]) == %{handshakes_refused: 1} end)
       RawClient.read_to_end(next.socket)
       Enum.each(clients, &RawClient.close/1)
       await_places(victim, :tls, {0, 0})
