@@ -39,7 +39,8 @@ defmodule Legation do
   ## What a caller sees
 
     * The remote engine's reply, or its exit as any local server's: `:noproc` when it was withdrawn, its reason's class when
-      it died (`:normal`, `:shutdown`, `:killed`, `{:remote_exit, :crashed}`), `:noconnection` when the session has ended.
+      it died (`:normal`, `:shutdown`, `:killed`, `{:remote_exit, :crashed}`), `:noconnection` when the session has ended. (OTP
+      words the last one differently for calls with a timeout: `{:nodedown, node()}`. `docs/callers.md` has it all in tables.)
     * `{:error, {:legation, reason}}` as the reply when this one call was refused: by the peer's policy
       (`:forbidden`), its filter (`:filtered`), a bound (`:overload`, `:too_large`), or because its content can't cross
       (`:identifiers`: a pid, reference, port or fun; `:undecodable`: an atom that the peer doesn't know).

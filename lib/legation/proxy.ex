@@ -34,7 +34,7 @@ defmodule Legation.Proxy do
 
   # Encoding and hashing more than this takes longer than a normal scheduler should be held.
   @dirty_bytes 20_480
-  # An idle proxy shrinks to under a kilobyte.
+  # An idle proxy shrinks to about 1.4 KB.
   @idle_ms 1_000
 
   # Indexes into `counts`.

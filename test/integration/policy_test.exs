@@ -197,7 +197,7 @@ defmodule Legation.IntegrationPolicyTest do
     assert TestVM.call(vm, :erlang, :system_info, [:atom_count]) == atoms
     # Calls are counted, too, where the core decodes them: 101 small ones; large ones are decoded in Elixir.
     counters = TestVM.call(vm, Legation, :counters, [Alice])
-    assert {counters.sessions["bob"].undecodable, counters.dropped_undecodable} == {2 * 101, 101}
+    assert {counters.sessions["bob"].undecodable, counters.dropped_undecodable} == {2 * 101, 2 * 101}
     assert Enum.map(Legation.connections(bob), & &1.session_id) == Enum.map(session, & &1.session_id)
     refute Legation.Error.retry?(refused(:undecodable))
   end

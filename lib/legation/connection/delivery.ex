@@ -97,6 +97,8 @@ defmodule Legation.Connection.Delivery do
   end
 
   defp decode({:t, term}), do: {:ok, term}
+  # A cast or send that the NIF could not decode. Calls it refuses itself.
+  defp decode(:undecodable), do: {:refuse, :undecodable}
 
   # Scanned by the core for shape, sizes and identifiers. `:safe` keeps it from making atoms.
   defp decode({:b, binary}) do

@@ -366,10 +366,11 @@ fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &mut V
     let receipt_term = |receipt: Option<Vec<u8>>| receipt.map(|receipt| large_binary(env, &receipt));
     let term = match event {
         Event::Deliver { delivery, destination, source, payload, receipt } => {
-            let Some(payload) = decode(env, payload) else {
+            // Told all the same: Elixir drops it as it drops others, with an event and a line in the log.
+            let payload = decode(env, payload).unwrap_or_else(|| {
                 count_undecodable();
-                return None;
-            };
+                atom(env, Refusal::Undecodable.name()).encode(env)
+            });
             let kind = match delivery {
                 Delivery::Send => atoms::send(),
                 Delivery::Cast => atoms::cast(),
