@@ -13,6 +13,7 @@ defmodule Legation.Error do
   | `:noproc` | no such engine (any more) | no |
   | `:too_large` | over the message limit of either side | no |
   | `:identifiers` | it holds a pid, reference, port or fun | no |
+  | `:abandoned` | what was to answer has lost the way back; the call may have been carried out | no |
 
   Why a link ended, or did not come about, is a term such as `{:closed, :unlisted, ""}` or `{:connect, :econnrefused}`; `peers/1` shows it
   in words, telemetry as it is. Those who raise make an exception of it with `wrap/1`.
@@ -75,6 +76,7 @@ defmodule Legation.Error do
     noproc: "there is no such engine",
     too_large: "it is over the message limit",
     identifiers: "it holds a pid, reference, port or fun",
+    abandoned: "what was to answer has lost the way back",
     bad_term: "it is no external term within the bounds",
     unknown_call: "nobody waits for this reply any more",
     ended: "the session has ended",

@@ -185,6 +185,10 @@ defmodule Legation.Native do
   @spec session_refuse(session, call_id, reason :: atom) :: :ok | :wake
   def session_refuse(_session, _call_id, _reason), do: not_loaded()
 
+  @doc "Nothing can answer this remote caller's open calls any more: they are refused `:abandoned`."
+  @spec session_abandon(session, caller :: pos_integer) :: :ok | :wake
+  def session_abandon(_session, _caller), do: not_loaded()
+
   @spec session_announce(session, :learn | :forget | :cert, signed :: binary) :: :ok | :wake
   def session_announce(_session, _kind, _signed), do: not_loaded()
 

@@ -438,14 +438,13 @@ defmodule Legation.ConnectionsTest do
       {:ok, echo} = Echo.start_link(owner: self())
       proxy = publish(alice, "echo", echo, [bob])
       session = session_id(bob, "alice")
-      call = async_call(proxy, {:hold, 1})
+      caller = Task.async(fn -> GenServer.call(proxy, {:hold, 1}, :infinity) end)
       assert_receive {:held, 1, {stand_in, _tag}}
       Process.exit(stand_in, :kill)
+      # Nobody can answer any more, and the caller is told so: it waits for ever otherwise.
+      assert Task.await(caller) == {:error, {:legation, :abandoned}}
       assert GenServer.call(proxy, {:echo, 1}) == 1
       assert session_id(bob, "alice") == session
-      # Its caller waits: nobody can answer any more. A timeout would end that.
-      assert Process.alive?(call)
-      Process.exit(call, :kill)
     end
 
     for part <- [Keyholder, Directory, GlobalNames, ProxySupervisor, PeerSupervisor, ConnectionSupervisor] do

@@ -78,11 +78,18 @@ defmodule Legation.Connection.Delivery do
     end
   end
 
-  @doc "A stand-in has ended; the caller's next call makes a new one."
+  @doc """
+  A stand-in has ended without being released: somebody killed it. The calls that it was to answer are refused, so that nobody
+  waits for ever; the caller's next call makes a new one.
+  """
   def stand_in_ended(d, pid) do
     case Map.pop(d.stand_ins, pid) do
-      {nil, _stand_ins} -> d
-      {caller, stand_ins} -> %{d | stand_ins: stand_ins, callers: Map.delete(d.callers, caller)}
+      {nil, _stand_ins} ->
+        d
+
+      {caller, stand_ins} ->
+        if Native.session_abandon(d.session, caller) == :wake, do: send(d.writer, :wake)
+        %{d | stand_ins: stand_ins, callers: Map.delete(d.callers, caller)}
     end
   end
 

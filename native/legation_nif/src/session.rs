@@ -143,6 +143,12 @@ fn session_refuse(env: Env<'_>, session: SessionArc, call_id: u64, reason: Atom)
     Ok(woken(session.0.refuse(call_id, refusal)))
 }
 
+/// The process that was to answer a remote caller is gone.
+#[rustler::nif]
+fn session_abandon(session: SessionArc, caller: u64) -> Atom {
+    woken(session.0.abandon(caller))
+}
+
 #[rustler::nif]
 fn session_announce(session: SessionArc, kind: Atom, signed: Binary) -> NifResult<Atom> {
     let kind = if kind == atoms::learn() {

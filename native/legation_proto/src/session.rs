@@ -311,6 +311,19 @@ impl Session {
         }
     }
 
+    /// Refuses all calls of one of the peer's processes that are being served: nothing can answer them any more.
+    pub fn abandon(&self, caller: u64) -> bool {
+        let abandoned = {
+            let mut calls = lock(&self.calls);
+            let abandoned = calls.abandon(caller);
+            self.shared.counters.calls_served.set(calls.being_served() as u64);
+            abandoned
+        };
+        abandoned.into_iter().fold(false, |wake, (call_id, served)| {
+            self.push_refusal(call_id, &served.engine, Refusal::Abandoned) | wake
+        })
+    }
+
     /// An ERROR has no payload: it goes even when the queue is full of answers.
     fn push_refusal(&self, call_id: u64, source: &str, refusal: Refusal) -> bool {
         let message = NewMessage {

@@ -53,10 +53,12 @@ pub enum Refusal {
     Noproc = 5,
     TooLarge = 6,
     Identifiers = 7,
+    /// What was to answer has lost the way back to the caller.
+    Abandoned = 8,
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 7] = [
+    pub const ALL: [Refusal; 8] = [
         Refusal::Forbidden,
         Refusal::Filtered,
         Refusal::Undecodable,
@@ -64,6 +66,7 @@ impl Refusal {
         Refusal::Noproc,
         Refusal::TooLarge,
         Refusal::Identifiers,
+        Refusal::Abandoned,
     ];
 
     pub fn from_wire(number: u8) -> Option<Refusal> {
@@ -79,6 +82,7 @@ impl Refusal {
             Refusal::Noproc => "noproc",
             Refusal::TooLarge => "too_large",
             Refusal::Identifiers => "identifiers",
+            Refusal::Abandoned => "abandoned",
         }
     }
 }

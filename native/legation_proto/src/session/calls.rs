@@ -119,6 +119,12 @@ impl Calls {
         self.served.remove(&call_id)
     }
 
+    /// The calls of one of the peer's processes, taken out: what was to answer them has lost its way.
+    pub fn abandon(&mut self, caller: u64) -> Vec<(u64, Served)> {
+        let ids: Vec<u64> = self.served.iter().filter(|(_, served)| served.caller == caller).map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.served.remove(&id).map(|served| (id, served))).collect()
+    }
+
     pub fn being_served(&self) -> usize {
         self.served.len()
     }
