@@ -514,10 +514,14 @@ defmodule Legation do
 
   defp find_own(instance, name) do
     case :ets.lookup(instance.published, own_name(instance, name)) do
-      [{_name, target, _to, _receipts}] -> Directory.resolve(target)
+      [{_name, target, _to, _receipts}] -> target |> Directory.resolve() |> alive()
       [] -> nil
     end
   end
+
+  # One that has just died, which the Directory doesn't know yet: its supervisor could not start it again by its `:via` name.
+  defp alive(pid) when is_pid(pid) and node(pid) == node(), do: if(Process.alive?(pid), do: pid)
+  defp alive(pid_or_nil), do: pid_or_nil
 
   # "ping@alice" is "ping" at alice.
   defp own_name(%Instance{options: %{realm: realm}}, name) when is_binary(name),

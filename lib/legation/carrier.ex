@@ -93,6 +93,10 @@ defmodule Legation.Carrier do
   """
   @callback default_profile() :: profile
 
+  @doc "The session is up: what was kept small for strangers, read buffers say, may grow now. Optional."
+  @callback established(conn) :: term
+  @optional_callbacks established: 1
+
   @doc "Whether strangers can reach it, so that the initiator must knock first (`docs/protocol.md` 4)."
   @callback knock?() :: boolean
 end

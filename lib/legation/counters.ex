@@ -21,6 +21,7 @@ defmodule Legation.Counters do
     # Of those: knocks that did not fit, and those for which there was no memory left.
     :knocks_refused,
     :knock_memory_full,
+    :handshakes_timed_out,
     :hellos_unlisted,
     :hellos_duplicate,
     :connections_accepted,
@@ -29,6 +30,9 @@ defmodule Legation.Counters do
     :connections_refused,
     :handshakes_refused,
     :accept_errors,
+    # Links that we ended because the peer was silent, or too much from it failed verification.
+    :links_silent,
+    :links_abused,
     :global_names_taken,
     :links_ignored,
     :stand_in_strays

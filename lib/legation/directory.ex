@@ -135,6 +135,8 @@ defmodule Legation.Directory do
 
   @impl true
   def handle_call({:publish, engine, target, opts}, _from, state) do
+    state = bury(engine, state)
+
     case publishable(engine, target, state) do
       {:ok, pid} ->
         {result, state} = do_publish(engine, target, pid, opts, state)
@@ -237,6 +239,20 @@ defmodule Legation.Directory do
   def handle_info(_stray, state), do: {:noreply, state}
 
   ## Our engines
+
+  # A supervisor hears of a death before we do, and its next child wants the name: what is on its way to us comes first.
+  defp bury(engine, state) do
+    with %{pid: pid, monitor: monitor} when node(pid) == node() <- state.engines[engine],
+         false <- Process.alive?(pid) do
+      receive do
+        {:DOWN, ^monitor, :process, ^pid, _reason} = down ->
+          {:noreply, state} = handle_info(down, state)
+          state
+      end
+    else
+      _alive_or_none -> state
+    end
+  end
 
   defp publishable(engine, target, state) do
     case {state.engines, resolve(target)} do

@@ -53,9 +53,10 @@ defmodule Legation.Options do
   | limit | default | |
   |---|---|---|
   | `message_bytes_max` | 8 MiB | the largest message that we accept |
+  | `depth_max` | 256 | how deep a message's terms may be nested, at most 256 |
   | `engines_max` | 65,536 | engines learned, per peer |
   | `queue_bytes_max` | 16 MiB | waiting to be sent, per peer. Beyond it calls are refused `:overload`, casts and sends dropped |
-  | `overflow` | `:newest` | which of these are dropped: `:newest` or `:oldest` |
+  | `overflow` | `:newest` | which of these are dropped: `:newest`, or `:oldest` of those that no flush has taken yet |
   | `calls_max` | 65,536 | calls in flight, per peer |
   | `callers_max` | 65,536 | processes of the peer that call us, per peer |
   | `engine_queue_max` | `:infinity` | messages in an engine's mailbox above which it gets no more from peers |
@@ -97,6 +98,7 @@ defmodule Legation.Options do
   # name: {default, what it must be}
   @limits [
     message_bytes_max: {8 * @mib, {1, @message_bytes_max}},
+    depth_max: {256, {1, 256}},
     engines_max: {65_536, {1, 4_294_967_295}},
     queue_bytes_max: {16 * @mib, :positive},
     calls_max: {65_536, :positive},

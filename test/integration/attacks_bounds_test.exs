@@ -152,6 +152,8 @@ defmodule Legation.AttacksBoundsTest do
 
       assert GenServer.call(via(victim.bob, "engine@alice"), 4) == {:error, {:legation, :overload}}
       assert session_counter(victim.alice, "bob", :overload_in) == 1
+      assert session_counter(victim.alice, "bob", :calls_over_limit) == 1
+      assert session_counter(victim.alice, "bob", :callers_over_limit) == 0
       :sys.resume(victim.engine)
       for pid <- held, do: assert(await_call(pid) == {:reply, :ok})
       assert GenServer.call(via(victim.bob, "engine@alice"), 5) == :ok
@@ -180,6 +182,7 @@ defmodule Legation.AttacksBoundsTest do
       call = fn caller -> Agent.get(caller, fn _ -> GenServer.call(via(victim.bob, "engine@alice"), :hello) end) end
       assert Enum.map(callers, call) == [:ok, :ok, :ok, {:error, {:legation, :overload}}]
       assert session_counter(victim.alice, "bob", :overload_in) == 1
+      assert session_counter(victim.alice, "bob", :callers_over_limit) == 1
       # Again, and not once more for the same one.
       assert Enum.map(callers, call) == [:ok, :ok, :ok, {:error, {:legation, :overload}}]
 
@@ -232,6 +235,34 @@ defmodule Legation.AttacksBoundsTest do
         assert session_counter(carol, "alice", :too_large_out) == 2
         assert counters(carol, [:dropped_too_large]) == %{dropped_too_large: 1}
       end
+    end
+  end
+
+  describe "the terms of a message" do
+    test "are nested as deep as the limit says, and no deeper" do
+      victim = Victim.start(limits: [depth_max: 10])
+      nested = fn depth -> Enum.reduce(1..depth, :ok, fn _level, term -> {term} end) end
+      name = via(victim.bob, "engine@alice")
+      assert GenServer.call(name, nested.(10)) == :ok
+      assert GenServer.call(name, nested.(11)) == {:error, {:legation, :undecodable}}
+      assert session_counter(victim.alice, "bob", :bad_term) == 1
+      assert Victim.told(victim) == [call: nested.(10)]
+    end
+  end
+
+  describe "a link" do
+    test "whose peer is silent is ended and counted" do
+      wire = {:wire, make_ref()}
+      alice = start_realm("alice", limits: [ping_ms: 50], listen: [memory: [name: wire]], peers: [peer("bob")])
+
+      bob = start_realm("bob", peers: [peer("alice", connect: [memory: [name: wire]])])
+
+      watch = watch(alice)
+      await(watch, {:peer_up, "bob"})
+      Memory.set(wire, stall: true)
+      await(watch, {:peer_down, "bob"})
+      assert %{links_silent: 1} = counters(alice, [:links_silent])
+      assert is_atom(bob)
     end
   end
 

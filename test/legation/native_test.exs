@@ -35,6 +35,7 @@ defmodule Legation.NativeTest do
     handshake_ms: 1_000,
     ping_ms: 1_000,
     failures_max: 10,
+    depth_max: 256,
     failures_window_ms: 1_000,
     overflow: :newest
   }

@@ -14,6 +14,7 @@ defmodule Legation.OptionsLimitsTest do
     ping_ms: {1, @u32},
     failures_max: {1, @u32},
     failures_window_ms: {1, @u32},
+    depth_max: {1, 256},
     knock_window_ms: {1, @u32},
     knock_boot_ms: {0, @u32},
     send_timeout_ms: {1, @u32},

@@ -27,7 +27,7 @@ defmodule Legation.OptionsTest do
              options = options()
 
     assert %{message_bytes_max: 8_388_608, overflow: :newest, engine_queue_max: :infinity} = options.limits
-    assert map_size(options.limits) == 22
+    assert map_size(options.limits) == 23
   end
 
   test "what is missing, unknown or there twice is named" do

@@ -22,6 +22,7 @@ defmodule Legation.RawClient do
     handshake_ms: 60_000,
     ping_ms: 60_000,
     failures_max: 10,
+    depth_max: 256,
     failures_window_ms: 60_000,
     overflow: :newest
   }

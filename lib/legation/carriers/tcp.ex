@@ -12,6 +12,8 @@ defmodule Legation.Carriers.Tcp do
 
   # Much fits into one read, one decryption, one batch.
   @buffer_bytes 256 * 1024
+  # A hello fits.
+  @handshake_buffer_bytes 4 * 1024
   @backlog 1_024
 
   # The connection is the socket itself, so that `stream/2` matches on it and nothing else.
@@ -63,11 +65,15 @@ defmodule Legation.Carriers.Tcp do
       :binary,
       packet: :raw,
       active: false,
-      buffer: @buffer_bytes,
+      # Strangers get little memory; see established/1.
+      buffer: @handshake_buffer_bytes,
       send_timeout: Keyword.get(opts, :send_timeout_ms, 15_000),
       send_timeout_close: true
     ]
   end
+
+  @impl true
+  def established(conn), do: :inet.setopts(conn, buffer: @buffer_bytes)
 
   @impl true
   def accept(listener, timeout_ms), do: :gen_tcp.accept(listener, timeout_ms)

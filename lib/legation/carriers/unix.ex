@@ -92,6 +92,9 @@ defmodule Legation.Carriers.Unix do
   defdelegate activate(conn, count), to: Tcp
 
   @impl true
+  defdelegate established(conn), to: Tcp
+
+  @impl true
   defdelegate stream(conn, message), to: Tcp
 
   @impl true

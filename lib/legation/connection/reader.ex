@@ -325,6 +325,7 @@ defmodule Legation.Connection.Reader do
     case Handshake.up(state.peer, link) do
       {:ok, policy} ->
         if connection.listener, do: send(connection.listener, {:up, self()})
+        if function_exported?(state.carrier, :established, 1), do: state.carrier.established(state.conn)
 
         delivery = %Delivery{
           instance: instance.name,
@@ -382,6 +383,8 @@ defmodule Legation.Connection.Reader do
     # First those who wait: their calls end now, not when the last bytes have left, and the Peer can dial again.
     if state.peer, do: send(state.peer, {state.connection.tag, :ended, why})
 
+    if state.phase == :up, do: link_failed(why, state)
+
     if state.session do
       Native.session_end(state.session)
       Directory.session_ended(state.instance.name, state.connection.tag, why)
@@ -395,6 +398,12 @@ defmodule Legation.Connection.Reader do
 
     if state.phase != :up, do: handshake_failed(why, state)
   end
+
+  defp link_failed({:fault, :timeout, _detail}, state),
+    do: Legation.Counters.add(state.instance.counters, :links_silent)
+
+  defp link_failed({:fault, :abuse, _detail}, state), do: Legation.Counters.add(state.instance.counters, :links_abused)
+  defp link_failed(_why, _state), do: :ok
 
   defp finish(why, state) do
     case why do
@@ -428,6 +437,7 @@ defmodule Legation.Connection.Reader do
     case why do
       {:fault, :knock, _detail} -> Legation.Counters.add(state.instance.counters, :knocks_refused)
       {:fault, :knock_memory_full, _detail} -> Legation.Counters.add(state.instance.counters, :knock_memory_full)
+      {:fault, :timeout, _detail} -> Legation.Counters.add(state.instance.counters, :handshakes_timed_out)
       _another -> :ok
     end
 

@@ -6,6 +6,7 @@ use legation_channel::channel::Profile;
 use legation_channel::knock::{KnockMemory, KnockRefused, KnockSettings};
 use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkFault, LinkRandom};
 use legation_proto::error::CloseCode;
+use legation_proto::etf::TermLimits;
 use legation_proto::frame::batch::Refusal;
 use legation_proto::hello::Role;
 use legation_proto::limits::{Limits, Overflow};
@@ -56,6 +57,7 @@ fn guard_new(_network: ResourceArc<NetworkResource>, settings: GuardSettings, no
 struct ChannelSettings {
     knock: bool,
     message_bytes_max: u32,
+    depth_max: u16,
     engines_max: u32,
     queue_bytes_max: usize,
     calls_max: usize,
@@ -85,7 +87,7 @@ impl ChannelSettings {
             failures_max: self.failures_max,
             failures_window_ms: self.failures_window_ms,
             overflow,
-            ..Limits::default()
+            term: TermLimits { depth_max: self.depth_max, ..TermLimits::default() },
         })
     }
 }

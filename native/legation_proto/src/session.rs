@@ -222,10 +222,11 @@ impl Session {
         let pending = Pending { context: call.context.into(), destination: call.destination.into(), since: now };
         let mut calls = lock(&self.calls);
         let begun = calls.begin(call.caller, pending, &self.shared.limits);
-        let Some(begun) = begun else {
+        let begun = begun.map_err(|bound| {
+            self.shared.counters.over(bound);
             self.shared.counters.overload_out.one();
-            return Err(PushError::Overload);
-        };
+            PushError::Overload
+        })?;
         let message = NewMessage {
             kind: kind::GENCALL,
             detail: call.label,

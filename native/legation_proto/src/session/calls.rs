@@ -42,22 +42,29 @@ pub(crate) struct Begun {
     pub new_caller: bool,
 }
 
+/// Which bound is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    Calls,
+    Callers,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NotServed {
-    Full,
+    Full(Bound),
     /// The id is in use: only a peer that breaks the rules does this.
     Duplicate,
 }
 
 impl Calls {
-    /// Enters a call of ours. None at the bound.
-    pub fn begin(&mut self, caller_key: &[u8], pending: Pending, limits: &Limits) -> Option<Begun> {
+    /// Enters a call of ours.
+    pub fn begin(&mut self, caller_key: &[u8], pending: Pending, limits: &Limits) -> Result<Begun, Bound> {
         if self.pending.len() >= limits.calls_max {
-            return None;
+            return Err(Bound::Calls);
         }
         let (caller, new_caller) = match self.callers.get(caller_key) {
             Some(number) => (*number, false),
-            None if self.callers.len() >= limits.callers_max => return None,
+            None if self.callers.len() >= limits.callers_max => return Err(Bound::Callers),
             None => {
                 self.next_caller += 1;
                 self.callers.insert(caller_key.into(), self.next_caller);
@@ -67,7 +74,7 @@ impl Calls {
         };
         self.next_call += 1;
         self.pending.insert(self.next_call, pending);
-        Some(Begun { call_id: self.next_call, caller, new_caller })
+        Ok(Begun { call_id: self.next_call, caller, new_caller })
     }
 
     /// Which engine a call of ours in flight was made to.
@@ -105,9 +112,11 @@ impl Calls {
         if self.served.contains_key(&call_id) {
             return Err(NotServed::Duplicate);
         }
-        let known = self.remote_callers.contains_key(&served.caller);
-        if self.served.len() >= limits.calls_max || (!known && self.remote_callers.len() >= limits.callers_max) {
-            return Err(NotServed::Full);
+        if self.served.len() >= limits.calls_max {
+            return Err(NotServed::Full(Bound::Calls));
+        }
+        if !self.remote_callers.contains_key(&served.caller) && self.remote_callers.len() >= limits.callers_max {
+            return Err(NotServed::Full(Bound::Callers));
         }
         *self.remote_callers.entry(served.caller).or_default() += 1;
         self.served.insert(call_id, served);
@@ -121,7 +130,8 @@ impl Calls {
 
     /// The calls of one of the peer's processes, taken out: what was to answer them has lost its way.
     pub fn abandon(&mut self, caller: u64) -> Vec<(u64, Served)> {
-        let ids: Vec<u64> = self.served.iter().filter(|(_, served)| served.caller == caller).map(|(id, _)| *id).collect();
+        let ids: Vec<u64> =
+            self.served.iter().filter(|(_, served)| served.caller == caller).map(|(id, _)| *id).collect();
         ids.into_iter().filter_map(|id| self.served.remove(&id).map(|served| (id, served))).collect()
     }
 
@@ -168,15 +178,15 @@ mod tests {
     fn calls_and_callers_are_bounded_at_the_limit_and_one_past_it() {
         let limits = Limits { calls_max: 2, callers_max: 1, ..Limits::default() };
         let mut calls = Calls::default();
-        assert!(calls.begin(b"p1", pending(), &limits).is_some());
-        assert!(calls.begin(b"p2", pending(), &limits).is_none(), "a second caller");
-        assert!(calls.begin(b"p1", pending(), &limits).is_some());
-        assert!(calls.begin(b"p1", pending(), &limits).is_none(), "a third call");
+        assert!(calls.begin(b"p1", pending(), &limits).is_ok());
+        assert_eq!(calls.begin(b"p2", pending(), &limits).err(), Some(Bound::Callers), "a second caller");
+        assert!(calls.begin(b"p1", pending(), &limits).is_ok());
+        assert_eq!(calls.begin(b"p1", pending(), &limits).err(), Some(Bound::Calls), "a third call");
         assert!(calls.serve(1, served(1), &limits).is_ok());
         assert_eq!(calls.serve(1, served(1), &limits), Err(NotServed::Duplicate));
-        assert_eq!(calls.serve(2, served(2), &limits), Err(NotServed::Full), "a second caller");
+        assert_eq!(calls.serve(2, served(2), &limits), Err(NotServed::Full(Bound::Callers)), "a second caller");
         assert!(calls.serve(2, served(1), &limits).is_ok());
-        assert_eq!(calls.serve(3, served(1), &limits), Err(NotServed::Full), "a third call");
+        assert_eq!(calls.serve(3, served(1), &limits), Err(NotServed::Full(Bound::Calls)), "a third call");
         assert!(calls.served(1).is_some());
         assert!(calls.serve(3, served(1), &limits).is_ok());
     }

@@ -8,6 +8,13 @@ macro_rules! counters {
         pub struct Counters { $($(#[$doc])* pub $name: Counter),* }
 
         impl Counters {
+            pub(super) fn over(&self, bound: super::calls::Bound) {
+                match bound {
+                    super::calls::Bound::Calls => self.calls_over_limit.one(),
+                    super::calls::Bound::Callers => self.callers_over_limit.one(),
+                }
+            }
+
             /// Name and value of each.
             pub fn all(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.get())),*]
@@ -47,6 +54,8 @@ counters! {
     engines_over_limit, bad_term, identifiers, too_large, undecodable, overload_in, duplicate_call, unknown_forget,
     /// Skipped frames of unknown, uncritical types.
     skipped_frames,
+    /// Which bound a refused call met, either way; they count in `overload_in` and `overload_out`, too.
+    calls_over_limit, callers_over_limit,
     /// Refused or dropped on the way out.
     overload_out, dropped_oldest, too_large_out, identifiers_out, bad_term_out,
 }

@@ -550,7 +550,8 @@ fn deliver_call(
             shared.counters.duplicate_call.one();
             return false;
         }
-        Err(NotServed::Full) => {
+        Err(NotServed::Full(bound)) => {
+            shared.counters.over(bound);
             shared.counters.overload_in.one();
             return session.push_refusal(row.call_id, "", Refusal::Overload);
         }
