@@ -145,7 +145,9 @@ defmodule Legation.Error do
   """
   @spec message(term) :: String.t()
   def message(:no_answer),
-    do: "closed before it answered: other network key, other realm, or a clock off by more than 30 s"
+    do:
+      "closed before it answered: other network key, other realm, other profile, a clock off by more than 30 s, " <>
+        "or it has started within the last second"
 
   def message({:error, reason}), do: message(reason)
   def message({:legation, reason}), do: message(reason)

@@ -23,6 +23,24 @@ defmodule Legation.OtpTest do
     end
   end
 
+  test "a supervisor starts an engine again that published itself by its :via name", %{alice: alice, bob: bob} do
+    options = [name: via(alice, "counter")]
+    child = %{id: :counter, start: {GenServer, :start_link, [Counter, 0, options]}}
+
+    # It is told of a death before the Directory is: each time the name has to be free already.
+    for _ <- 1..50 do
+      {:ok, supervisor} = Supervisor.start_link([child], strategy: :one_for_one, max_restarts: 1)
+      Process.unlink(supervisor)
+      monitor = Process.monitor(supervisor)
+      Process.exit(Legation.whereis("counter", alice), :kill)
+      refute_receive {:DOWN, ^monitor, :process, _supervisor, _reason}, 20
+      :ok = Supervisor.stop(supervisor)
+    end
+
+    {:ok, _} = Supervisor.start_link([child], strategy: :one_for_one)
+    assert GenServer.call(await_engine(bob, "counter@alice"), :get) == 0
+  end
+
   test "a gen_event is notified, waited for and called", %{alice: alice, bob: bob} do
     {:ok, manager} = :gen_event.start_link()
     :ok = :gen_event.add_handler(manager, Recorder, [])

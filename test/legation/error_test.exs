@@ -48,7 +48,7 @@ defmodule Legation.ErrorTest do
   end
 
   test "who gets no answer is told what it may be" do
-    assert Error.message(:no_answer) =~ "other network key, other realm, or a clock off by more than 30 s"
+    assert Error.message(:no_answer) =~ "other network key, other realm, other profile, a clock off by more than 30 s"
   end
 
   test "the system's errors have the system's words" do
