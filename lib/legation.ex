@@ -229,7 +229,9 @@ defmodule Legation do
   @doc """
   Checks a receipt (see `publish/4`): that the engine of the realm with this identity key signed the message that it shows.
 
-  Needs no session, and the message need not have come to this instance; the network must be the same.
+  Needs no session, and the message need not have come to this instance; the network must be the same. In the map are, of what was
+  signed, `:source_engine`, `:destination_engine`, `:payload` (external term format) and more; the numbers are those of
+  `docs/protocol.md` 14.
   """
   @spec verify_receipt(binary, binary, instance) :: {:ok, map} | {:error, term}
   def verify_receipt(receipt, identity_key, instance \\ __MODULE__) do
@@ -384,7 +386,9 @@ defmodule Legation do
   ## At the receiver
 
   @doc """
-  Whether a `from` names a caller in another realm. A guard.
+  Whether a `from` names a caller in another realm. A guard, so `import` or `require` it.
+
+      import Legation, only: [is_remote: 1]
 
       def handle_call(:secret, from, state) when is_remote(from), do: {:reply, {:error, :local_only}, state}
   """
