@@ -67,7 +67,9 @@ defmodule Legation do
   @doc "A child specification, for `{Legation, options}` in a supervisor."
   @spec child_spec(keyword) :: Supervisor.child_spec()
   def child_spec(options) do
-    %{id: Keyword.get(options, :name, __MODULE__), start: {__MODULE__, :start_link, [options]}, type: :supervisor}
+    # Checked here already: what a supervisor prints of its children then holds no keyholder's arguments.
+    options = Options.new!(options)
+    %{id: options.name, start: {__MODULE__, :start_link, [options]}, type: :supervisor}
   end
 
   @doc """
@@ -76,7 +78,7 @@ defmodule Legation do
   Raises `ArgumentError` for options that can't be meant. `{:error, reason}` when a key can't be read or an address can't be
   listened on.
   """
-  @spec start_link(keyword) :: Supervisor.on_start()
+  @spec start_link(keyword | Options.t()) :: Supervisor.on_start()
   def start_link(options), do: options |> Options.new!() |> Legation.Supervisor.start_link()
 
   ## Our engines
@@ -95,7 +97,8 @@ defmodule Legation do
     * `:to` - `:all` (default), or the realms that may know of it, of those that `export:` it anyway
     * `:version` - a number that peers see
     * `:ops` - what peers are told it can do (default `[:call, :cast, :send]`); a hint, the policy decides
-    * `:receipts` - a pid that gets `{:legation_receipt, name, %{realm:, source:, receipt:}}` for each message that was delivered
+    * `:receipts` - a pid that gets `{:legation_receipt, name, %{realm:, source:, receipt:}}` for each message that was delivered.
+      Receipts of thousands of small messages that came as one batch are large: beyond 64 MiB of one read none are made, and `receipts_over_limit` counts
     * `:instance` - the instance, instead of the last argument
 
   Errors: `{:error, :noproc}`, `{:error, {:already_published, pid}}`, `{:error, :bad_name}`, or the keyholder's.

@@ -43,7 +43,7 @@
 
 -define(ELIXIR, 'Elixir.Legation').
 %% Options whose values are text: a string of Erlang is a list of numbers to Elixir.
--define(TEXT, [realm, key, network_key, path]).
+-define(TEXT, [realm, key, network_key, path, host, ip]).
 
 %% @doc Starts an instance, linked to the caller. `name' is the instance's; the others are those of `Legation'.
 -spec start_link([option()]) -> {ok, pid()} | {error, term()}.

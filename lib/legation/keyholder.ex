@@ -143,7 +143,7 @@ defmodule Legation.Keyholder do
   def handle_info(_stray, state), do: {:noreply, state}
 
   defp open({:keyholder, module, args}) do
-    with {:ok, held} <- module.init(args),
+    with {:ok, held} <- module.init(args.()),
          {:ok, keyring} <- Native.keyring_external(module.public_key(held)),
          do: {:ok, {module, held}, keyring}
   end

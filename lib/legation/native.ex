@@ -135,7 +135,7 @@ defmodule Legation.Native do
   def channel_handle_bytes(_channel, _bytes, _now), do: not_loaded()
 
   @doc "The same for at most 2,048 bytes, on the scheduler at hand."
-  @spec channel_handle_bytes_small(channel, binary, unix_ms) :: {[event], wake? :: boolean}
+  @spec channel_handle_bytes_small(channel, binary, unix_ms) :: {[event], wake? :: boolean} | :dirty
   def channel_handle_bytes_small(_channel, _bytes, _now), do: not_loaded()
 
   @doc "What the last read brought has been handed to mailboxes. True: an acknowledgement is due."
@@ -210,6 +210,9 @@ defmodule Legation.Native do
   @spec session_counters(session) :: %{atom => integer}
   def session_counters(_session), do: not_loaded()
 
+  # Which shape the functions and events have; the library has the same number (`BORDER`) or is refused.
+  @border 1
+
   @doc false
   # Without the library the module does not load: there is nothing that Legation could do without it. An upgrade in a
   # running system is refused as well, and the old code stays: its resources would mean nothing to the new one.
@@ -220,7 +223,13 @@ defmodule Legation.Native do
         priv -> priv
       end
 
-    :erlang.load_nif(:filename.join(priv, 'native/legation_nif'), 0)
+    case :erlang.load_nif(:filename.join(priv, 'native/legation_nif'), @border) do
+      {:error, {:load, _text}} ->
+        {:error, {:load, 'the native library is of another version of Legation: build it anew'}}
+
+      loaded_or_not ->
+        loaded_or_not
+    end
   end
 
   defp not_loaded, do: :erlang.nif_error(:nif_not_loaded)

@@ -8,7 +8,8 @@ defmodule Legation.Options do
     * `:realm` - required. What this realm calls itself: `"alice"`. Never sent; peers have a name of their own for us. Not empty, no `@`,
       no control characters, at most 255 bytes
     * `:key` - required. The path of the realm's private key (`mix legation.key`), or `{:keyholder, module, args}`, see `Legation.Keyholder`
-    * `:network_key` - the path of the network's key, or `nil` (default)
+    * `:network_key` - the path of the network's key, or `nil` (default): none, and then whoever knows our public key gets an answer, if no more.
+      The same at all realms of a network
     * `:listen` - addresses to listen on, see below. Default `[]`: we only dial
     * `:peers` - the realms that we talk to, see below. Nobody else gets in
     * `:import` - which engines of others get a global name:
@@ -68,7 +69,7 @@ defmodule Legation.Options do
   | `handshakes_max` | 100 | connections after it and before their session, per listener |
   | `failed_handshakes_per_s` | 20 | per address |
   | `knock_window_ms` | 30,000 | how far a knock's time may be from our clock |
-  | `knock_boot_ms` | 1,000 | after our start, from when on a knock's time must be |
+  | `knock_boot_ms` | 1,000 | knocks from before our start and this long after it are refused, as replays from before a restart |
   | `knock_entries_max` | 65,536 | knocks remembered |
   | `send_timeout_ms` | 15,000 | how long a peer may not take our bytes |
   | `shutdown_ms` | 5,000 | for goodbyes when the instance stops |
@@ -215,7 +216,8 @@ defmodule Legation.Options do
   # What was given is not shown: it may be the key itself.
   defp key(opts) do
     case Keyword.fetch(opts, :key) do
-      {:ok, {:keyholder, module, args}} when is_atom(module) -> {:keyholder, module, args}
+      # Behind a fun: reports of supervisors print options, and no environment of a fun.
+      {:ok, {:keyholder, module, args}} when is_atom(module) -> {:keyholder, module, fn -> args end}
       {:ok, path} -> if path?(path), do: path, else: secret!(:key, "a path or {:keyholder, module, args}")
       :error -> invalid!("required option :key is missing")
     end

@@ -93,9 +93,13 @@ defmodule Legation.Peer do
     end
   end
 
+  # A dial that was on its way when the drain began.
+  def handle_call({:up, _link}, _from, %{drain: drain} = state) when drain != nil,
+    do: {:reply, {:close, :shutdown}, state}
+
   def handle_call({:up, link}, _from, state) do
     case Links.up(current(state), link.initiator, state.lower?, now_ms(), handshake_ms(state)) do
-      :take -> {:reply, {:ok, state.policy}, state |> take(link) |> publish_status()}
+      :take -> {:reply, {:ok, state.policy}, take(link, state)}
       :keep_old -> {:reply, {:close, :duplicate}, state}
     end
   end
@@ -219,7 +223,7 @@ defmodule Legation.Peer do
 
   ## Links
 
-  defp take(state, link) do
+  defp take(link, state) do
     state = if state.link, do: leave(state, :replaced), else: state
     state = cancel_timer(state)
 
@@ -233,8 +237,10 @@ defmodule Legation.Peer do
           %{state | dial: nil}
       end
 
+    # First the status: who hears that the peer is up looks there.
+    state = publish_status(%{state | link: Map.put(link, :up_ms, now_ms()), lost: nil, tried: 0, attempts: 0})
     Directory.session_up(state.name, Map.put(link, :policy, state.policy))
-    %{state | link: Map.put(link, :up_ms, now_ms()), lost: nil, tried: 0, attempts: 0}
+    state
   end
 
   defp leave(%{link: link} = state, code) do

@@ -7,6 +7,7 @@ use legation_proto::error::CloseCode;
 use legation_proto::frame::batch::{kind, Refusal};
 use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::FrameType;
+use legation_proto::limits::RECEIPT_BYTES_MAX;
 use legation_proto::receipt;
 use legation_proto::session::{Delivery, NewCall, PushError};
 use proptest::prelude::*;
@@ -406,6 +407,49 @@ fn batches_are_written_as_the_specification_says_and_each_signature_holds() {
     versus.peer.send("e1", vec![rust_tests::raw_batch::RawMessage::reply(call.call_id, &term::text("r"))]);
     versus.settle();
     assert_eq!(versus.side.take_events(), [Seen::Reply { context: b"c".to_vec(), payload: term::text("r") }]);
+}
+
+/// What the last byte brings is as much work as all the bytes before it.
+#[test]
+fn the_end_of_a_large_message_is_no_small_read() {
+    for profile in PROFILES {
+        let mut versus = Versus::up(profile);
+        versus.peer.ping(1);
+        versus.settle();
+        assert!(versus.side.link.next_read_is_small(2_048), "{profile:?}");
+        let ping = rust_tests::raw_batch::critical(FrameType::Ping, &[7; 8]);
+        let skipped = rust_tests::raw_batch::frame(0x7F, 0, 60_000, &[0; 60_000]);
+        let (most, last) = skipped.split_at(skipped.len() - 1);
+        versus.peer.write(most);
+        versus.settle();
+        assert!(!versus.side.link.next_read_is_small(1), "{profile:?}");
+        versus.peer.write(last);
+        versus.settle();
+        versus.peer.write(&ping);
+        versus.settle();
+        assert!(versus.side.link.next_read_is_small(2_048), "{profile:?}");
+    }
+}
+
+#[test]
+fn receipts_of_many_small_messages_are_bounded_and_their_messages_delivered() {
+    let mut pair = up(Profile::Local);
+    pair.bob.session().make_receipts_for(["b".into()].into_iter());
+    for _ in 0..4_096 {
+        pair.alice.cast("a", "b", &term::text("x")).unwrap();
+    }
+    pair.settle();
+    let receipts = pair.bob.take_events().into_iter().map(|event| match event {
+        Seen::Deliver { receipt, .. } => receipt.map_or(0, |receipt| receipt.len()),
+        other => panic!("{other:?}"),
+    });
+    let sizes: Vec<usize> = receipts.collect();
+    assert_eq!(sizes.len(), 4_096);
+    let bytes: usize = sizes.iter().sum();
+    assert!(bytes < RECEIPT_BYTES_MAX + 1024 * 1024, "{bytes}");
+    let without = sizes.iter().filter(|size| **size == 0).count();
+    assert!(without > 0);
+    assert_eq!(pair.bob.count("receipts_over_limit"), without as u64);
 }
 
 #[test]

@@ -37,8 +37,10 @@ defmodule Legation.OtpTest do
       :ok = Supervisor.stop(supervisor)
     end
 
+    # Under a name that has not come and gone before.
+    child = %{child | start: {GenServer, :start_link, [Counter, 0, [name: via(alice, "last")]]}}
     {:ok, _} = Supervisor.start_link([child], strategy: :one_for_one)
-    assert GenServer.call(await_engine(bob, "counter@alice"), :get) == 0
+    assert GenServer.call(await_engine(bob, "last@alice"), :get) == 0
   end
 
   test "a gen_event is notified, waited for and called", %{alice: alice, bob: bob} do
@@ -154,6 +156,12 @@ defmodule Legation.OtpTest do
     monitor = Process.monitor(proxy)
     assert_receive {:DOWN, ^monitor, :process, ^proxy, _reason}
     assert GenServer.multi_call([node()], :imported_counter, :get, 5_000) == {[], [node()]}
+  end
+
+  test "from Erlang, hosts and addresses may be strings", %{bob: bob} do
+    assert {:ok, %{address: [port: port]}} = :legation.add_listener({:tcp, [ip: '127.0.0.1', port: 0]}, bob)
+    peer = [realm: 'dora', key: public_key("dora"), connect: [tcp: [host: '127.0.0.1', port: port]]]
+    assert :legation.connect(peer, bob) == :ok
   end
 
   test "sys messages go through where they are allowed", %{alice: alice, bob: bob} do

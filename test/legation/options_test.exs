@@ -66,8 +66,13 @@ defmodule Legation.OptionsTest do
 
   test "a keyholder's arguments are not shown when options are inspected" do
     options = options(key: {:keyholder, MyKeyholder, pin: "secret"})
-    assert options.key == {:keyholder, MyKeyholder, pin: "secret"}
+    assert {:keyholder, MyKeyholder, args} = options.key
+    assert args.() == [pin: "secret"]
     refute inspect(options) =~ "secret"
+    # Nor as Erlang's own reports print them, nor in a child specification.
+    refute inspect(options, structs: false) =~ "secret"
+    spec = Legation.child_spec(realm: "alice", key: {:keyholder, MyKeyholder, pin: "secret"})
+    refute to_string(:io_lib.format("~p", [spec])) =~ "secret"
   end
 
   test "limits are merged with their defaults, from a list or a map" do

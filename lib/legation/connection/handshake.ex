@@ -29,8 +29,8 @@ defmodule Legation.Connection.Handshake do
 
   Who may connect can change at any time, so the table is asked, and then the Peer, which knows of other links.
   """
-  @spec hello(Instance.t(), Connection.t(), binary) :: {:accept | {:refuse, atom}, pid | nil, binary | nil}
-  def hello(%Instance{} = instance, %Connection{tag: tag}, realm_id) do
+  @spec hello(Instance.t(), Connection.t(), binary, binary) :: {:accept | {:refuse, atom}, pid | nil, binary | nil}
+  def hello(%Instance{} = instance, %Connection{tag: tag}, realm_id, key) do
     case :ets.lookup(instance.realm_ids, realm_id) do
       [{_realm_id, realm, peer}] ->
         {ask(peer, {:hello, tag, self()}, {:refuse, :overload}), peer, realm}
@@ -41,7 +41,7 @@ defmodule Legation.Connection.Handshake do
         Telemetry.log(
           :warning,
           {:unlisted, instance.name},
-          fn -> "a realm that is not on the list was refused: #{Base.url_encode64(realm_id, padding: false)}" end
+          fn -> "a realm that is not on the list was refused: #{Legation.Options.format_key(key)}" end
         )
 
         {{:refuse, :unlisted}, nil, nil}

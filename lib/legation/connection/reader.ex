@@ -169,9 +169,13 @@ defmodule Legation.Connection.Reader do
     end
   end
 
-  # A lone message is verified faster here than a dirty scheduler is reached.
-  defp handle_bytes(%{channel: channel, phase: :up}, bytes) when byte_size(bytes) <= @small_bytes,
-    do: Native.channel_handle_bytes_small(channel, bytes, Instance.now_ms())
+  # A lone message is verified faster here than a dirty scheduler is reached. The end of a long one is no lone message.
+  defp handle_bytes(%{channel: channel, phase: :up}, bytes) when byte_size(bytes) <= @small_bytes do
+    now = Instance.now_ms()
+
+    with :dirty <- Native.channel_handle_bytes_small(channel, bytes, now),
+         do: Native.channel_handle_bytes(channel, bytes, now)
+  end
 
   defp handle_bytes(%{channel: channel}, bytes), do: Native.channel_handle_bytes(channel, bytes, Instance.now_ms())
 
@@ -267,8 +271,8 @@ defmodule Legation.Connection.Reader do
       {:forget, _engine, _reason} = forget ->
         handle_events(events, state, wake, [forget | news])
 
-      {:hello, realm_id, _identity_key} ->
-        {verdict, peer, realm} = Handshake.hello(state.instance, state.connection, realm_id)
+      {:hello, realm_id, key} ->
+        {verdict, peer, realm} = Handshake.hello(state.instance, state.connection, realm_id, key)
         state = if peer, do: watch_peer(%{state | peer: peer, realm: realm}), else: state
         {more, woken} = Native.channel_decide(state.channel, verdict, Instance.now_ms())
 

@@ -9,6 +9,7 @@
 //! writer ([`Link::flush`]). Whatever leaves bytes to send returns `true`: wake the writer. Locks, in the order in which
 //! they are taken: handshake, then those of the session, then channel.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use legation_proto::error::{CloseCode, HelloRefused, LinkError, PeerMisbehaved};
@@ -105,7 +106,12 @@ pub struct Link {
     session: OnceLock<Arc<Session>>,
     channel: Mutex<Wire>,
     scratch: Mutex<Vec<u8>>,
+    /// At least as much as the channel holds of a record whose end has not come.
+    sealed: AtomicUsize,
 }
+
+/// A read that has at most this much to work on is short work.
+const SMALL_READ_BYTES: usize = 4_096;
 
 /// Until the session stands.
 struct Opening {
@@ -190,6 +196,7 @@ impl Link {
             session: OnceLock::new(),
             channel: Mutex::new(wire),
             scratch: Mutex::new(Vec::new()),
+            sealed: AtomicUsize::new(0),
         }
     }
 
@@ -204,6 +211,12 @@ impl Link {
     /// None until the hellos are through.
     pub fn session(&self) -> Option<&Arc<Session>> {
         self.session.get()
+    }
+
+    /// Whether so many carrier bytes more are short work: the last byte of a large message brings all of it.
+    pub fn next_read_is_small(&self, bytes: usize) -> bool {
+        let held = |session: &Arc<Session>| session.buffered() + self.sealed.load(Ordering::Relaxed);
+        self.session.get().is_some_and(|session| held(session) + bytes <= SMALL_READ_BYTES)
     }
 
     /// Carrier bytes. True: wake the writer.
@@ -309,8 +322,12 @@ impl Link {
         sink: &mut dyn FnMut(LinkEvent<'_>),
     ) -> bool {
         let decrypt = |plaintext: &mut Vec<u8>| {
-            let mut wire = lock(&self.channel);
-            wire.channel.handle_bytes(input, plaintext).map_err(LinkFault::from)
+            let before = plaintext.len();
+            let result = lock(&self.channel).channel.handle_bytes(input, plaintext);
+            // Where a record was completed no more than this input is held.
+            let held = if plaintext.len() > before { 0 } else { self.sealed.load(Ordering::Relaxed) };
+            self.sealed.store(held + input.len(), Ordering::Relaxed);
+            result.map_err(LinkFault::from)
         };
         let (wake, result) = session.handle_bytes(now, decrypt, &mut |event| sink(LinkEvent::Session(event)));
         match result {

@@ -173,20 +173,24 @@ fn channel_handle_bytes<'a>(env: Env<'a>, channel: ChannelArc, bytes: Binary<'a>
     collect(env, &channel, |link, sink| link.handle_bytes(now, bytes.as_slice(), sink))
 }
 
-/// [`channel_handle_bytes`] on the scheduler at hand, for input of at most [`SMALL_INPUT_BYTES`]: some ten batches at worst,
-/// a few hundred microseconds. Going to a dirty scheduler and back costs a lone call more than its signature.
+/// [`channel_handle_bytes`] on the scheduler at hand, for input of at most [`SMALL_INPUT_BYTES`]: some twenty batches at worst,
+/// a millisecond; `:dirty` when it may complete more than it is. Going to a dirty scheduler and back costs a lone call more
+/// than its signature.
 #[rustler::nif]
 fn channel_handle_bytes_small<'a>(
     env: Env<'a>,
     channel: ChannelArc,
     bytes: Binary<'a>,
     now: u64,
-) -> NifResult<(Vec<Term<'a>>, bool)> {
+) -> NifResult<Term<'a>> {
     if bytes.len() > SMALL_INPUT_BYTES {
         return Err(Error::BadArg);
     }
+    if !channel.0.next_read_is_small(bytes.len()) {
+        return Ok(atoms::dirty().encode(env));
+    }
     consume_timeslice(env);
-    Ok(collect(env, &channel, |link, sink| link.handle_bytes(now, bytes.as_slice(), sink)))
+    Ok(collect(env, &channel, |link, sink| link.handle_bytes(now, bytes.as_slice(), sink)).encode(env))
 }
 
 const SMALL_INPUT_BYTES: usize = 2_048;

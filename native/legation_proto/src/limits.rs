@@ -30,6 +30,10 @@ pub const ONLINE_KEY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 pub const ACK_AFTER_MESSAGES: u64 = 256;
 pub const ACK_AFTER_BYTES: u64 = 256 * 1024;
 
+/// Receipts made of one read, bytes. Each holds the table of its batch, so those of a batch of thousands of small messages
+/// would come to thousands of times what was received.
+pub const RECEIPT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Settings of one session.
 #[derive(Clone, Debug)]
 pub struct Limits {

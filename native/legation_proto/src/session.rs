@@ -351,7 +351,10 @@ impl Session {
 
     /// A process of ours that had a caller number has ended.
     pub fn release_caller(&self, number: u64) -> bool {
-        let known = lock(&self.calls).release_own_caller(number);
+        let mut calls = lock(&self.calls);
+        let known = calls.release_own_caller(number);
+        self.shared.counters.calls_pending.set(calls.pending() as u64);
+        drop(calls);
         known && lock(&self.queue).release(Release::Caller(number))
     }
 
@@ -408,6 +411,11 @@ impl Session {
     /// The events of the last [`Session::handle_bytes`] have been handed to mailboxes. True: an ACK is due, wake the Writer.
     pub fn delivered(&self) -> bool {
         lock(&self.inbound).acknowledge(self)
+    }
+
+    /// Bytes of a frame whose end has not come.
+    pub fn buffered(&self) -> usize {
+        lock(&self.inbound).buffer.len()
     }
 
     /// Appends frames to `out`. True: more waits; flush again when the carrier can take it.

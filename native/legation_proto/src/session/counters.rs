@@ -56,6 +56,8 @@ counters! {
     skipped_frames,
     /// Which bound a refused call met, either way; they count in `overload_in` and `overload_out`, too.
     calls_over_limit, callers_over_limit,
+    /// Receipts that were not made, their messages being delivered without.
+    receipts_over_limit,
     /// Refused or dropped on the way out.
     overload_out, dropped_oldest, too_large_out, identifiers_out, bad_term_out,
 }

@@ -12,7 +12,7 @@ use crate::frame::batch::{kind, label, Batch, Item, Refusal};
 use crate::frame::close::Close;
 use crate::frame::{self, ack, cert::Cert, forget::Forget, handle_release, learn::Learn, ping, FrameType, Head};
 use crate::identity::{check_public_key, verify, NetworkId, Purpose};
-use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX};
+use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
 use crate::receipt::{ReceiptMaker, ReceiptParts};
 use crate::session::calls::{NotServed, Served};
 use crate::session::{Delivery, Event, Session, Shared};
@@ -88,6 +88,8 @@ pub(crate) struct Inbound {
     unacknowledged_bytes: u64,
     failures: VecDeque<UnixMs>,
     receipts_for: HashSet<Box<str>>,
+    /// Of the receipts of this read.
+    receipt_bytes: usize,
     last_received: UnixMs,
     ping_sent: bool,
     closed: bool,
@@ -107,6 +109,7 @@ impl Inbound {
             unacknowledged_bytes: 0,
             failures: VecDeque::new(),
             receipts_for: HashSet::new(),
+            receipt_bytes: 0,
             last_received: now,
             ping_sent: false,
             closed: false,
@@ -126,6 +129,7 @@ impl Inbound {
     ) -> (bool, Result<(), LinkError>) {
         self.last_received = now;
         self.ping_sent = false;
+        self.receipt_bytes = 0;
         // What earlier calls brought has been handed to mailboxes by now.
         let mut wake = self.acknowledge(session);
         let buffer = std::mem::take(&mut self.buffer);
@@ -453,6 +457,10 @@ impl Inbound {
         for (index, item) in batch.messages().enumerate() {
             let item = item?;
             let receipt = match self.receipts_for.contains(item.row.destination) {
+                true if self.receipt_bytes >= RECEIPT_BYTES_MAX => {
+                    counters.receipts_over_limit.one();
+                    None
+                }
                 true => {
                     // Hashed once for all receipts of the batch, and only when there is one to make.
                     let maker = maker.get_or_insert_with(|| {
@@ -468,6 +476,7 @@ impl Inbound {
                 }
                 false => None,
             };
+            self.receipt_bytes += receipt.as_ref().map_or(0, Vec::len);
             wake |= deliver(session, batch.header.engine, &item, receipt, sink);
         }
         Ok(wake)
