@@ -95,7 +95,10 @@ defmodule Legation.Carrier do
 
   @doc "The session is up: what was kept small for strangers, read buffers say, may grow now. Optional."
   @callback established(conn) :: term
-  @optional_callbacks established: 1
+
+  @doc "Closes at once: what was sent and has not left is thrown away, because the other end takes nothing. Optional."
+  @callback abort(conn) :: term
+  @optional_callbacks established: 1, abort: 1
 
   @doc "Whether strangers can reach it, so that the initiator must knock first (`docs/protocol.md` 4)."
   @callback knock?() :: boolean

@@ -195,8 +195,8 @@ defmodule Legation.Native do
   @spec session_release(session, caller) :: :ok | :wake
   def session_release(_session, _caller), do: not_loaded()
 
-  @spec session_sweep(session, unix_ms, age_ms :: non_neg_integer) :: [{call_id, engine, caller_pid :: term}]
-  def session_sweep(_session, _now, _age_ms), do: not_loaded()
+  @spec session_sweep(session, age_ms :: non_neg_integer) :: [{call_id, engine, caller_pid :: term}]
+  def session_sweep(_session, _age_ms), do: not_loaded()
 
   @spec session_cancel(session, call_id) :: :ok | :wake
   def session_cancel(_session, _call_id), do: not_loaded()

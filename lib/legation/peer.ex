@@ -304,7 +304,7 @@ defmodule Legation.Peer do
   # A caller that waits monitors the proxy. One that doesn't any more has timed out, and its call is freed. Returns the
   # calls that are waited for, as `{engine, caller}`.
   defp sweep(%{link: link, instance: instance} = state, age_ms) do
-    old = Native.session_sweep(link.session, Instance.now_ms(), age_ms)
+    old = Native.session_sweep(link.session, age_ms)
 
     for {engine, calls} <- Enum.group_by(old, &elem(&1, 1)),
         waiting = waiting(instance, engine <> "@" <> state.peer.realm),

@@ -75,6 +75,13 @@ defmodule Legation.Carriers.Tcp do
   @impl true
   def established(conn), do: :inet.setopts(conn, buffer: @buffer_bytes)
 
+  # `:gen_tcp.close/1` waits for what is queued otherwise, 5 s at a time.
+  @impl true
+  def abort(conn) do
+    :inet.setopts(conn, linger: {true, 0})
+    :gen_tcp.close(conn)
+  end
+
   @impl true
   def accept(listener, timeout_ms), do: :gen_tcp.accept(listener, timeout_ms)
 

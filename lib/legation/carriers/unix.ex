@@ -95,6 +95,9 @@ defmodule Legation.Carriers.Unix do
   defdelegate established(conn), to: Tcp
 
   @impl true
+  defdelegate abort(conn), to: Tcp
+
+  @impl true
   defdelegate stream(conn, message), to: Tcp
 
   @impl true

@@ -394,14 +394,21 @@ defmodule Legation.Connection.Reader do
       Directory.session_ended(state.instance.name, state.connection.tag, why)
     end
 
-    if state.channel, do: finish(why, state)
-    if state.conn, do: state.carrier.close(state.conn)
+    flushed = if state.channel, do: finish(why, state), else: :ok
+    if state.conn, do: close(flushed, state)
 
     if state.channel,
       do: Telemetry.execute([:legation, :connection, :closed], %{count: 1}, Map.put(metadata(state), :reason, why))
 
     if state.phase != :up, do: handshake_failed(why, state)
   end
+
+  # A peer that takes nothing must not keep this process until the carrier has given up on it, too.
+  defp close(:stuck, %{carrier: carrier, conn: conn}) do
+    if function_exported?(carrier, :abort, 1), do: carrier.abort(conn), else: carrier.close(conn)
+  end
+
+  defp close(:ok, %{carrier: carrier, conn: conn}), do: carrier.close(conn)
 
   defp link_failed({:fault, :timeout, _detail}, state),
     do: Legation.Counters.add(state.instance.counters, :links_silent)
@@ -427,8 +434,12 @@ defmodule Legation.Connection.Reader do
       receive do
         {:EXIT, ^writer, _reason} -> :ok
       after
-        @finish_ms -> Process.exit(writer, :kill)
+        @finish_ms ->
+          Process.exit(writer, :kill)
+          :stuck
       end
+    else
+      :ok
     end
   end
 

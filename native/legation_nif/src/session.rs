@@ -174,9 +174,10 @@ fn session_cancel(session: SessionArc, call_id: u64) -> Atom {
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
-fn session_sweep<'a>(env: Env<'a>, session: SessionArc, now: u64, age_ms: u64) -> Vec<Term<'a>> {
+fn session_sweep<'a>(env: Env<'a>, session: SessionArc, age_ms: u64) -> Vec<Term<'a>> {
     let mut old = Vec::new();
-    session.0.sweep(now, age_ms, |call_id, pending| {
+    // The clock that `push_call` entered the calls by.
+    session.0.sweep(crate::channel::now_ms(), age_ms, |call_id, pending| {
         let caller = env.binary_to_term(&pending.context).and_then(|(from, _)| from.decode::<(Term, Term)>().ok());
         if let Some((pid, _tag)) = caller {
             old.push((call_id, &*pending.destination, pid).encode(env));

@@ -151,6 +151,8 @@ pub(crate) struct Shared {
 pub struct Session {
     shared: Shared,
     ended: AtomicBool,
+    /// The last flush did not get to everything that it took.
+    flush_left_over: AtomicBool,
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
     calls: Mutex<Calls>,
@@ -164,6 +166,7 @@ impl Session {
         let identity = check_public_key(&agreed.peer_key)?;
         Ok(Session {
             ended: AtomicBool::new(false),
+            flush_left_over: AtomicBool::new(false),
             inbound: Mutex::new(Inbound::new(identity, now)),
             outbound: Mutex::new(Outbound::default()),
             calls: Mutex::new(Calls::default()),
@@ -420,12 +423,14 @@ impl Session {
 
     /// Appends frames to `out`. True: more waits; flush again when the carrier can take it.
     pub fn flush(&self, out: &mut Vec<u8>) -> bool {
-        lock(&self.outbound).flush(&self.shared, &self.queue, out)
+        let more = lock(&self.outbound).flush(&self.shared, &self.queue, out);
+        self.flush_left_over.store(more, Ordering::Relaxed);
+        more
     }
 
     /// Whether the next flush is short work: at most a few signatures and a few kilobytes.
     pub fn next_flush_is_small(&self) -> bool {
-        lock(&self.queue).is_small()
+        !self.flush_left_over.load(Ordering::Relaxed) && lock(&self.queue).is_small()
     }
 
     /// Heartbeat. Returns whether to wake the Writer, and when to come again.
