@@ -18,6 +18,8 @@ defmodule Legation.Options do
         * `:all` or `:none`
     * `:global` - `true` (default); `:off`: nothing is registered in `:global`; `{:suffix, "@here"}`: names there end so, where several
       instances of one cluster would want the same ones
+    * `:atoms` - modules that are loaded when the instance starts. Messages are decoded without making an atom: those that a
+      module brings are unknown until it is loaded, which outside of a release is when it is first called
     * `:limits` - see below
 
   ## Addresses
@@ -135,6 +137,7 @@ defmodule Legation.Options do
     peers: [],
     import: :default,
     global: true,
+    atoms: [],
     limits: Map.new(@limits, fn {name, {default, _expected}} -> {name, default} end)
   ]
 
@@ -195,7 +198,7 @@ defmodule Legation.Options do
   ## The instance
 
   defp build(opts) do
-    keys!(opts, [:name, :realm, :key, :network_key, :listen, :peers, :import, :global, :limits], "")
+    keys!(opts, [:name, :realm, :key, :network_key, :listen, :peers, :import, :global, :atoms, :limits], "")
 
     limits = limits(Keyword.get(opts, :limits, []))
     realm = required!(opts, :realm, &realm?/1, realm_words(), "")
@@ -209,6 +212,7 @@ defmodule Legation.Options do
       peers: peers(Keyword.get(opts, :peers, []), realm, limits),
       import: imports(Keyword.get(opts, :import, :default)),
       global: get!(opts, :global, true, &global?/1, "true, :off or {:suffix, text}", ""),
+      atoms: get!(opts, :atoms, [], &modules?/1, "a list of modules", ""),
       limits: limits
     }
   end
@@ -232,6 +236,8 @@ defmodule Legation.Options do
 
   defp global?({:suffix, suffix}), do: is_binary(suffix) and suffix != "" and String.valid?(suffix)
   defp global?(global), do: global in [true, :off]
+
+  defp modules?(modules), do: is_list(modules) and Enum.all?(modules, &is_atom/1)
 
   defp imports(names) when names in [:default, :all, :none], do: names
 

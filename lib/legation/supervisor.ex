@@ -26,6 +26,8 @@ defmodule Legation.Supervisor do
 
   @impl true
   def init(%Legation.Options{name: name} = options) do
+    # Raises for what can't be loaded: messages would be refused later, and nobody would know why.
+    Enum.each(options.atoms, &Code.ensure_loaded!/1)
     config = :ets.new(:legation_config, [:public, :ordered_set])
     for peer <- options.peers, do: :ets.insert(config, {{:peer, peer.realm}, peer, :connected})
 

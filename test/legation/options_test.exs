@@ -75,6 +75,21 @@ defmodule Legation.OptionsTest do
     refute to_string(:io_lib.format("~p", [spec])) =~ "secret"
   end
 
+  test "modules whose atoms are to be there are loaded when the instance starts" do
+    # A module of OTP's that nothing here uses.
+    :code.purge(:dets_v9)
+    :code.delete(:dets_v9)
+    refute :code.is_loaded(:dets_v9)
+    dir = Path.join(System.tmp_dir!(), "legation-atoms-#{System.unique_integer([:positive])}")
+    File.mkdir_p!(dir)
+    on_exit(fn -> File.rm_rf!(dir) end)
+    key = Path.join(dir, "a.pem")
+    {:ok, _public} = Legation.Native.keyring_generate(key)
+    start_supervised!({Legation, name: AtomsTest, realm: "alice", key: key, atoms: [:dets_v9]})
+    assert :code.is_loaded(:dets_v9)
+    assert refused(atoms: :dets_v9) =~ "expected :atoms to be a list of modules"
+  end
+
   test "limits are merged with their defaults, from a list or a map" do
     limits = options(limits: [calls_max: 3]).limits
     assert limits.calls_max == 3 and limits.callers_max == 65_536
