@@ -51,10 +51,12 @@ defmodule Legation.Directory do
   def start_link({options, config}),
     do: GenServer.start_link(__MODULE__, {options, config}, name: server(options.name))
 
-  def publish(name, engine, target, opts), do: GenServer.call(server(name), {:publish, engine, target, opts}, :infinity)
-  def withdraw(name, engine), do: GenServer.call(server(name), {:withdraw, engine}, :infinity)
-  def subscribe(name), do: GenServer.call(server(name), :subscribe, :infinity)
-  def unsubscribe(name, ref), do: GenServer.call(server(name), {:unsubscribe, ref}, :infinity)
+  def publish(name, engine, target, opts),
+    do: GenServer.call(running!(name), {:publish, engine, target, opts}, :infinity)
+
+  def withdraw(name, engine), do: GenServer.call(running!(name), {:withdraw, engine}, :infinity)
+  def subscribe(name), do: GenServer.call(running!(name), :subscribe, :infinity)
+  def unsubscribe(name, ref), do: GenServer.call(running!(name), {:unsubscribe, ref}, :infinity)
 
   @doc "A Peer starts: from now on its key may connect."
   def peer_started(name, peer), do: GenServer.call(server(name), {:peer_started, self(), peer}, :infinity)
@@ -74,6 +76,9 @@ defmodule Legation.Directory do
   def certificate(name, certificate), do: GenServer.cast(server(name), {:certificate, certificate})
 
   defp server(name), do: Instance.process(name, Directory)
+
+  # For the API: says which instance isn't there, where an exit would name a process that the user doesn't know.
+  defp running!(name), do: name |> Instance.fetch!() |> then(&server(&1.name))
 
   ## The process
   # engines: ours, engine => publication.      monitors: monitor => {:engine, engine} | {:link, tag} | :peer

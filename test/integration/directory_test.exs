@@ -143,4 +143,15 @@ defmodule Legation.IntegrationDirectoryTest do
     assert session_counter(bob, "alice", :late_reply) == 0
     assert session_counter(bob, "alice", :calls_pending) == 0
   end
+
+  test "an instance that isn't there is named by every function that is asked for it" do
+    for ask <- [
+          fn -> Legation.publish("x", self(), instance: Nobody) end,
+          fn -> Legation.withdraw("x", Nobody) end,
+          fn -> Legation.monitor_peers(Nobody) end,
+          fn -> Legation.peers(Nobody) end
+        ] do
+      assert_raise ArgumentError, ~r/no Legation named Nobody is running/, ask
+    end
+  end
 end
