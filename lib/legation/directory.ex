@@ -201,7 +201,8 @@ defmodule Legation.Directory do
     case state.links do
       %{^tag => link} ->
         state = news |> Enum.chunk_by(&elem(&1, 0)) |> Enum.reduce(state, &Foreign.take(&1, link, &2))
-        send(reader, {tag, :news_taken})
+        # By way of GlobalNames, behind what these news bring it: its mailbox is bounded by the same window.
+        GlobalNames.relay(state.name, reader, {tag, :news_taken})
         {:noreply, state}
 
       _ended ->

@@ -24,6 +24,9 @@ defmodule Legation.GlobalNames do
   @doc "Forgotten, withdrawn, or the process has changed."
   def drop(name, full_name, pid), do: GenServer.cast(server(name), {:drop, full_name, pid})
 
+  @doc "Sends `message` to `pid` when everything before it has been done."
+  def relay(name, pid, message), do: GenServer.cast(server(name), {:relay, pid, message})
+
   @doc "How many names are held, and how many stand by."
   def info(name), do: GenServer.call(server(name), :info)
 
@@ -79,6 +82,11 @@ defmodule Legation.GlobalNames do
   end
 
   @impl true
+  def handle_cast({:relay, pid, message}, state) do
+    send(pid, message)
+    {:noreply, state}
+  end
+
   # The proxy before it is dropped first, so a name is registered or stands by once.
   def handle_cast({:learned, full_name, pid}, state) do
     register_locally(full_name, pid, state)
