@@ -208,7 +208,7 @@ defmodule Legation do
 
   @doc """
   What the instance has counted: drops by reason, refusals, failed handshakes; each session's counters under `:sessions`,
-  and under `:ended` the sums of those that are over, by realm.
+  and under `:ended` the sums of those that are over, by realm. `docs/counters.md` says what each counts.
   """
   @spec counters(instance) :: map
   def counters(instance \\ __MODULE__) do
