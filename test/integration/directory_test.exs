@@ -154,4 +154,31 @@ defmodule Legation.IntegrationDirectoryTest do
       assert_raise ArgumentError, ~r/no Legation named Nobody is running/, ask
     end
   end
+
+  test "a peer that announces faster than the directory takes it is not read any more, and nothing is lost" do
+    alice = start_realm("alice")
+    bob = start_realm("bob")
+    link(alice, bob, :memory)
+    directory = Process.whereis(Legation.Instance.process(bob, Directory))
+    watch = watch(bob)
+    [%{reader: reader}] = directory |> :sys.get_state() |> Map.fetch!(:links) |> Map.values()
+    :sys.suspend(directory)
+    {:ok, engine} = Counter.start_link(0)
+    publish = fn n -> :ok = Legation.publish("e#{n}", engine, [], alice) end
+
+    # What one read brings counts once, so it takes at least 64 announcements.
+    paused = Enum.find(1..20_000, fn n -> publish.(n) && :sys.get_state(reader).paused end)
+    assert paused >= 64
+    assert {:message_queue_len, waiting} = Process.info(directory, :message_queue_len)
+    for n <- (paused + 1)..(paused + 500), do: publish.(n)
+    :sys.get_state(reader)
+    # What the carrier had been allowed to deliver, and no more, however many are published.
+    assert {:message_queue_len, later} = Process.info(directory, :message_queue_len)
+    assert later - waiting <= 32
+
+    :sys.resume(directory)
+    for n <- 1..(paused + 500), do: await(watch, {:engine_learned, "e#{n}@alice"})
+    refute :sys.get_state(reader).paused
+    stop_realm(alice)
+  end
 end

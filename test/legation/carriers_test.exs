@@ -274,6 +274,26 @@ defmodule Legation.CarriersTest do
       end
     end
 
+    test "an abort throws away what a peer that reads nothing has not taken" do
+      {one, other} = pair(Tcp)
+      :ok = :inet.setopts(other, show_econnreset: true)
+      bytes = :binary.copy("x", 64 * 1024 * 1024)
+      sender = Task.async(fn -> Tcp.send(one, bytes) end)
+      # The first bytes are there, so the sender is at it; all of them fit nowhere.
+      assert {:ok, _first} = :gen_tcp.recv(other, 1)
+      Tcp.abort(one)
+      # Queued or refused: it is over at once either way, where a close would still wait.
+      Task.await(sender)
+      assert until_error(other) == :econnreset
+    end
+
+    defp until_error(conn) do
+      case :gen_tcp.recv(conn, 0) do
+        {:ok, _bytes} -> until_error(conn)
+        {:error, reason} -> reason
+      end
+    end
+
     test "a host may be a name" do
       {listener, address} = listen(Tcp)
       assert {:ok, _one} = Tcp.connect(Keyword.put(address, :host, "localhost"), @wait_ms)
