@@ -1,0 +1,202 @@
+//! The configuration of a daemon: one file, one realm.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use legation_channel::channel::Profile;
+use legation_proto::limits::Limits as SessionLimits;
+
+/// Everything a realm's daemon is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What this realm calls itself.
+    pub realm: String,
+    pub key: KeySource,
+    pub network_key: Option<PathBuf>,
+    pub node: NodeConfig,
+    pub listen: Vec<ListenConfig>,
+    pub peers: Vec<PeerConfig>,
+    pub import: Import,
+    pub limits: Limits,
+    /// Where `legation status` and the like connect to.
+    pub control_socket: Option<PathBuf>,
+    /// 1: everything on one thread.
+    pub threads: usize,
+}
+
+/// Where the identity's private key is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A PKCS#8 PEM.
+    File(PathBuf),
+    /// The Unix socket of a key agent.
+    Agent(PathBuf),
+}
+
+/// Text that no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub zeroize::Zeroizing<String>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Secret(..)")
+    }
+}
+
+/// The side towards the BEAM.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// `legation@127.0.0.1`.
+    pub name: String,
+    pub cookie: Secret,
+    /// Where BEAM nodes may dial us; loopback unless said otherwise. `None` for the port: any.
+    pub listen_ip: IpAddr,
+    pub listen_port: u16,
+    /// Register in EPMD, and look nodes up there.
+    pub epmd: bool,
+    pub epmd_port: u16,
+    /// BEAM nodes that we dial.
+    pub connect: Vec<BeamAddress>,
+    /// Whether the daemon itself registers names in `:global` (by calls to the node). Off where an Elixir side does it.
+    pub register_global: bool,
+    /// What names in `:global` end with, besides the realm.
+    pub global_suffix: String,
+    /// Atoms that may be sent to BEAM nodes though we have not seen them there.
+    pub atoms: Vec<String>,
+    pub handshake_ms: u64,
+    /// We write at least this often.
+    pub tick_ms: u64,
+    /// A node that is silent for so long is gone.
+    pub silence_ms: u64,
+}
+
+/// A BEAM node to dial. Without a port EPMD is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BeamAddress {
+    pub node: String,
+    pub port: Option<u16>,
+}
+
+/// An address that peers dial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenConfig {
+    /// How `remove_listener` knows it; the address itself unless given.
+    pub id: String,
+    pub carrier: CarrierConfig,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CarrierConfig {
+    /// `host` is the address to bind, or the host to dial.
+    Tcp {
+        host: String,
+        port: u16,
+        profile: Profile,
+        send_timeout_ms: u64,
+    },
+    Unix {
+        path: PathBuf,
+        profile: Profile,
+        uids: Uids,
+        send_timeout_ms: u64,
+    },
+}
+
+/// Which users may be at the other end of a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Uids {
+    /// The one that we run as.
+    Own,
+    Any,
+    These(Vec<u32>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// What we call this peer.
+    pub realm: String,
+    pub key: [u8; 32],
+    pub connect: Vec<CarrierConfig>,
+    pub export: Export,
+    pub allow: Operations,
+    /// Messages that are allowed so far are shown to the gate, which asks the filter.
+    pub filter: bool,
+}
+
+/// Which of our engines a peer may know of and reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Export {
+    All,
+    These(Vec<ExportedEngine>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportedEngine {
+    pub name: String,
+    /// Replaces the peer's.
+    pub allow: Option<Operations>,
+    pub filter: bool,
+}
+
+/// What may be done, as the bits of `protocol.md` 11.1: 1 call, 2 cast, 4 send, 64 sys, 128 event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operations(pub u16);
+
+impl Operations {
+    pub const CALL: u16 = 1;
+    pub const CAST: u16 = 2;
+    pub const SEND: u16 = 4;
+    pub const SYS: u16 = 64;
+    pub const EVENT: u16 = 128;
+    pub const DEFAULT: Operations = Operations(Self::CALL | Self::CAST | Self::SEND);
+
+    pub fn allows(self, operation: u16) -> bool {
+        self.0 & operation != 0
+    }
+}
+
+/// Which engines of others get a global name, and which a second, local name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Import {
+    /// The first 1,000 that are learned.
+    Default,
+    All,
+    None,
+    /// `ping@bob`, and the name it is registered as besides.
+    These(Vec<(String, Option<String>)>),
+}
+
+/// Every bound, named as in `Legation.Options`, and those of the BEAM's side.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub session: SessionLimits,
+    /// Messages in an engine's mailbox above which it gets no more; asked of the gate.
+    pub engine_queue_max: Option<u64>,
+    pub call_age_ms: u64,
+    pub pending_connections_max: usize,
+    pub handshakes_max: usize,
+    pub failed_handshakes_per_s: u32,
+    pub knock_window_ms: u64,
+    pub knock_boot_ms: u64,
+    pub knock_entries_max: usize,
+    pub send_timeout_ms: u64,
+    pub shutdown_ms: u64,
+    pub reconnect_min_ms: u64,
+    pub reconnect_max_ms: u64,
+    /// Bytes that may wait for one BEAM node.
+    pub beam_queue_bytes_max: usize,
+    /// BEAM nodes connected at once, and of those still in their handshake.
+    pub beam_nodes_max: usize,
+    pub beam_handshakes_max: usize,
+    /// Fragmented messages of one node that are being put together, and their bytes.
+    pub beam_fragmented_max: usize,
+    pub beam_fragmented_bytes_max: usize,
+    /// Monitors and links that BEAM processes may have on our processes, per node.
+    pub beam_monitors_max: usize,
+    /// Atoms of one node (and incarnation) that are remembered as known there.
+    pub known_atoms_max: usize,
+    /// Messages of one peer that wait until a node has said whether it knows their atoms, and their bytes.
+    pub held_messages_max: usize,
+    pub held_bytes_max: usize,
+    pub control_connections_max: usize,
+}

@@ -1,0 +1,3 @@
+//! Sockets, timers and tasks.
+
+pub mod beam;

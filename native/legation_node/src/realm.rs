@@ -1,0 +1,1 @@
+//! One realm: its processes, names, engines.
