@@ -1,4 +1,5 @@
 //! Sockets, timers and tasks.
 
 pub mod beam;
+pub mod control_socket;
 pub mod private_socket;
