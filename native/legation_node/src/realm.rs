@@ -33,7 +33,7 @@ impl Realm {
     pub async fn stop(&self, _within: Duration) {}
 
     /// Peers and exports of a new configuration.
-    pub fn reload(&self, _config: &Config) {}
+    pub fn reload(&self, _config: Config) {}
 
     pub fn admin(self: &Arc<Realm>) -> Arc<dyn Admin> {
         self.clone()

@@ -119,6 +119,13 @@ impl ControlSocket {
         let control = Arc::new(Control { admin, reloads, counters: Counters::default(), send_timeout });
         Ok(ControlSocket { serving: tokio::spawn(serve(socket, control, places)) })
     }
+
+    /// Listens no more, and the socket's file is gone.
+    pub async fn stop(mut self) {
+        self.serving.abort();
+        // It says that it was aborted.
+        let _ = (&mut self.serving).await;
+    }
 }
 
 async fn serve(socket: PrivateSocket, control: Arc<Control>, places: usize) {
