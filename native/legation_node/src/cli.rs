@@ -35,7 +35,7 @@ Exit codes:
 /// The daemon is a hidden node beside a release. Each engine of another realm is a process of it, with a name that
 /// the release calls like any other; what is sent there is signed, carried to the other realm and verified.
 #[derive(Parser)]
-#[command(name = "legation", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "legation", version, after_help = AFTER_HELP, verbatim_doc_comment)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -25,6 +25,7 @@ pub enum KeyCommand {
     /// An Ed25519 private key in PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` makes it; mode 0600, and never
     /// over a file that is there. What is printed, `ed25519:` and 43 characters, is what a peer writes after `key =`.
     /// It is no secret, but it has to reach the peer unaltered.
+    #[command(verbatim_doc_comment)]
     New(File),
     /// Print the public key of an identity
     Show(Show),
@@ -32,12 +33,16 @@ pub enum KeyCommand {
     ///
     /// 32 random bytes in hexadecimal digits. All realms that talk over tcp hold the same one; a listener doesn't
     /// answer whoever lacks it.
+    #[command(verbatim_doc_comment)]
     Network(File),
     /// Hold an identity, and sign for a daemon that has `agent = "SOCKET"` in its configuration
     ///
     /// The agent signs what the protocol has an identity sign, and nothing else: it is told a purpose and a body, and
     /// builds the signed bytes itself (docs/key-agent.md). It runs until SIGTERM.
-    #[command(after_help = "Example:\n  legation key agent --key alice.pem --socket /run/legation-agent/alice.sock")]
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Example:\n  legation key agent --key alice.pem --socket /run/legation-agent/alice.sock"
+    )]
     Agent(Agent),
 }
 

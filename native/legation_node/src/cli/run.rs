@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::{check, log, say, Failure, LogFormat};
 use crate::config::{io_words, Config, ConfigError, Loaded, Source};
 use crate::identity::Identity;
-use crate::net::control_socket::{AdminError, ControlSocket, Reload};
+use crate::net::control_socket::{AdminError, BoundControlSocket, ControlSocket, Reload};
 use crate::realm::Realm;
 use crate::shutdown::{systemd, Lifeline, Signal, Signals};
 
@@ -28,17 +28,17 @@ const RELOADS_MAX: usize = 16;
 
 /// Runs the daemon.
 ///
-/// One configuration is one realm, with a node name of its own; several can run in one process. SIGTERM and SIGINT wait
-/// for open calls (`limits.shutdown_ms`) and end the daemon, a second one ends it at once. SIGHUP reads the configurations
-/// again: peers and exports; the log names what else has changed and needs a restart.
+/// One configuration is one realm, with a node name of its own; several can run in one process.
+///
+/// SIGTERM and SIGINT wait for open calls (`limits.shutdown_ms`) and end the daemon, a second one ends it at once.
+/// SIGHUP reads the configurations again: peers and exports; the log names what else has changed and takes a restart.
 #[derive(Args)]
-#[command(after_help = RUN_HELP)]
+#[command(after_help = RUN_HELP, verbatim_doc_comment)]
 pub struct Run {
-    /// The configuration of a realm; `-` for standard input, up to a NUL byte or its end. Can be given several times
+    /// The configuration of a realm, several times for several; `-`: standard input, up to a NUL byte or its end
     #[arg(long = "config", short, value_name = "FILE", required = true)]
     configs: Vec<PathBuf>,
-    /// Belong to the process at the other end of standard input: print `legation ready NODE PORT` when ready, and end
-    /// when standard input ends
+    /// Print `legation ready NODE PORT` when ready, and end when standard input ends, as whoever started us has then
     #[arg(long)]
     supervised: bool,
     /// How logs look on standard error
@@ -178,15 +178,14 @@ impl Daemon {
             }
             let config = loaded.config;
             let failed = |words: String| Failure::Failed(format!("{}: {words}", config.realm));
+            let bind = |path: &PathBuf| {
+                let bound = BoundControlSocket::bind(path);
+                bound.map_err(|error| failed(format!("{}: {}", path.display(), io_words(&error))))
+            };
+            let control = config.control_socket.as_ref().map(bind).transpose()?;
             let identity = Identity::load(&config).await.map_err(|error| failed(error.to_string()))?;
             let realm = Realm::start(config.clone(), identity).await.map_err(|error| failed(error.to_string()))?;
-            let control = match &config.control_socket {
-                Some(path) => {
-                    let control = ControlSocket::start(path, &config.limits, realm.admin(), reloads.clone());
-                    Some(control.map_err(|error| failed(format!("{}: {}", path.display(), io_words(&error))))?)
-                }
-                None => None,
-            };
+            let control = control.map(|bound| bound.serve(&config.limits, realm.admin(), reloads.clone()));
             daemon.realms.push(Running { source, config, realm, control });
         }
         Ok(daemon)
