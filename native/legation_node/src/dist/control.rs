@@ -261,14 +261,14 @@ fn read(bytes: &[u8], reason_is: Reason) -> Option<Decoded<'_>> {
         // Behind the pid: group leader, function, options.
         (29, 6) | (30, 7) => {
             let (id, from) = (rest.reference()?, rest.pid()?);
-            (rest.any()?, rest.any()?, rest.any()?);
+            rest.any_of(3)?;
             rest.token(arity == 7)?;
             Control::SpawnRequest { id, from }
         }
         // Behind the pid: flags, and the process or what went wrong.
         (31, 5) | (32, 6) => {
             let (id, to) = (rest.reference()?, rest.pid()?);
-            (rest.any()?, rest.any()?);
+            rest.any_of(2)?;
             rest.token(arity == 6)?;
             Control::SpawnReply { id, to }
         }
@@ -364,6 +364,13 @@ impl<'a> Elements<'a> {
         let (any, rest) = term::take(self.rest)?;
         self.rest = rest;
         Some(any)
+    }
+
+    fn any_of(&mut self, count: usize) -> Option<()> {
+        for _ in 0..count {
+            self.any()?;
+        }
+        Some(())
     }
 
     fn token(&mut self, traced: bool) -> Option<()> {

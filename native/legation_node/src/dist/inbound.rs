@@ -181,6 +181,8 @@ impl Inbound {
     ///
     /// # Errors
     /// [`InboundError`]. Nothing that comes after can be trusted; the connection must be closed.
+    // It lends, which an iterator can't.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Incoming<'_>>, InboundError> {
         if !self.lent.is_empty() {
             self.lent = Vec::new();
