@@ -17,6 +17,7 @@ mod counters;
 mod inbound;
 mod outbound;
 mod queue;
+mod shares;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +41,7 @@ pub use counters::{Counter, Counters};
 use calls::Calls;
 use inbound::Inbound;
 use outbound::Outbound;
-use queue::{NewMessage, NewPayload, Queue};
+use queue::{Dropped, Full, NewMessage, NewPayload, Queue};
 
 /// What comes out of [`Session::handle_bytes`], in order. Borrowed from the receive buffer.
 #[derive(Debug)]
@@ -170,7 +171,7 @@ impl Session {
             inbound: Mutex::new(Inbound::new(identity, now)),
             outbound: Mutex::new(Outbound::default()),
             calls: Mutex::new(Calls::default()),
-            queue: Mutex::new(Queue::new(limits.queue_bytes_max, limits.overflow)),
+            queue: Mutex::new(Queue::new(limits.queue_bytes_max, limits.engine_queue_bytes_max, limits.overflow)),
             shared: Shared { agreed, limits, keyring, counters: Counters::default(), sent_sequence: AtomicU64::new(0) },
         })
     }
@@ -210,12 +211,26 @@ impl Session {
             destination,
             payload: NewPayload::of(payload),
         };
-        let pushed = lock(&self.queue).push(message, false).map_err(|_| {
-            self.shared.counters.overload_out.one();
-            PushError::Overload
-        })?;
-        self.shared.counters.dropped_oldest.add(pushed.dropped);
-        Ok(pushed.wake)
+        self.push_counted(message)
+    }
+
+    /// For what may be refused and may have others give way.
+    fn push_counted(&self, message: NewMessage<'_>) -> Result<bool, PushError> {
+        let pushed = lock(&self.queue).push(message, false);
+        let counters = &self.shared.counters;
+        let dropped = match &pushed {
+            Ok(pushed) => pushed.dropped,
+            Err(Full { of_engine, dropped }) => {
+                counters.overload_out.one();
+                counters.engine_queue_over_limit.add(u64::from(*of_engine));
+                *dropped
+            }
+        };
+        if dropped != Dropped::default() {
+            counters.dropped_oldest.add(dropped.messages);
+            counters.engine_queue_over_limit.add(dropped.of_engine);
+        }
+        pushed.map(|pushed| pushed.wake).map_err(|_| PushError::Overload)
     }
 
     pub fn push_call(&self, now: UnixMs, call: &NewCall<'_>) -> Result<PushedCall, PushError> {
@@ -240,22 +255,14 @@ impl Session {
             destination: call.destination,
             payload,
         };
-        let pushed = lock(&self.queue).push(message, false);
-        let Ok(pushed) = pushed else {
+        let wake = self.push_counted(message).inspect_err(|_| {
             calls.finish(begun.call_id);
             if begun.new_caller {
                 calls.release_own_caller(begun.caller);
             }
-            self.shared.counters.overload_out.one();
-            return Err(PushError::Overload);
-        };
+        })?;
         self.shared.counters.calls_pending.set(calls.pending() as u64);
-        self.shared.counters.dropped_oldest.add(pushed.dropped);
-        Ok(PushedCall {
-            call_id: begun.call_id,
-            wake: pushed.wake,
-            new_caller: begun.new_caller.then_some(begun.caller),
-        })
+        Ok(PushedCall { call_id: begun.call_id, wake, new_caller: begun.new_caller.then_some(begun.caller) })
     }
 
     /// Answers a call of the peer's. `Ok(true)`: wake the Writer. A payload that can't go is counted, and the caller is
