@@ -41,7 +41,7 @@ pub use counters::{Counter, Counters};
 use calls::Calls;
 use inbound::Inbound;
 use outbound::Outbound;
-use queue::{Dropped, Full, NewMessage, NewPayload, Queue};
+use queue::{NewMessage, NewPayload, Queue};
 
 /// What comes out of [`Session::handle_bytes`], in order. Borrowed from the receive buffer.
 #[derive(Debug)]
@@ -211,26 +211,12 @@ impl Session {
             destination,
             payload: NewPayload::of(payload),
         };
-        self.push_counted(message)
+        self.enqueue(message, false)
     }
 
-    /// For what may be refused and may have others give way.
-    fn push_counted(&self, message: NewMessage<'_>) -> Result<bool, PushError> {
-        let pushed = lock(&self.queue).push(message, false);
-        let counters = &self.shared.counters;
-        let dropped = match &pushed {
-            Ok(pushed) => pushed.dropped,
-            Err(Full { of_engine, dropped }) => {
-                counters.overload_out.one();
-                counters.engine_queue_over_limit.add(u64::from(*of_engine));
-                *dropped
-            }
-        };
-        if dropped != Dropped::default() {
-            counters.dropped_oldest.add(dropped.messages);
-            counters.engine_queue_over_limit.add(dropped.of_engine);
-        }
-        pushed.map(|pushed| pushed.wake).map_err(|_| PushError::Overload)
+    fn enqueue(&self, message: NewMessage<'_>, always: bool) -> Result<bool, PushError> {
+        let pushed = lock(&self.queue).push(message, always, &self.shared.counters);
+        pushed.map_err(|_| PushError::Overload)
     }
 
     pub fn push_call(&self, now: UnixMs, call: &NewCall<'_>) -> Result<PushedCall, PushError> {
@@ -255,7 +241,7 @@ impl Session {
             destination: call.destination,
             payload,
         };
-        let wake = self.push_counted(message).inspect_err(|_| {
+        let wake = self.enqueue(message, false).inspect_err(|_| {
             calls.finish(begun.call_id);
             if begun.new_caller {
                 calls.release_own_caller(begun.caller);
@@ -298,14 +284,8 @@ impl Session {
             destination: "",
             payload,
         };
-        let pushed = lock(&self.queue).push(message, true);
-        match pushed {
-            Ok(pushed) => Ok(pushed.wake),
-            Err(_) => {
-                self.shared.counters.overload_out.one();
-                Ok(self.push_refusal(call_id, &served.engine, Refusal::Overload))
-            }
-        }
+        let pushed = self.enqueue(message, true);
+        Ok(pushed.unwrap_or_else(|_| self.push_refusal(call_id, &served.engine, Refusal::Overload)))
     }
 
     /// Refuses a call of the peer's. True: wake the Writer.
@@ -347,8 +327,7 @@ impl Session {
             destination: "",
             payload: NewPayload::Slice(&[]),
         };
-        let pushed = lock(&self.queue).push(message, true);
-        pushed.is_ok_and(|pushed| pushed.wake)
+        self.enqueue(message, true).unwrap_or(false)
     }
 
     /// LEARN, FORGET or CERT with its signature, for the peer.

@@ -9,6 +9,7 @@ use crate::frame::close::Close;
 use crate::frame::handle_release::Release;
 use crate::frame::FrameType;
 use crate::limits::Overflow;
+use crate::session::counters::Counters;
 use crate::session::shares::{Shares, END, NO_SHARE};
 
 /// Payloads above this come as a box of their own instead of being copied into the arena.
@@ -78,10 +79,14 @@ impl Message {
         self.call_id == 0
     }
 
-    /// What counts against the queue's bound: payload and names.
     fn cost(&self) -> usize {
-        self.payload_bytes as usize + usize::from(self.source_bytes) + usize::from(self.destination_bytes) + ENTRY_COST
+        cost_of(self.payload_bytes(), usize::from(self.source_bytes), usize::from(self.destination_bytes))
     }
+}
+
+/// What counts against the queue's bound: payload and names.
+fn cost_of(payload_bytes: usize, source_bytes: usize, destination_bytes: usize) -> usize {
+    payload_bytes + source_bytes + destination_bytes + ENTRY_COST
 }
 
 /// A message of no bytes still costs its entry.
@@ -102,6 +107,12 @@ pub(crate) struct NewMessage<'a> {
     pub source: &'a str,
     pub destination: &'a str,
     pub payload: NewPayload<'a>,
+}
+
+impl NewMessage<'_> {
+    fn cost(&self) -> usize {
+        cost_of(self.payload.len(), self.source.len(), self.destination.len())
+    }
 }
 
 pub(crate) enum NewPayload<'a> {
@@ -155,27 +166,9 @@ pub(crate) struct Queue {
     closed: bool,
 }
 
+/// Nothing was queued; it has been counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pushed {
-    pub wake: bool,
-    pub dropped: Dropped,
-}
-
-/// Nothing was queued. What was dropped before that showed is gone all the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Full {
-    /// The engine has what it may have, whatever room the queue has.
-    pub of_engine: bool,
-    pub dropped: Dropped,
-}
-
-/// Messages that gave way to a new one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Dropped {
-    pub messages: u64,
-    /// Those of them that went because their engine had too many.
-    pub of_engine: u64,
-}
+pub(crate) struct Full;
 
 impl Queue {
     pub fn new(bytes_max: usize, engine_bytes_max: Option<usize>, overflow: Overflow) -> Queue {
@@ -210,59 +203,47 @@ impl Queue {
         self.bytes
     }
 
-    /// `droppable` messages (casts, sends) give way under [`Overflow::Oldest`]; `always` ones (replies) may exceed the
-    /// bound by as much again, because a lost reply would leave a caller waiting, and refusals by once more. Neither counts
-    /// against an engine.
-    pub fn push(&mut self, message: NewMessage<'_>, always: bool) -> Result<Pushed, Full> {
-        let entry = Message {
+    /// Messages without a call give way under [`Overflow::Oldest`]; `always` ones (replies) may exceed the bound by as
+    /// much again, because a lost reply would leave a caller waiting, and refusals by once more. Neither counts against an
+    /// engine. `Ok(true)`: wake the Writer.
+    pub fn push(&mut self, message: NewMessage<'_>, always: bool, counters: &Counters) -> Result<bool, Full> {
+        let cost = message.cost();
+        let share = match always || self.shares.is_none() {
+            true => NO_SHARE,
+            false => self.share_with_room(message.destination, cost, counters)?,
+        };
+        self.make_room(message.kind, cost, always, counters)?;
+        let start = self.waiting.arena.len();
+        self.waiting.arena.extend_from_slice(message.source.as_bytes());
+        self.waiting.arena.extend_from_slice(message.destination.as_bytes());
+        let payload_bytes = message.payload.len() as u32;
+        let boxed = match message.payload {
+            NewPayload::Slice(bytes) => {
+                self.waiting.arena.extend_from_slice(bytes);
+                None
+            }
+            NewPayload::Boxed(bytes) => Some(bytes),
+        };
+        self.bytes += cost;
+        self.waiting.entries.push(Entry::Message(Message {
             kind: message.kind,
             detail: message.detail,
             aligned: message.aligned,
             dropped: false,
             source_bytes: message.source.len() as u8,
             destination_bytes: message.destination.len() as u8,
-            payload_bytes: message.payload.len() as u32,
+            payload_bytes,
             call_id: message.call_id,
             caller: message.caller,
-            start: self.waiting.arena.len(),
-            boxed: None,
-            share: NO_SHARE,
+            start,
+            boxed,
+            share,
             next: END,
-        };
-        let cost = entry.cost();
-        let limit = match message.kind {
-            kind::ERROR => 3 * self.bytes_max,
-            _ if always => 2 * self.bytes_max,
-            _ => self.bytes_max,
-        };
-        let mut dropped = Dropped::default();
-        let share = match always {
-            true => NO_SHARE,
-            false => self.share_with_room(message.destination, cost, &mut dropped)?,
-        };
-        if self.bytes + cost > limit {
-            if self.overflow == Overflow::Oldest && !always {
-                dropped.messages += self.drop_oldest(cost);
-            }
-            if self.bytes + cost > limit {
-                return Err(Full { of_engine: false, dropped });
-            }
+        }));
+        if share != NO_SHARE {
+            self.count_for_engine(share, cost);
         }
-        // What was dropped may have moved the arena.
-        let mut entry = Message { start: self.waiting.arena.len(), share, ..entry };
-        self.waiting.arena.extend_from_slice(message.source.as_bytes());
-        self.waiting.arena.extend_from_slice(message.destination.as_bytes());
-        match message.payload {
-            NewPayload::Slice(bytes) => self.waiting.arena.extend_from_slice(bytes),
-            NewPayload::Boxed(bytes) => entry.boxed = Some(bytes),
-        }
-        self.bytes += cost;
-        self.waiting.entries.push(Entry::Message(entry));
-        if let Some(shares) = &mut self.shares {
-            shares.takes(share, cost);
-            self.link(self.waiting.entries.len() - 1);
-        }
-        Ok(Pushed { wake: self.wake(), dropped })
+        Ok(self.wake())
     }
 
     pub fn announce(&mut self, kind: FrameType, signed: Box<[u8]>) -> bool {
@@ -283,20 +264,23 @@ impl Queue {
         self.wake()
     }
 
-    /// The share of an engine once `cost` fits it, or that it doesn't.
-    fn share_with_room(&mut self, engine: &str, cost: usize, dropped: &mut Dropped) -> Result<u32, Full> {
-        let Some(shares) = &mut self.shares else { return Ok(NO_SHARE) };
-        let share = shares.of(engine);
-        if !shares.has_room(share, cost) {
-            if self.overflow == Overflow::Oldest {
-                dropped.of_engine = self.drop_oldest_of(share, cost);
-                dropped.messages = dropped.of_engine;
-            }
-            if !self.shares.as_ref().is_some_and(|shares| shares.has_room(share, cost)) {
-                return Err(Full { of_engine: true, dropped: *dropped });
-            }
+    fn make_room(&mut self, kind: u8, cost: usize, always: bool, counters: &Counters) -> Result<(), Full> {
+        let limit = match kind {
+            kind::ERROR => 3 * self.bytes_max,
+            _ if always => 2 * self.bytes_max,
+            _ => self.bytes_max,
+        };
+        if self.bytes + cost <= limit {
+            return Ok(());
         }
-        Ok(share)
+        if self.overflow == Overflow::Oldest && !always {
+            counters.dropped_oldest.add(self.drop_oldest(cost));
+        }
+        if self.bytes + cost <= limit {
+            return Ok(());
+        }
+        counters.overload_out.one();
+        Err(Full)
     }
 
     fn drop_oldest(&mut self, needed: usize) -> u64 {
@@ -307,6 +291,28 @@ impl Queue {
         }
         self.compact_if_worth_it();
         dropped
+    }
+
+    /// The share of an engine, where `cost` fits by now.
+    fn share_with_room(&mut self, engine: &str, cost: usize, counters: &Counters) -> Result<u32, Full> {
+        let Some(shares) = &mut self.shares else { return Ok(NO_SHARE) };
+        let share = shares.of(engine);
+        if shares.has_room(share, cost) {
+            return Ok(share);
+        }
+        if self.overflow == Overflow::Oldest {
+            let dropped = self.drop_oldest_of(share, cost);
+            counters.dropped_oldest.add(dropped);
+            counters.engine_queue_over_limit.add(dropped);
+        }
+        match &self.shares {
+            Some(shares) if shares.has_room(share, cost) => Ok(share),
+            _ => {
+                counters.overload_out.one();
+                counters.engine_queue_over_limit.one();
+                Err(Full)
+            }
+        }
     }
 
     fn drop_oldest_of(&mut self, share: u32, needed: usize) -> u64 {
@@ -323,6 +329,14 @@ impl Queue {
         }
         self.compact_if_worth_it();
         dropped
+    }
+
+    /// The last entry is a message of this share.
+    fn count_for_engine(&mut self, share: u32, cost: usize) {
+        if let Some(shares) = &mut self.shares {
+            shares.takes(share, cost);
+        }
+        self.link(self.waiting.entries.len() - 1);
     }
 
     /// False for what stays: calls and answers, whose callers wait, and announcements.
@@ -463,210 +477,4 @@ impl Entry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cast(payload: &[u8]) -> NewMessage<'_> {
-        NewMessage {
-            kind: 2,
-            detail: 0,
-            aligned: false,
-            call_id: 0,
-            caller: 0,
-            source: "",
-            destination: "d",
-            payload: NewPayload::Slice(payload),
-        }
-    }
-
-    const COST: usize = 10 + 1 + ENTRY_COST;
-
-    const FULL: Full = Full { of_engine: false, dropped: Dropped { messages: 0, of_engine: 0 } };
-    const ENGINE_FULL: Full = Full { of_engine: true, ..FULL };
-
-    fn to<'a>(destination: &'a str, payload: &'a [u8]) -> NewMessage<'a> {
-        NewMessage { destination, ..cast(payload) }
-    }
-
-    fn call_to<'a>(destination: &'a str, payload: &'a [u8]) -> NewMessage<'a> {
-        NewMessage { kind: kind::GENCALL, call_id: 1, caller: 1, ..to(destination, payload) }
-    }
-
-    /// What a flush does.
-    fn send_all(queue: &mut Queue) {
-        let mut taken = Taken::default();
-        queue.take(&mut taken);
-        queue.sent(&taken.entries, taken.entries.iter().map(Entry::cost).sum());
-    }
-
-    fn payloads(queue: &mut Queue) -> Vec<Vec<u8>> {
-        let mut taken = Taken::default();
-        queue.take(&mut taken);
-        let arena = &taken.arena;
-        taken
-            .entries
-            .iter()
-            .filter_map(|entry| match entry {
-                Entry::Message(message) if !message.dropped => Some(message.payload(arena).to_vec()),
-                _ => None,
-            })
-            .collect()
-    }
-
-    #[test]
-    fn the_first_push_wakes_and_the_next_does_not_until_settled() {
-        let mut queue = Queue::new(1_000, None, Overflow::Newest);
-        assert!(queue.push(cast(b"a"), false).unwrap().wake);
-        assert!(!queue.push(cast(b"b"), false).unwrap().wake);
-        assert!(!queue.settle(), "something waits");
-        queue.take(&mut Taken::default());
-        assert!(queue.settle());
-        assert!(queue.push(cast(b"c"), false).unwrap().wake);
-    }
-
-    #[test]
-    fn a_queue_takes_what_fits_exactly_and_refuses_one_byte_more() {
-        let mut queue = Queue::new(2 * COST, None, Overflow::Newest);
-        assert!(queue.push(cast(&[1; 10]), false).is_ok());
-        assert_eq!(queue.push(cast(&[2; 11]), false), Err(FULL));
-        assert!(queue.push(cast(&[2; 10]), false).is_ok());
-        assert_eq!(queue.push(cast(b""), false), Err(FULL));
-        queue.sent(&[], COST);
-        assert!(queue.push(cast(b""), false).is_ok());
-    }
-
-    #[test]
-    fn oldest_casts_give_way_when_configured_and_memory_stays_bounded() {
-        let mut queue = Queue::new(10 * COST, None, Overflow::Oldest);
-        let mut dropped = 0;
-        for number in 0..10_000u32 {
-            let mut payload = [0; 10];
-            payload[..4].copy_from_slice(&number.to_le_bytes());
-            dropped += queue.push(cast(&payload), false).unwrap().dropped.messages;
-            assert!(queue.waiting.arena.len() <= 20 * COST);
-            assert!(queue.waiting.entries.len() <= 20);
-        }
-        assert_eq!(dropped, 9_990);
-        let left: Vec<u32> =
-            payloads(&mut queue).iter().map(|p| u32::from_le_bytes([p[0], p[1], p[2], p[3]])).collect();
-        assert_eq!(left, (9_990..10_000).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn calls_are_never_dropped_for_newer_casts() {
-        let mut queue = Queue::new(2 * COST, None, Overflow::Oldest);
-        for _ in 0..2 {
-            queue.push(NewMessage { kind: 3, call_id: 1, caller: 1, ..cast(&[9; 10]) }, false).unwrap();
-        }
-        assert_eq!(queue.push(cast(&[1; 10]), false), Err(FULL));
-        assert_eq!(payloads(&mut queue).len(), 2);
-    }
-
-    #[test]
-    fn an_engine_has_what_fits_its_bound_exactly_and_not_one_byte_more_and_others_have_theirs() {
-        let mut queue = Queue::new(1_000_000, Some(2 * COST), Overflow::Newest);
-        assert!(queue.push(to("d", &[1; 10]), false).is_ok());
-        assert_eq!(queue.push(to("d", &[2; 11]), false), Err(ENGINE_FULL));
-        assert!(queue.push(call_to("d", &[2; 10]), false).is_ok());
-        assert_eq!(queue.push(to("d", b""), false), Err(ENGINE_FULL));
-        assert_eq!(queue.push(call_to("d", b""), false), Err(ENGINE_FULL));
-        assert!(queue.push(to("e", &[3; 10]), false).is_ok());
-        // What a flush has taken counts until it is sent.
-        let mut taken = Taken::default();
-        queue.take(&mut taken);
-        assert_eq!(queue.push(to("d", b""), false), Err(ENGINE_FULL));
-        queue.sent(&taken.entries[..1], COST);
-        assert!(queue.push(to("d", &[4; 10]), false).is_ok());
-        assert_eq!(queue.push(to("d", b""), false), Err(ENGINE_FULL));
-    }
-
-    #[test]
-    fn a_message_larger_than_its_engines_bound_goes_alone() {
-        let mut queue = Queue::new(1_000_000, Some(COST), Overflow::Newest);
-        assert!(queue.push(to("d", &[1; 5_000]), false).is_ok());
-        assert_eq!(queue.push(to("d", b""), false), Err(ENGINE_FULL));
-        send_all(&mut queue);
-        assert!(queue.push(to("d", b""), false).is_ok());
-        assert_eq!(queue.push(to("d", &[1; 5_000]), false), Err(ENGINE_FULL));
-    }
-
-    #[test]
-    fn answers_count_against_no_engine() {
-        let mut queue = Queue::new(1_000_000, Some(COST), Overflow::Newest);
-        for kind in [kind::REPLY, kind::ERROR] {
-            for _ in 0..10 {
-                queue.push(NewMessage { kind, ..call_to("", &[1; 10]) }, true).unwrap();
-            }
-        }
-        assert!(queue.push(to("", &[1; 10]), false).is_ok());
-        assert_eq!(queue.push(to("", &[1; 10]), false), Err(ENGINE_FULL));
-    }
-
-    #[test]
-    fn the_oldest_of_the_same_engine_give_way_and_nobody_elses() {
-        let mut queue = Queue::new(1_000_000, Some(3 * COST), Overflow::Oldest);
-        queue.push(to("e", &[100; 10]), false).unwrap();
-        queue.push(call_to("d", &[101; 10]), false).unwrap();
-        let mut dropped = Dropped::default();
-        for number in 0..100 {
-            let pushed = queue.push(to("d", &[number; 10]), false).unwrap();
-            dropped.messages += pushed.dropped.messages;
-            dropped.of_engine += pushed.dropped.of_engine;
-            queue.push(to(&format!("other {number}"), &[102; 10]), false).unwrap();
-        }
-        assert_eq!(dropped, Dropped { messages: 98, of_engine: 98 });
-        let left = payloads(&mut queue);
-        assert_eq!(
-            left.iter().filter(|payload| payload[0] < 102).map(|payload| payload[0]).collect::<Vec<_>>(),
-            [100, 101, 98, 99]
-        );
-        assert_eq!(left.len(), 104);
-    }
-
-    #[test]
-    fn an_engine_with_nothing_but_calls_and_what_is_on_its_way_refuses() {
-        let mut queue = Queue::new(1_000_000, Some(2 * COST), Overflow::Oldest);
-        queue.push(to("d", &[1; 10]), false).unwrap();
-        let mut taken = Taken::default();
-        queue.take(&mut taken);
-        queue.push(call_to("d", &[2; 10]), false).unwrap();
-        assert_eq!(queue.push(to("d", &[3; 10]), false), Err(ENGINE_FULL));
-        queue.sent(&taken.entries, COST);
-        queue.push(to("d", &[4; 10]), false).unwrap();
-        assert_eq!(queue.push(to("d", &[5; 10]), false).unwrap().dropped, Dropped { messages: 1, of_engine: 1 });
-        // Too large for what can give way: that is gone, and the refusal says so.
-        let dropped = Dropped { messages: 1, of_engine: 1 };
-        assert_eq!(queue.push(to("d", &[6; 11]), false), Err(Full { of_engine: true, dropped }));
-        assert_eq!(payloads(&mut queue), [[2; 10]]);
-    }
-
-    #[test]
-    fn both_bounds_hold_and_memory_stays_bounded_whichever_is_met() {
-        let mut queue = Queue::new(10 * COST, Some(4 * COST), Overflow::Oldest);
-        let mut random = 1u32;
-        let (mut pushed, mut dropped) = (0, 0);
-        for number in 0..20_000u32 {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let engine = ["a", "b", "c", "d"][(random >> 30) as usize];
-            let mut payload = [0; 10];
-            payload[..4].copy_from_slice(&number.to_le_bytes());
-            let now = queue.push(to(engine, &payload), false).unwrap().dropped;
-            assert!(now.messages <= 1 && now.of_engine <= now.messages);
-            pushed += 1;
-            dropped += now.messages;
-            assert!(queue.waiting.arena.len() <= 20 * COST && queue.waiting.entries.len() <= 20);
-            assert!(queue.bytes <= 10 * COST);
-            if number % 97 == 0 {
-                send_all(&mut queue);
-                (pushed, dropped) = (0, 0);
-            }
-            let waiting = |engine: &str| {
-                let arena = &queue.waiting.arena;
-                let entries = queue.waiting.entries.iter();
-                entries.filter(|entry| matches!(entry, Entry::Message(message) if !message.dropped && message.destination(arena) == engine)).count()
-            };
-            assert!(["a", "b", "c", "d"].into_iter().all(|engine| waiting(engine) <= 4));
-            assert_eq!(["a", "b", "c", "d"].into_iter().map(waiting).sum::<usize>() as u64, pushed - dropped);
-        }
-    }
-}
+mod tests;
