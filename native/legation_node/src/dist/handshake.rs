@@ -14,7 +14,7 @@
 //!
 //! What `erl_dist` 0.8 leaves open, and where it is closed:
 //! * the answer to `alive` is never sent by its client and never read by its server: here, over the pipe;
-//! * the other side's flags are not looked at: [`REQUIRED_FLAGS`], refused with `not_allowed` and said by name;
+//! * the other side's flags are not looked at: [`flags::REQUIRED`], refused with `not_allowed` and said by name;
 //! * names are hardly checked, and not against the one that was dialled: here, before it sees them;
 //! * it allocates what a length field says: it is given whole frames of at most [`FRAME_BYTES_MAX`] bytes.
 
@@ -32,6 +32,8 @@ use erl_dist::handshake::{ClientSideHandshake, HandshakeError as ErlDistError, H
 use erl_dist::node::{Creation, LocalNode as ErlDistLocal, PeerNode};
 use erl_dist::{DistributionFlags, LOWEST_DISTRIBUTION_PROTOCOL_VERSION};
 
+use super::flags;
+
 pub use name::{InvalidName, NodeName, NODE_NAME_BYTES_MAX};
 use pipe::{Pipe, Question};
 
@@ -39,28 +41,8 @@ use pipe::{Pipe, Question};
 /// version may append is to be skipped.
 pub const FRAME_BYTES_MAX: usize = 1_024;
 
-/// Stands for all that OTP 25 wants.
-const MANDATORY_25_DIGEST: u64 = 1 << 26;
-const MANDATORY_25: u64 = 0x0107_0f94;
 /// Not a capability: the caller wants a name from us.
 const NAME_ME: u64 = 1 << 33;
-
-/// What a node must offer: all that OTP 26 demands, and OTP 25 has.
-pub const REQUIRED_FLAGS: [(u64, &str); 13] = [
-    (0x4, "EXTENDED_REFERENCES"),
-    (0x10, "FUN_TAGS"),
-    (0x80, "NEW_FUN_TAGS"),
-    (0x100, "EXTENDED_PIDS_PORTS"),
-    (0x200, "EXPORT_PTR_TAG"),
-    (0x400, "BIT_BINARIES"),
-    (0x800, "NEW_FLOATS"),
-    (0x1_0000, "UTF8_ATOMS"),
-    (0x2_0000, "MAP_TAG"),
-    (0x4_0000, "BIG_CREATION"),
-    (0x100_0000, "HANDSHAKE_23"),
-    (0x200_0000, "UNLINK_ID"),
-    (1 << 34, "V4_NC"),
-];
 
 /// Ourselves, as the other side gets to know us.
 #[derive(Clone)]
@@ -583,19 +565,19 @@ fn parse_name(frame: &[u8], challenge: usize) -> Option<Said<'_>> {
 }
 
 fn expand(flags: u64) -> u64 {
-    if flags & MANDATORY_25_DIGEST != 0 {
-        flags | MANDATORY_25
+    if flags & flags::MANDATORY_25_DIGEST != 0 {
+        flags | flags::MANDATORY_25
     } else {
         flags
     }
 }
 
+/// `come`: the flags that have been said so far.
 fn check_flags(node: &NodeName, flags: u64, come: u64) -> Result<(), HandshakeError> {
-    let flags = expand(flags) | !come;
-    let missing: Vec<_> = REQUIRED_FLAGS.iter().filter(|(bit, _)| flags & bit == 0).map(|(_, name)| *name).collect();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(HandshakeError::MissingFlags { node: node.to_string(), missing })
+    match flags::missing(flags | !come) {
+        0 => Ok(()),
+        missing => {
+            Err(HandshakeError::MissingFlags { node: node.to_string(), missing: flags::names(missing).collect() })
+        }
     }
 }

@@ -20,6 +20,7 @@ mod handshake;
 mod link;
 mod nodes;
 mod pause;
+mod refusals;
 
 use std::future::Future;
 use std::io;
@@ -41,13 +42,15 @@ use super::epmd::{self, EpmdState, Registration, CREATION_MIN};
 
 pub use crate::dist::outbound::Full;
 pub use counters::BeamCounters;
-pub use dial::DialError;
+pub use dial::ConnectError;
 pub use link::{ConnectionEnd, NodeLink};
 pub use nodes::{NodeState, NodeStatus};
 pub(super) use pause::Pause;
+pub use refusals::Refusal;
 
 use counters::Counters;
 use nodes::Nodes;
+use refusals::Refusals;
 
 /// What connections tell the realm. Called from their tasks; must not wait.
 pub trait BeamEvents: Send + Sync {
@@ -96,6 +99,7 @@ struct Shared {
     events: Arc<dyn BeamEvents>,
     nodes: Nodes,
     counters: Counters,
+    refusals: Refusals,
     /// Handshakes of those that dial us.
     handshakes: Arc<Semaphore>,
     /// True: no more connections.
@@ -174,6 +178,7 @@ impl Bound {
             settings,
             events,
             counters: Counters::default(),
+            refusals: Refusals::default(),
             stopping: watch::Sender::new(false),
             tasks: watch::Sender::new(0),
         });
@@ -222,8 +227,8 @@ impl Beam {
     /// configuration says so.
     ///
     /// # Errors
-    /// [`DialError`].
-    pub async fn connect(&self, node: &str) -> Result<Arc<NodeLink>, DialError> {
+    /// [`ConnectError`].
+    pub async fn connect(&self, node: &str) -> Result<Arc<NodeLink>, ConnectError> {
         dial::connect(&self.shared, NodeName::parse(node)?).await
     }
 
@@ -236,6 +241,11 @@ impl Beam {
     /// The nodes that are connected, being dialled, or to be dialled, by name.
     pub fn nodes(&self) -> Vec<NodeStatus> {
         self.shared.nodes.status()
+    }
+
+    /// Who dialled us last and was not connected, and why.
+    pub fn refusals(&self) -> Vec<Refusal> {
+        self.shared.refusals.read()
     }
 
     pub fn counters(&self) -> BeamCounters {

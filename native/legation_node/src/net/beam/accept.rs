@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::dist::handshake::{Handshake, HandshakeError, Verdict};
+use crate::dist::handshake::Handshake;
 
 use super::connection;
 use super::counters::count;
@@ -52,7 +52,7 @@ async fn answer(shared: Arc<Shared>, mut socket: TcpStream, permit: OwnedSemapho
 fn report(shared: &Shared, handshake: &Handshake, error: ConnectError) {
     match &error {
         ConnectError::NodesFull => count(&shared.counters.nodes_refused),
-        ConnectError::Handshake(HandshakeError::Refused(Verdict::NotAllowed)) => {}
+        error if error.is_harmless() => {}
         _ => count(&shared.counters.handshakes_failed),
     }
     let Some(node) = handshake.peer() else {

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, Instant};
 
 use crate::dist::handshake::NodeName;
@@ -54,6 +55,7 @@ impl Up {
         let Admitted { shared, node, link, .. } = &admitted;
         count(&shared.counters.connections);
         tracing::info!(%node, creation = link.creation, number = link.number, "node connected");
+        shared.refusals.forget(node);
         shared.events.node_up(link);
         shared.nodes.up(node, link);
         Up { admitted, _seat: seat }
@@ -86,15 +88,28 @@ pub(super) async fn run(admitted: Admitted, socket: TcpStream, rest: Vec<u8>) {
     }
     let _up = Up::new(admitted, seat);
     let (reader, writer) = socket.into_split();
-    let writing = tokio::spawn(write(link.clone(), writer, shared.settings.tick));
+    let _writing = Abort(tokio::spawn(write(link.clone(), writer, shared.settings.tick)));
     let end = read(&shared, &link, reader, &rest).await;
     link.close_for(end);
-    writing.abort();
+}
+
+/// Ends a task when it is dropped.
+struct Abort(JoinHandle<()>);
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Ends for what the other side does, or because the link was closed.
 async fn read(shared: &Shared, link: &Arc<NodeLink>, mut socket: OwnedReadHalf, mut rest: &[u8]) -> ConnectionEnd {
-    let mut stream = Stream { shared, link, inbound: Inbound::new(shared.settings.inbound(link.flags)), seen: InboundCounters::default() };
+    let mut stream = Stream {
+        shared,
+        link,
+        inbound: Inbound::new(shared.settings.inbound(link.flags)),
+        seen: InboundCounters::default(),
+    };
     while !rest.is_empty() {
         let space = stream.inbound.space();
         let (now, later) = rest.split_at(rest.len().min(space.len()));
@@ -201,8 +216,8 @@ async fn write_all(link: &NodeLink, mut socket: OwnedWriteHalf, tick: Duration) 
             }
         }
         if link.is_draining() {
-            socket.shutdown().await?;
-            link.close();
+            // The node reads to the end and closes. If we closed, what it sends meanwhile would throw away what it hasn't read yet.
+            return socket.shutdown().await;
         }
         if link.has_ended() {
             return Ok(());

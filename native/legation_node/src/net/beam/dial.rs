@@ -48,10 +48,7 @@ impl ConnectError {
     /// Nothing is wrong: the two nodes tried at once, and another attempt than this one goes on.
     pub fn is_harmless(&self) -> bool {
         use HandshakeError::{Busy, Connected, Refused};
-        matches!(
-            self,
-            ConnectError::Superseded | ConnectError::Handshake(Busy | Connected | Refused(Verdict::Nok))
-        )
+        matches!(self, ConnectError::Superseded | ConnectError::Handshake(Busy | Connected | Refused(Verdict::Nok)))
     }
 
     pub fn is_cookie(&self) -> bool {
@@ -66,17 +63,13 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, address: Address) {
     let mut news = shared.nodes.subscribe(&address.node);
     let mut reported = None;
     loop {
-        // Of a node that is configured there is always news.
-        if news.wait_for(|news| news.up.is_none()).await.is_err() {
-            return;
-        }
+        // A node that is configured is never forgotten.
+        let Ok(ended) = news.wait_for(|news| news.up.is_none()).await.map(|news| news.ended) else { return };
         match dial(&shared, &address).await {
             Ok(()) => {
                 reported = None;
                 let since = Instant::now();
-                // It may be over already.
-                let _ = tokio::time::timeout(shared.settings.handshake, news.wait_for(|news| news.up.is_some())).await;
-                let _ = news.wait_for(|news| news.up.is_none()).await;
+                let _ = news.wait_for(|news| news.ended != ended).await;
                 if since.elapsed() >= Pause::PROVEN {
                     pause = Pause::default();
                 }
@@ -101,10 +94,12 @@ pub(super) async fn connect(shared: &Arc<Shared>, node: NodeName) -> Result<Arc<
     }
     let known = shared.settings.connect.iter().find(|address| address.node == node);
     let address = known.cloned().unwrap_or(Address { node: node.clone(), port: None });
+    // Dropped after the receiver.
+    let _tidy = Tidy { shared, node: &node };
     let mut news = shared.nodes.subscribe(&node);
-    let dials = news.borrow().dials;
-    match shared.nodes.begin_dial(&node)? {
-        Begin::Up(_) | Begin::Ongoing => {}
+    let before = news.borrow().clone();
+    match shared.nodes.begin_dial(&node).inspect_err(|_| count(&shared.counters.nodes_refused))? {
+        Begin::Connected | Begin::Ongoing => {}
         Begin::Begun(ticket) => {
             let ticket = Ticket { shared: shared.clone(), ticket, error: Some(ConnectError::Stopping) };
             match shared.handshakes.clone().try_acquire_owned() {
@@ -122,21 +117,33 @@ pub(super) async fn connect(shared: &Arc<Shared>, node: NodeName) -> Result<Arc<
             }
         }
     }
-    outcome(shared, &mut news, dials).await
+    outcome(shared, &mut news, &before).await
 }
 
-/// Waits for what comes of dials after the first `dials`.
+struct Tidy<'a> {
+    shared: &'a Shared,
+    node: &'a NodeName,
+}
+
+impl Drop for Tidy<'_> {
+    fn drop(&mut self) {
+        self.shared.nodes.tidy(self.node);
+    }
+}
+
+/// Waits for what comes of a dial that ends after `before`.
 async fn outcome(
     shared: &Shared,
     news: &mut watch::Receiver<News>,
-    dials: u64,
+    before: &News,
 ) -> Result<Arc<NodeLink>, ConnectError> {
-    let failed = |news: &News| news.dials > dials && news.error.is_some();
-    let error = match news.wait_for(|news| news.up.is_some() || failed(news)).await {
-        Ok(news) => match (&news.up, &news.error) {
-            (Some(link), _) => return Ok(link.clone()),
-            (None, Some(error)) => error.clone(),
-            (None, None) => ConnectError::Ended,
+    let failed = |news: &News| news.dials != before.dials && news.error.is_some();
+    let over = |news: &News| up(news).is_some() || failed(news) || news.ended != before.ended;
+    let error = match news.wait_for(over).await {
+        Ok(news) => match up(&news) {
+            Some(link) => return Ok(link),
+            None if failed(&news) => news.error.clone().unwrap_or(ConnectError::Ended),
+            None => ConnectError::Ended,
         },
         Err(_) => ConnectError::Ended,
     };
@@ -144,16 +151,20 @@ async fn outcome(
         return Err(error);
     }
     // The node's own attempt goes on.
-    let up = news.wait_for(|news| news.up.is_some());
-    match tokio::time::timeout(shared.settings.handshake, up).await {
-        Ok(Ok(news)) => news.up.clone().ok_or(ConnectError::Ended),
+    let wait = news.wait_for(|news| up(news).is_some());
+    match tokio::time::timeout(shared.settings.handshake, wait).await {
+        Ok(Ok(news)) => up(&news).ok_or(ConnectError::Ended),
         _ => Err(error),
     }
 }
 
+fn up(news: &News) -> Option<Arc<NodeLink>> {
+    news.up.clone().filter(|link| !link.has_ended())
+}
+
 async fn dial(shared: &Arc<Shared>, address: &Address) -> Result<(), ConnectError> {
     match shared.nodes.begin_dial(&address.node) {
-        Ok(Begin::Up(_)) => Ok(()),
+        Ok(Begin::Connected) => Ok(()),
         Ok(Begin::Ongoing) => Err(ConnectError::Superseded),
         Ok(Begin::Begun(ticket)) => {
             let ticket = Ticket { shared: shared.clone(), ticket, error: Some(ConnectError::Stopping) };

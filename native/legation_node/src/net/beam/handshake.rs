@@ -6,10 +6,9 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::dist::handshake::{Established, Handshake, NodeName, Outcome, Verdict};
+use crate::dist::handshake::{Established, Handshake, HandshakeError, Outcome, Verdict};
 
 use super::connection::Admitted;
-use super::counters::count;
 use super::dial::ConnectError;
 use super::link::NodeLink;
 use super::nodes::DialTicket;
@@ -35,7 +34,7 @@ pub(super) async fn run(
     let mut done = None;
     loop {
         match handshake.poll_outcome() {
-            Some(Outcome::Caller(node)) => handshake.answer(verdict(shared, &node)),
+            Some(Outcome::Caller(node)) => handshake.answer(shared.nodes.verdict(&node)),
             Some(Outcome::Alive) => {
                 let go_on = handshake.peer().is_some_and(|node| shared.nodes.go_on_though_alive(node));
                 handshake.answer_alive(go_on);
@@ -45,7 +44,9 @@ pub(super) async fn run(
             Some(Outcome::Failed(error)) => {
                 // What is left to say is "no", and the reason is the same whether it can be said or not.
                 let _ = transmit(socket, handshake).await;
-                return Err(ConnectError::Handshake(error));
+                // There is one reason for which we say so.
+                let full = error == HandshakeError::Refused(Verdict::NotAllowed);
+                return Err(if full { ConnectError::NodesFull } else { ConnectError::Handshake(error) });
             }
             None => {}
         }
@@ -68,14 +69,6 @@ async fn transmit(socket: &mut TcpStream, handshake: &mut Handshake) -> Result<(
         return Ok(());
     }
     socket.write_all(&out).await.map_err(|error| ConnectError::Io(error.to_string()))
-}
-
-fn verdict(shared: &Shared, node: &NodeName) -> Verdict {
-    let verdict = shared.nodes.verdict(node);
-    if verdict == Verdict::NotAllowed {
-        count(&shared.counters.nodes_refused);
-    }
-    verdict
 }
 
 fn admit(

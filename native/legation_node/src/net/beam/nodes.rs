@@ -40,11 +40,14 @@ pub(super) struct News {
     /// Dials that have ended, and what came of the last.
     pub(super) dials: u64,
     pub(super) error: Option<ConnectError>,
+    /// Connections that have ended.
+    pub(super) ended: u64,
 }
 
 /// What a dial is begun with.
 pub(super) enum Begin {
-    Up(Arc<NodeLink>),
+    /// There is a connection. Its `node_up` may yet have to come.
+    Connected,
     /// Another dial is under way.
     Ongoing,
     Begun(DialTicket),
@@ -111,8 +114,13 @@ impl Nodes {
         self.table().connected
     }
 
+    /// As long as somebody listens the node is not forgotten; then [`tidy`](Self::tidy).
     pub(super) fn subscribe(&self, node: &NodeName) -> watch::Receiver<News> {
         self.table().entry(node).news.subscribe()
+    }
+
+    pub(super) fn tidy(&self, node: &NodeName) {
+        self.table().prune(node.as_str());
     }
 
     pub(super) fn for_each_link(&self, mut visit: impl FnMut(&Arc<NodeLink>)) {
@@ -150,7 +158,7 @@ impl Nodes {
 
     /// Whether to go on with a dial though the node believes us to be connected: it speaks of a connection that we have lost.
     pub(super) fn go_on_though_alive(&self, node: &NodeName) -> bool {
-        self.table().entries.get(node.as_str()).is_none_or(|entry| entry.current.is_none())
+        self.table().entries.get(node.as_str()).is_none_or(|entry| entry.alive().is_none())
     }
 
     /// # Errors
@@ -161,8 +169,8 @@ impl Nodes {
         table.dials += 1;
         let number = table.dials;
         let entry = table.entry(node);
-        if let Some(link) = entry.current.clone() {
-            return Ok(Begin::Up(link));
+        if entry.alive().is_some() {
+            return Ok(Begin::Connected);
         }
         if entry.dial.is_some() {
             return Ok(Begin::Ongoing);
@@ -180,8 +188,9 @@ impl Nodes {
     pub(super) fn name_goes_out(&self, ticket: &DialTicket) -> bool {
         let mut table = self.table();
         let entry = table.entry(&ticket.node);
+        let connected = entry.alive().is_some();
         match &mut entry.dial {
-            Some(dial) if dial.number == ticket.number && entry.current.is_none() => {
+            Some(dial) if dial.number == ticket.number && !connected => {
                 dial.name_sent = true;
                 true
             }
@@ -251,7 +260,12 @@ impl Nodes {
         let Some(entry) = table.entries.get_mut(node.as_str()) else { return };
         let is_it = |other: &Option<Arc<NodeLink>>| other.as_ref().is_some_and(|other| Arc::ptr_eq(other, link));
         entry.last_error = link.end().map(ToString::to_string);
-        entry.news.send_if_modified(|news| is_it(&news.up).then(|| news.up = None).is_some());
+        entry.news.send_modify(|news| {
+            news.ended += 1;
+            if is_it(&news.up) {
+                news.up = None;
+            }
+        });
         if is_it(&entry.current) {
             entry.current = None;
             table.connected -= 1;
@@ -271,7 +285,9 @@ impl Table {
 
     /// Forgets a node that nobody asks for.
     fn prune(&mut self, node: &str) {
-        let idle = |entry: &Entry| !entry.configured && entry.current.is_none() && entry.dial.is_none();
+        let idle = |entry: &Entry| {
+            !entry.configured && entry.current.is_none() && entry.dial.is_none() && entry.news.receiver_count() == 0
+        };
         if self.entries.get(node).is_some_and(idle) {
             self.entries.remove(node);
         }
@@ -290,6 +306,11 @@ impl Entry {
             last_error: None,
             news: watch::Sender::default(),
         }
+    }
+
+    /// The connection, unless it has ended and is about to be taken down.
+    fn alive(&self) -> Option<&Arc<NodeLink>> {
+        self.current.as_ref().filter(|link| !link.has_ended())
     }
 
     fn status(&self) -> NodeStatus {
