@@ -1,3 +1,4 @@
 //! Sockets, timers and tasks.
 
 pub mod beam;
+pub mod epmd;
