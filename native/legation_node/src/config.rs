@@ -10,7 +10,7 @@ mod address;
 mod document;
 mod error;
 mod limits;
-mod names;
+pub(crate) mod names;
 mod node;
 mod parse;
 mod peers;
@@ -97,6 +97,8 @@ pub struct NodeConfig {
     /// Register in EPMD, and look nodes up there.
     pub epmd: bool,
     pub epmd_port: u16,
+    /// A process `legation_echo` that answers calls with their request: what the benchmark measures.
+    pub echo: bool,
     /// BEAM nodes that we dial.
     pub connect: Vec<BeamAddress>,
     /// Whether the daemon itself registers names in `:global` (by calls to the node). Off where an Elixir side does it.
