@@ -28,7 +28,7 @@ use legation_proto::limits::Limits as SessionLimits;
 pub use error::{io_words, ConfigError, Position, Problem};
 pub use names::SOCKET_PATH_BYTES_MAX;
 pub use parse::{parse, Places};
-pub use source::{read_key, read_network_key, Loaded, Source};
+pub use source::{check_together, read_key, read_network_key, Loaded, Source};
 
 /// Everything a realm's daemon is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
