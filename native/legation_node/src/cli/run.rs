@@ -282,7 +282,9 @@ impl Running {
             tracing::warn!(config = origin, changed, "takes effect with the next start");
         }
         self.config.peers.clone_from(&config.peers);
-        self.realm.reload(config);
+        for problem in self.realm.reload(config) {
+            tracing::error!(config = origin, "{problem}");
+        }
         tracing::info!(realm = self.config.realm, peers = self.config.peers.len(), "reloaded");
     }
 }
