@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{config, free_port, limits, soon, Epmd, Erl, ErlOptions, Event, Recorder, Sent};
+use common::{config, free_port, limits, until, Epmd, Erl, ErlOptions, Event, Recorder, Sent};
 use legation_node::config::Secret;
 use legation_node::dist::handshake::HandshakeError;
 use legation_node::net::beam::{Beam, Bound, ConnectError, NodeState};
@@ -110,15 +110,7 @@ async fn another_cookie_is_said_to_be_one_whoever_dials() {
     let beam = Beam::start(&settings, &limits(), events).await.expect("started");
 
     assert_eq!(erl.eval(PING).await, "pang");
-    let refusals = soon("a refusal", async {
-        loop {
-            match beam.refusals() {
-                refusals if refusals.is_empty() => tokio::task::yield_now().await,
-                refusals => break refusals,
-            }
-        }
-    })
-    .await;
+    let refusals = until("a refusal", || Some(beam.refusals()).filter(|refusals| !refusals.is_empty())).await;
     assert_eq!(refusals[0].node.as_str(), "a@127.0.0.1");
     assert_eq!(refusals[0].error, ConnectError::Handshake(HandshakeError::Cookie));
 
@@ -135,15 +127,7 @@ async fn another_cookie_is_said_to_be_one_whoever_dials() {
     let (_recorder, events) = Recorder::new();
     settings.name = "other@127.0.0.1".to_string();
     let beam = Beam::start(&settings, &limits(), events).await.expect("started");
-    let status = soon("a failed dial", async {
-        loop {
-            match beam.nodes().remove(0) {
-                status if status.last_error.is_some() => break status,
-                _ => tokio::task::yield_now().await,
-            }
-        }
-    })
-    .await;
+    let status = until("a failed dial", || beam.nodes().pop().filter(|status| status.last_error.is_some())).await;
     assert_eq!(status.last_error, Some(error.to_string()));
     assert!(status.attempts >= 1);
 }

@@ -5,6 +5,8 @@
 mod daemon;
 mod epmd;
 mod erl;
+mod forwarder;
+pub mod raw;
 
 use std::future::Future;
 use std::net::TcpListener;
@@ -13,6 +15,8 @@ use std::time::Duration;
 pub use daemon::{config, limits, Event, Message, Recorder, Sent};
 pub use epmd::Epmd;
 pub use erl::{Erl, ErlOptions};
+pub use forwarder::Forwarder;
+pub use raw::Raw;
 
 pub const COOKIE: &str = "biscuit";
 
@@ -22,6 +26,19 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("{what} did not come about"),
     }
+}
+
+/// Waits until there is a value.
+pub async fn until<T>(what: &str, mut value: impl FnMut() -> Option<T>) -> T {
+    soon(what, async {
+        loop {
+            match value() {
+                Some(value) => return value,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await
 }
 
 /// A port that nobody listens on now.
