@@ -134,7 +134,7 @@ async fn large_messages_pass_both_ways_and_those_over_the_bound_are_told_of() {
     recorder.up().await;
 
     for bytes in [0, 1, 65_535, 65_536, 200_000, 2_999_994] {
-        erl.eval(&format!("{{ping, 'legation@127.0.0.1'}} ! binary:copy(<<7>>, {bytes}).")).await;
+        erl.eval(&format!("{{ping, 'legation@127.0.0.1'}} ! binary:copy(<<7>>, {bytes}), ok.")).await;
         let (name, payload) = recorder
             .message(|message| match &message.sent {
                 Sent::ToName { name, .. } => Some((name.clone(), message.payload.clone())),
@@ -146,7 +146,7 @@ async fn large_messages_pass_both_ways_and_those_over_the_bound_are_told_of() {
         assert_eq!(term::binary(&payload[1..]).map(<[u8]>::len), Some(bytes));
         assert_eq!(term::binary(&payload[1..]), Some(&expected[..]));
     }
-    erl.eval("{ping, 'legation@127.0.0.1'} ! binary:copy(<<7>>, 2999995).").await;
+    erl.eval("{ping, 'legation@127.0.0.1'} ! binary:copy(<<7>>, 2999995), ok.").await;
     assert!(matches!(recorder.next().await, Event::Oversized(_)));
     assert_eq!(beam.counters().oversized, 1);
 

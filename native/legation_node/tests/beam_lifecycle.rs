@@ -4,7 +4,7 @@ mod common;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use common::{config, free_port, limits, soon, Epmd, Erl, ErlOptions, Event, Forwarder, Raw, Recorder};
+use common::{config, free_port, limits, soon, until, Epmd, Erl, ErlOptions, Event, Forwarder, Raw, Recorder};
 use legation_node::dist::handshake::NodeName;
 use legation_node::net::beam::{Beam, Bound, ConnectionEnd};
 use legation_node::net::epmd::{self, EpmdError, EpmdState};
@@ -231,12 +231,12 @@ async fn dial_at_once(name: &str) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dialling_at_once_with_a_node_of_a_lesser_name_comes_to_one_connection() {
     dial_at_once("a").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dialling_at_once_with_a_node_of_a_greater_name_comes_to_one_connection() {
     dial_at_once("z").await;
 }
@@ -256,8 +256,8 @@ async fn of_two_that_dial_at_once_the_greater_names_attempt_goes_on() {
             dialling.closed().await;
             dialled.take_in(name).await;
         } else {
-            dialled.closed().await;
             dialling.prove().await;
+            dialled.closed().await;
         }
         assert_eq!(&*recorder.up().await.node, name);
         assert_eq!(beam.counters().handshakes_failed, 0, "nothing went wrong");
@@ -265,6 +265,21 @@ async fn of_two_that_dial_at_once_the_greater_names_attempt_goes_on() {
 }
 
 #[tokio::test]
+async fn who_only_claims_to_be_the_node_that_we_dial_does_not_end_our_attempt() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let (mut recorder, events) = Recorder::new();
+    let settings = config(None, &[("z@127.0.0.1", Some(port))]);
+    let beam = Beam::start(&settings, &limits(), events).await.expect("started");
+    let mut dialled = Raw(soon("a dial", listener.accept()).await.expect("accepted").0);
+    dialled.frame().await.expect("a name");
+    let mut impostor = Raw::dial(beam.port()).await;
+    assert_eq!(impostor.say("z@127.0.0.1").await, "ok_simultaneous");
+    dialled.take_in("z@127.0.0.1").await;
+    assert_eq!(&*recorder.up().await.node, "z@127.0.0.1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_connects_twice_over_gets_its_downs_before_its_ups() {
     let (mut recorder, events) = Recorder::new();
     let beam = Beam::start(&config(None, &[]), &limits(), events).await.expect("started");
@@ -282,7 +297,7 @@ async fn a_node_that_connects_twice_over_gets_its_downs_before_its_ups() {
     assert_eq!((beam.counters().nodes, beam.counters().connections), (1, 6));
     drop(open);
     recorder.down().await;
-    assert_eq!(beam.counters().nodes, 0);
+    until("the end of the connection", || (beam.counters().nodes == 0).then_some(())).await;
 }
 
 #[tokio::test]

@@ -135,9 +135,9 @@ impl Nodes {
 
     /// What a node that dials us is told. It hasn't shown yet that it is who it says.
     pub(super) fn verdict(&self, node: &NodeName) -> Verdict {
-        let mut table = self.table();
+        let table = self.table();
         let full = table.connected >= self.connected_max;
-        let Some(entry) = table.entries.get_mut(node.as_str()) else {
+        let Some(entry) = table.entries.get(node.as_str()) else {
             return if full { Verdict::NotAllowed } else { Verdict::Ok };
         };
         if let Some(link) = &entry.current {
@@ -146,11 +146,8 @@ impl Nodes {
         match &entry.dial {
             _ if full => Verdict::NotAllowed,
             Some(dial) if dial.name_sent && self.own > *node => Verdict::Nok,
-            Some(dial) if dial.name_sent => {
-                dial.superseded.notify_one();
-                entry.dial = None;
-                Verdict::OkSimultaneous
-            }
+            // Our own attempt ends when this one is through, and not before: it may be nobody's.
+            Some(dial) if dial.name_sent => Verdict::OkSimultaneous,
             // Of an attempt whose name has not gone out the node knows nothing; they meet there, if at all.
             _ => Verdict::Ok,
         }
@@ -236,6 +233,9 @@ impl Nodes {
         if entry.current.is_none() && full {
             table.prune(node.as_str());
             return Err(ConnectError::NodesFull);
+        }
+        if let Some(superseded) = entry.dial.take_if(|_| dial.is_none()) {
+            superseded.superseded.notify_one();
         }
         let old = entry.current.replace(link.clone());
         let seat = entry.seat.clone();
