@@ -22,6 +22,7 @@ pub fn config(epmd_port: Option<u16>, connect: &[(&str, Option<u16>)]) -> NodeCo
         register_global: false,
         global_suffix: String::new(),
         atoms: Vec::new(),
+        echo: false,
         handshake_ms: 5_000,
         tick_ms: 1_000,
         silence_ms: 75_000,
@@ -29,31 +30,7 @@ pub fn config(epmd_port: Option<u16>, connect: &[(&str, Option<u16>)]) -> NodeCo
 }
 
 pub fn limits() -> Limits {
-    Limits {
-        session: legation_proto::limits::Limits::default(),
-        engine_queue_max: None,
-        call_age_ms: 30_000,
-        pending_connections_max: 1_024,
-        handshakes_max: 100,
-        failed_handshakes_per_s: 20,
-        knock_window_ms: 30_000,
-        knock_boot_ms: 1_000,
-        knock_entries_max: 65_536,
-        send_timeout_ms: 15_000,
-        shutdown_ms: 5_000,
-        reconnect_min_ms: 50,
-        reconnect_max_ms: 30_000,
-        beam_queue_bytes_max: 64 * 1024 * 1024,
-        beam_nodes_max: 1_024,
-        beam_handshakes_max: 100,
-        beam_fragmented_max: 1_024,
-        beam_fragmented_bytes_max: 64 * 1024 * 1024,
-        beam_monitors_max: 65_536,
-        known_atoms_max: 65_536,
-        held_messages_max: 1_024,
-        held_bytes_max: 1024 * 1024,
-        control_connections_max: 16,
-    }
+    Limits::default()
 }
 
 /// What connections told, in order.
