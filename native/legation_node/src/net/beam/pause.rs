@@ -19,7 +19,7 @@ impl Default for Pause {
 }
 
 impl Pause {
-    /// After so long a life a connection counts as a success.
+    /// A connection that has lived for so long was a success.
     pub const PROVEN: Duration = Duration::from_millis(MAX_MS);
 
     pub async fn wait(&mut self) {
