@@ -9,7 +9,7 @@
 //! What links bring goes to [`LinkEvents`]. Locks are held briefly, and none of `Peers`' own while events are told; an event
 //! handler may ask and tell `Peers` anything.
 
-mod backoff;
+pub(crate) mod backoff;
 mod counters;
 mod drain;
 mod links;
