@@ -137,6 +137,7 @@ impl LinkEvents for Recorder {
                 if self.counting.load(Ordering::Relaxed) {
                     return false;
                 }
+                assert_ne!(destination, "crash", "as the test wants it");
                 let (destination, payload) = (destination.to_owned(), payload.to_vec());
                 Heard::Deliver { from: link.realm.clone(), destination, payload }
             }

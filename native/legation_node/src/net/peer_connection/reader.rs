@@ -197,9 +197,16 @@ impl Reader {
         let mut timer = pin!(sleep(Duration::ZERO));
         // None once the link has nothing to wait for: its end is on its way.
         let mut next = self.handle_timeout();
+        let mut opening = true;
         loop {
             if let Some(end) = self.end.take() {
                 return end;
+            }
+            if opening && self.phase == Phase::Up {
+                // From now on the heartbeat counts, and no longer the handshake's end.
+                opening = false;
+                next = self.handle_timeout();
+                continue;
             }
             if let Some(asked) = self.asked.take() {
                 self.answer(asked).await;
