@@ -12,8 +12,8 @@ use legation_proto::limits::Limits as SessionLimits;
 
 use peers_support::proxy::{Mode, Proxy};
 use peers_support::{
-    at, binary_term, cast, identity, identity_in, key_of, limits, link, nowhere, peer, socket_path, tcp, unix, until,
-    Heard, Realm,
+    at, binary_term, cast, identity, identity_in, key_of, limits, link, now_ms, nowhere, peer, socket_path, tcp, unix,
+    until, Heard, Realm,
 };
 
 const ALICE: u8 = 1;
@@ -274,10 +274,6 @@ async fn a_silent_peer_is_asked_and_given_up() {
     assert_eq!(alice.counter("links_silent"), 1);
     bob.stop().await;
     alice.stop().await;
-}
-
-fn now_ms() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
 #[tokio::test]

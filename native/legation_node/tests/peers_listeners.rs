@@ -217,7 +217,7 @@ async fn before_the_knock_all_stay_at_the_limit_and_one_past_it_one_goes() {
 
 /// Until its knock is through and it has an answer.
 async fn knocking(address: std::net::SocketAddr, profile: Profile) -> Client {
-    let mut client = Client::dial(address, &identity(BOB), &key_of(ALICE), profile).await;
+    let client = Client::dial(address, &identity(BOB), &key_of(ALICE), profile).await;
     let mut out = Vec::new();
     client.link.flush(&mut out).unwrap();
     client.stream.writable().await.unwrap();

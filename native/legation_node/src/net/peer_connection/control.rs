@@ -1,8 +1,9 @@
 //! What others want of a connection, and what they know of it: shared between its tasks, its peer and its listener.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 use crate::net::carrier::CarrierError;
 use crate::peers::{lock, LinkEnd, LinkEvents, PeerLink};
@@ -28,6 +29,8 @@ pub(crate) struct Control {
     pub(crate) delivering: Mutex<Delivering>,
     /// Something was read or sent: whoever waits for the last open call looks again.
     pub(crate) activity: Notify,
+    /// The reader's; for one that doesn't end in time.
+    pub(crate) task: OnceLock<AbortHandle>,
 }
 
 #[derive(Debug, Default)]
