@@ -186,9 +186,14 @@ async fn a_shutdown_without_time_aborts_and_everybody_hears_of_it() {
 
 #[tokio::test]
 async fn after_a_shutdown_nobody_is_dialled() {
-    let (alice, bob) = (Realm::start(ALICE), Realm::start(BOB));
+    let (mut alice, mut bob) = (Realm::start(ALICE), Realm::start(BOB));
     let address = alice.listen_tcp(Profile::Tls);
+    link(&mut bob, &mut alice, at(address, Profile::Tls)).await;
+    bob.dial("nobody", 7, at(peers_support::nowhere(), Profile::Tls));
     bob.peers.shutdown(Duration::from_secs(30)).await;
+    assert!(bob.peers.remove_peer("alice"));
+    // No wait for a dial is left either.
+    until(|| std::sync::Arc::strong_count(&bob.peers) == 1).await;
     bob.dial("alice", ALICE, at(address, Profile::Tls));
     assert_eq!(bob.status("alice").attempts, 0);
     assert_eq!(bob.peers.open_connections(), 0);

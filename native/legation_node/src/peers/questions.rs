@@ -91,12 +91,11 @@ impl Peers {
         if list.leaving.get(realm).is_some_and(|up| up.tag == tag) {
             list.leaving.remove(realm);
         }
+        let stopping = list.stopping;
         let Some(peer) = list.living(realm, generation) else { return };
-        if peer.link().is_some_and(|link| link.tag == tag) {
-            tracing::info!(realm = &**realm, %why, "a link has ended");
-        }
-        if let Some(delay_ms) = peer.ended(tag, why, self.now_ms(), random()) {
-            self.dial_in(peer, delay_ms);
+        match peer.ended(tag, why, self.now_ms(), random()) {
+            Some(delay_ms) if !stopping => self.dial_in(peer, delay_ms),
+            _ => {}
         }
     }
 

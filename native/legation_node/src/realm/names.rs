@@ -163,7 +163,10 @@ impl Names {
     fn unchecked(&self, node: u64) -> Vec<Named> {
         let wanted = lock(&self.wanted);
         let unchecked = wanted.iter().filter(|(_, wanted)| !wanted.checked.contains(&node));
-        unchecked.take(BATCH).map(|(name, wanted)| Named { name: name.clone(), pid: wanted.pid.clone(), own: wanted.own }).collect()
+        unchecked
+            .take(BATCH)
+            .map(|(name, wanted)| Named { name: name.clone(), pid: wanted.pid.clone(), own: wanted.own })
+            .collect()
     }
 
     fn check(&self, name: &str, pid: &[u8], node: u64) {

@@ -40,9 +40,13 @@ pub(crate) struct Delivering {
 }
 
 impl Control {
-    /// The first wish counts.
+    /// The first wish counts, but an eviction that may come too late stands in nobody's way.
     pub(crate) fn want(&self, wanted: Wanted) {
-        lock(&self.wanted).get_or_insert(wanted);
+        let mut first = lock(&self.wanted);
+        if matches!(*first, None | Some(Wanted::Evict)) {
+            *first = Some(wanted);
+        }
+        drop(first);
         self.changed.notify_one();
     }
 
@@ -65,5 +69,20 @@ impl Control {
         }
         drop(delivering);
         self.activity.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_wish_counts_and_an_eviction_gives_way() {
+        let control = Control::default();
+        control.want(Wanted::Evict);
+        control.want(Wanted::Close(CloseCode::Normal));
+        control.want(Wanted::Close(CloseCode::Shutdown));
+        control.want(Wanted::Broken(CarrierError::CLOSED));
+        assert_eq!(control.wanted().await, Wanted::Close(CloseCode::Normal));
     }
 }

@@ -458,6 +458,7 @@ impl Reader {
                 LinkEnd::Fault { code: "abuse", .. } => counters.links_abused.one(),
                 _ => {}
             }
+            tracing::info!(realm = &*peer_link.realm, %why, "a link has ended");
             self.control.end_link(peer_link, self.peers.events.as_ref(), why);
         } else if self.phase == Phase::Refused || !matches!(why, LinkEnd::Local(_)) {
             counters.handshakes_failed.one();
