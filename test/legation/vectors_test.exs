@@ -4,7 +4,6 @@ defmodule Legation.VectorsTest do
   use ExUnit.Case, async: true
 
   alias Legation.{Native, Options}
-  alias Legation.TestBlake3, as: Blake3
 
   @dir Path.expand("../vectors", __DIR__)
 
