@@ -208,7 +208,7 @@ defmodule Legation.Error do
   defp daemon(other), do: "the daemon does not answer as it should: #{quoted(other)}"
 
   # The daemon's words are for people already.
-  defp line(text), do: if(String.printable?(text), do: text, else: quoted(text))
+  defp line(text), do: if(String.printable?(text) and not (text =~ ~r/\p{Cc}/u), do: text, else: quoted(text))
 
   defp carrier({:uid_not_allowed, uid}), do: "user #{uid} may not be at the other end"
   # The channel failed before it began.

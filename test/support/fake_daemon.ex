@@ -35,7 +35,7 @@ defmodule Legation.FakeDaemon do
     {transport, opts} = Keyword.pop(opts, :transport, [])
     defaults = [name: :"Elixir.Fake#{System.unique_integer([:positive])}", key: "fake.pem", global: :off]
     options = Options.new!([transport: {:c_node, transport}] ++ Keyword.merge(defaults, opts))
-    prepared = %{options.transport | node: node(), cookie: fn -> :fake_cookie end}
+    prepared = %{options.transport | node: node(), cookie: options.transport.cookie || fn -> :fake_cookie end}
     %{options | transport: prepared}
   end
 
@@ -53,6 +53,43 @@ defmodule Legation.FakeDaemon do
         do: :ets.insert(config, {{:listener, index}, carrier, opts})
 
     config
+  end
+
+  @doc "An instance of these options, with a process of the daemon's and all. For `Legation.TestVM.here/4`, too: linked to who calls it."
+  def start_instance(options) do
+    Supervisor.start_link(Legation.Transport.CNode.children(options, make_config(options)), strategy: :rest_for_one)
+  end
+
+  @doc "The same with a control engine, in a VM that has none."
+  def start_instance_and_engine(options) do
+    {:ok, _engine} = start_link(self(), [])
+    start_instance(options)
+  end
+
+  @doc """
+  A program that is started like the daemon: it takes its configuration from its standard input, keeps a copy as
+  `config.1`, `config.2` and so on, does what `script` says (bash, with `$directory` and `$number` of its start), and stops as the daemon
+  does. As long as it runs it holds the fifo `alive` open, if there is one.
+  """
+  def program(directory, script \\ ~s(echo "legation ready fake@127.0.0.1 4711")) do
+    path = Path.join(directory, "legation")
+
+    File.write!(path, """
+    #!/usr/bin/env bash
+    directory=#{directory}
+    number=$(cat "$directory/started" 2>/dev/null || echo 0)
+    number=$((number + 1))
+    echo $number >"$directory/started"
+    if [ -p "$directory/alive" ]; then exec 9>"$directory/alive"; fi
+    IFS= read -r -d '' config || exit 3
+    printf %s "$*" >"$directory/arguments"
+    printf %s "$config" >"$directory/config.$number"
+    #{script}
+    if IFS= read -r -d '' _nothing; then echo "INFO stopped" >&2; echo asked >"$directory/ended"; else echo eof >"$directory/ended"; fi
+    """)
+
+    File.chmod!(path, 0o755)
+    path
   end
 
   def answer(fake, request, answer), do: GenServer.call(fake, {:fake, :answer, request, answer})

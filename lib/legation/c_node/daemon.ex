@@ -207,7 +207,7 @@ defmodule Legation.CNode.Daemon do
   end
 
   # What peers have said may be in it.
-  defp printable(text), do: if(String.printable?(text), do: text, else: inspect(text))
+  defp printable(text), do: if(String.printable?(text) and not (text =~ ~r/\p{Cc}/u), do: text, else: inspect(text))
 
   ## Its end
 

@@ -164,6 +164,8 @@ defmodule Legation.CNode.KeyAgent.Connection do
 
   # A HELLO, the largest body that is signed, has at most 4 KiB.
   @request_bytes_max 8_192
+  # Of a Unix socket that has none left a dialler hears nothing.
+  @backlog 128
   @hand_over_ms 5_000
   @send_timeout_ms 5_000
 
@@ -177,6 +179,7 @@ defmodule Legation.CNode.KeyAgent.Connection do
       :binary,
       :local,
       ifaddr: {:local, path},
+      backlog: @backlog,
       active: false,
       packet: 4,
       packet_size: @request_bytes_max,
