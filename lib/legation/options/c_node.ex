@@ -167,8 +167,8 @@ defmodule Legation.Options.CNode do
   defp node?(node) when is_atom(node) and node not in [nil, true, false], do: node?(Atom.to_string(node))
 
   defp node?(node) do
-    is_binary(node) and byte_size(node) <= 255 and String.printable?(node) and
-      match?([<<_, _::binary>>, <<_, _::binary>>], String.split(node, "@")) and not String.contains?(node, " ")
+    is_binary(node) and byte_size(node) <= 255 and String.valid?(node) and not (node =~ ~r/[\p{Cc}\p{Z}]/u) and
+      match?([<<_, _::binary>>, <<_, _::binary>>], String.split(node, "@"))
   end
 
   defp name(nil), do: nil
