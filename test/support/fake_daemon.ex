@@ -66,6 +66,12 @@ defmodule Legation.FakeDaemon do
     start_instance(options)
   end
 
+  @doc "And with options that are made there, for a VM that is a node."
+  def start_instance_there(opts, binary) do
+    options = options(opts)
+    start_instance_and_engine(put_in(options.transport.binary, binary))
+  end
+
   @doc """
   A program that is started like the daemon: it takes its configuration from its standard input, keeps a copy as
   `config.1`, `config.2` and so on, does what `script` says (bash, with `$directory` and `$number` of its start), and stops as the daemon

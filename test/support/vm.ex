@@ -163,6 +163,19 @@ defmodule Legation.TestVM do
     end
   end
 
+  @doc "An engine that tells the lasting process what it gets, and isn't published. Called with `here/4`."
+  def start_echo, do: start_child(Legation.TestEngines.Echo, owner: self())
+
+  @doc "Kills one process, anywhere, and says with which reason another ends by that."
+  def kill_and_see(killed, watched) do
+    monitor = Process.monitor(watched)
+    Process.exit(killed, :kill)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^watched, reason} -> reason
+    end
+  end
+
   @doc "Publishes a process that never looks at its mailbox, in which there are so many messages."
   def publish_stuck(instance, name, messages) do
     pid = spawn(fn -> receive do: ({^instance, :never} -> :ok) end)
