@@ -63,6 +63,7 @@ defmodule Legation.Options do
   | `depth_max` | 256 | how deep a message's terms may be nested, at most 256 |
   | `engines_max` | 65,536 | engines learned, per peer |
   | `queue_bytes_max` | 16 MiB | waiting to be sent, per peer. Beyond it calls are refused `:overload`, casts and sends dropped |
+  | `engine_queue_bytes_max` | `:infinity` | of that, for one engine of the peer, so that a flooded one leaves room for others. A larger message goes if nothing else waits for its engine |
   | `overflow` | `:newest` | which of these are dropped: `:newest`, or `:oldest` of those that no flush has taken yet |
   | `calls_max` | 65,536 | calls in flight, per peer |
   | `callers_max` | 65,536 | processes of the peer that call us, per peer |
@@ -111,6 +112,7 @@ defmodule Legation.Options do
     depth_max: {256, {1, 256}},
     engines_max: {65_536, {1, 4_294_967_295}},
     queue_bytes_max: {16 * @mib, :positive},
+    engine_queue_bytes_max: {:infinity, :positive_or_infinity},
     calls_max: {65_536, :positive},
     callers_max: {65_536, :positive},
     handshake_ms: {5_000, {1, @ms_max}},
