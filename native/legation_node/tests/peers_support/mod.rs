@@ -39,17 +39,9 @@ pub fn identity(seed: u8) -> Identity {
 }
 
 pub fn identity_in(seed: u8, network: NetworkKey) -> Identity {
-    let mut link_seed = [0; 32];
-    getrandom::fill(&mut link_seed).unwrap();
-    let keyring = Keyring::new(&[seed; 32], &link_seed);
-    Identity {
-        realm_id: keyring.realm_id(),
-        key: *keyring.public(),
-        keyring: Arc::new(keyring),
-        tls: TlsContext::new(&LinkKey::generate(link_seed)),
-        network,
-        signer: Arc::new(Signer {}),
-    }
+    let mut online_seed = [0; 32];
+    getrandom::fill(&mut online_seed).unwrap();
+    Identity::of_keyring(Keyring::new(&[seed; 32], &online_seed), network).unwrap()
 }
 
 pub fn key_of(seed: u8) -> [u8; 32] {
