@@ -35,7 +35,7 @@ pub const ACK_AFTER_BYTES: u64 = 256 * 1024;
 pub const RECEIPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Settings of one session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest payload accepted from the peer and pushed to it, bytes.
     pub message_bytes_max: u32,
