@@ -90,10 +90,92 @@ defmodule Bench.Node do
     [beam: {:bench, :"beam@127.0.0.1"}, ei: {:bench, :"ei@127.0.0.1"}] ++ start_daemons(dir, daemon)
   end
 
+  # Ours is the realm "client", with two peers: one daemon with a BEAM node behind it, one BEAM node with the library.
   defp start_daemons(_dir, "-"), do: []
 
+  defp start_daemons(dir, daemon) do
+    embedded = start_vm("embedded", ["server", "tcp", dir])
+    far = free_port()
+
+    start_daemon(dir, daemon, "far", """
+    [[listen]]
+    tcp = "127.0.0.1:#{far}"
+    [[peers]]
+    realm = "client"
+    key = "#{key(dir, "client")}"
+    export = "all"
+    """)
+
+    start_daemon(dir, daemon, "client", """
+    [[peers]]
+    realm = "far"
+    key = "#{key(dir, "far")}"
+    connect = ["tcp://127.0.0.1:#{far}"]
+    [[peers]]
+    realm = "server"
+    key = "#{key(dir, "server")}"
+    connect = ["tcp://127.0.0.1:#{embedded}"]
+    """)
+
+    start_vm("far_beam", ["server", "dist", dir])
+    # By the node that has it.
+    publish = [{:legation, :"far_daemon@127.0.0.1"}, {:publish, "bench", :bench, []}]
+    :ok = :erpc.call(:"far_beam@127.0.0.1", GenServer, :call, publish)
+    client = :"client_daemon@127.0.0.1"
+    for name <- ["bench@far", "bench@server"], do: await_engine(client, name, deadline())
+
+    [
+      daemon: {:legation_echo, client},
+      daemons: {:bench@far, client},
+      embedded: {:bench@server, client}
+    ]
+  end
+
+  defp start_daemon(dir, daemon, realm, peers) do
+    path = Path.join(dir, "#{realm}.toml")
+
+    File.write!(path, """
+    realm = "#{realm}"
+    key = "#{realm}.pem"
+    import = "none"
+    [node]
+    name = "#{realm}_daemon@127.0.0.1"
+    cookie = "bench"
+    global = "off"
+    echo = true
+    #{peers}
+    [limits]
+    knock_boot_ms = 0
+    """)
+
+    start_program(daemon, ["run", "--supervised", "--config", path], "legation")
+  end
+
+  defp key(dir, realm), do: File.read!(Path.join(dir, "#{realm}.pub"))
+
+  defp await_engine(daemon, name, deadline) do
+    case GenServer.call({:legation, daemon}, {:whereis, name}) do
+      pid when is_pid(pid) ->
+        :ok
+
+      :undefined ->
+        if System.monotonic_time(:millisecond) > deadline, do: raise("#{name} was not learned")
+        Process.sleep(20)
+        await_engine(daemon, name, deadline)
+    end
+  end
+
+  defp deadline, do: System.monotonic_time(:millisecond) + @patience_ms
+
+  defp free_port do
+    {:ok, socket} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
+    {:ok, port} = :inet.port(socket)
+    :gen_tcp.close(socket)
+    port
+  end
+
   defp start_vm(name, args) do
-    ebin = Path.join([__DIR__, "..", "_build", "prod", "lib", "legation", "ebin"])
+    ebin = Path.join([__DIR__, "..", "_build", System.fetch_env!("MIX_ENV"), "lib", "legation", "ebin"])
     elixir = System.find_executable("elixir")
     named = ["--name", "#{name}@127.0.0.1", "--cookie", "bench", "-pa", ebin, Path.join(__DIR__, "vm.exs")]
     start_program(elixir, named ++ args, "READY")
