@@ -14,7 +14,7 @@ defmodule Bench.Load do
   @window_bytes 2 * 1024 * 1024
   @window_casts 4_000
 
-  @doc "Round trips from `callers` processes for so long: per second, median and 99th percentile in microseconds."
+  @doc "Round trips from `callers` processes for so long: how many, and their median and 99th percentile in microseconds."
   def calls(target, bytes, callers, millis) do
     payload = :crypto.strong_rand_bytes(bytes)
     finish = System.monotonic_time(:millisecond) + millis
@@ -28,7 +28,8 @@ defmodule Bench.Load do
     elapsed = System.monotonic_time(:microsecond) - started
     sorted = times |> Enum.sort() |> List.to_tuple()
     count = tuple_size(sorted)
-    {count * 1.0e6 / elapsed, percentile(sorted, count, 0.5), percentile(sorted, count, 0.99)}
+    rate = count * 1.0e6 / elapsed
+    %{count: count, per_second: rate, p50_us: percentile(sorted, count, 0.5), p99_us: percentile(sorted, count, 0.99)}
   end
 
   defp call_until(target, payload, finish, times) do
@@ -41,7 +42,7 @@ defmodule Bench.Load do
 
   defp percentile(sorted, count, share), do: elem(sorted, min(count - 1, trunc(count * share)))
 
-  @doc "Casts per second that `senders` processes bring to the engine."
+  @doc "Casts that `senders` processes bring to the engine within so long, and a little more for the last ones."
   def casts(target, bytes, senders, millis) do
     payload = :crypto.strong_rand_bytes(bytes)
     chunk = @window_bytes |> div(bytes) |> min(@window_casts) |> div(senders) |> max(1)
@@ -59,7 +60,7 @@ defmodule Bench.Load do
     count = GenServer.call(target, :count, :infinity)
     elapsed = System.monotonic_time(:microsecond) - started
     if is_integer(count) and count - before != sent, do: raise("#{sent} casts sent, #{count - before} arrived")
-    sent * 1.0e6 / elapsed
+    %{count: sent, per_second: sent * 1.0e6 / elapsed}
   end
 
   # Two chunks are under way at a time.
@@ -76,19 +77,19 @@ defmodule Bench.Load do
     end
   end
 
-  @doc "Calls of one process while another casts messages of `bytes` as fast as it may; and how many bytes these were, per second."
+  @doc "Calls of one process while another casts messages of `bytes` as fast as it may, and how many bytes a second these were."
   def pings_behind(target, bytes, millis) do
     message = {:payload, :crypto.strong_rand_bytes(bytes)}
     counter = :counters.new(1, [])
     started = System.monotonic_time(:microsecond)
     flood = spawn(fn -> flood(target, message, counter) end)
-    {_rate, median, p99} = calls(target, 64, 1, millis)
+    calls = calls(target, 64, 1, millis)
     casts = :counters.get(counter, 1)
     elapsed = System.monotonic_time(:microsecond) - started
     Process.exit(flood, :kill)
     # What is still on its way is no burden of the next measurement.
     GenServer.call(target, :count, :infinity)
-    {casts * bytes * 1.0e6 / elapsed, median, p99}
+    Map.put(calls, :casts_bytes_per_second, casts * bytes * 1.0e6 / elapsed)
   end
 
   defp flood(target, message, counter) do

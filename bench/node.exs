@@ -11,11 +11,12 @@
 
 Code.require_file("load.exs", __DIR__)
 Code.require_file("results.exs", __DIR__)
+Code.require_file("targets.exs", __DIR__)
 
 defmodule Bench.Node do
-  alias Bench.{Load, Results}
+  alias Bench.{Load, Results, Targets}
 
-  @targets [
+  @labels [
     beam: "a second BEAM node",
     ei: "ei node",
     daemon: "daemon",
@@ -29,19 +30,17 @@ defmodule Bench.Node do
   @pings [{:ping, 1_048_576, 1}]
   @cases @calls ++ @casts ++ @pings
 
-  @patience_ms 20_000
-
   def main([dir, ei_node, daemon, results, rounds, millis]) do
     {rounds, millis} = {String.to_integer(rounds), String.to_integer(millis)}
     {:ok, _} = Node.start(:"client@127.0.0.1", :longnames)
     Node.set_cookie(:bench)
-    targets = start(dir, ei_node, daemon)
+    targets = Targets.start(dir, ei_node, daemon)
     # Once through, unmeasured: code loaded, connections up, buffers grown.
-    for case <- @cases, {name, target} <- targets, measured?(case, name), do: measure(target, case, min(millis, 50))
+    for case <- @cases, target <- targets, measured?(case, target), do: measure(target, case, min(millis, 50))
 
     measured = Enum.flat_map(1..rounds, &round(&1, rounds, targets, millis))
     measured = Enum.group_by(measured, &elem(&1, 0), &elem(&1, 1))
-    rows = for case <- @cases, {name, _} <- targets, measured?(case, name), do: row(measured, case, name)
+    rows = for case <- @cases, target <- targets, measured?(case, target), do: row(measured, case, target.name)
     report(rows, rounds, millis)
     if results != "-", do: Results.write(results, "node", %{rounds: rounds, milliseconds: millis, rows: rows})
   end
@@ -49,14 +48,14 @@ defmodule Bench.Node do
   defp round(round, rounds, targets, millis) do
     IO.puts(:stderr, "round #{round} of #{rounds}")
 
-    for case <- @cases, {name, target} <- rotated(targets, round), measured?(case, name) do
-      {{case, name}, measure(target, case, millis)}
+    for case <- @cases, target <- rotated(targets, round), measured?(case, target) do
+      {{case, target.name}, measure(target, case, millis)}
     end
   end
 
   # A peer's bound is met on purpose there: what comes through says nothing about time.
-  defp measured?({:ping, _, _}, name), do: name in [:beam, :ei, :daemon]
-  defp measured?(_case, _name), do: true
+  defp measured?({:ping, _, _}, target), do: target.name in [:beam, :ei, :daemon]
+  defp measured?(_case, _target), do: true
 
   # Nobody always comes after the same neighbour.
   defp rotated(targets, round) do
@@ -64,146 +63,21 @@ defmodule Bench.Node do
     rest ++ first
   end
 
-  defp measure(target, {kind, bytes, processes}, millis) do
+  defp measure(%{engine: engine, programs: programs}, {kind, bytes, processes}, millis) do
     :erlang.garbage_collect()
+    before = {Results.processor_ns([System.pid()]), Results.processor_ns(programs)}
 
-    case kind do
-      :call ->
-        {rate, p50, p99} = Load.calls(target, bytes, processes, millis)
-        %{per_second: rate, p50_us: p50, p99_us: p99}
+    figures =
+      case kind do
+        :call -> Load.calls(engine, bytes, processes, millis)
+        :cast -> Load.casts(engine, bytes, processes, millis)
+        :ping -> Load.pings_behind(engine, bytes, 2 * millis)
+      end
 
-      :cast ->
-        %{per_second: Load.casts(target, bytes, processes, millis)}
-
-      :ping ->
-        {background, p50, p99} = Load.pings_behind(target, bytes, 2 * millis)
-        %{p50_us: p50, p99_us: p99, background_bytes_per_second: background}
-    end
-  end
-
-  # The targets.
-
-  defp start(dir, ei_node, daemon) do
-    start_vm("beam", ["server", "dist", dir])
-    start_program(ei_node, ["ei", "bench"], "READY")
-    for name <- ["beam", "ei"], do: true = Node.connect(:"#{name}@127.0.0.1")
-    [beam: {:bench, :"beam@127.0.0.1"}, ei: {:bench, :"ei@127.0.0.1"}] ++ start_daemons(dir, daemon)
-  end
-
-  # Ours is the realm "client", with two peers: one daemon with a BEAM node behind it, one BEAM node with the library.
-  defp start_daemons(_dir, "-"), do: []
-
-  defp start_daemons(dir, daemon) do
-    embedded = start_vm("embedded", ["server", "tcp", dir])
-    far = free_port()
-
-    start_daemon(dir, daemon, "far", """
-    [[listen]]
-    tcp = "127.0.0.1:#{far}"
-    [[peers]]
-    realm = "client"
-    key = "#{key(dir, "client")}"
-    export = "all"
-    """)
-
-    start_daemon(dir, daemon, "client", """
-    [[peers]]
-    realm = "far"
-    key = "#{key(dir, "far")}"
-    connect = ["tcp://127.0.0.1:#{far}"]
-    [[peers]]
-    realm = "server"
-    key = "#{key(dir, "server")}"
-    connect = ["tcp://127.0.0.1:#{embedded}"]
-    """)
-
-    start_vm("far_beam", ["server", "dist", dir])
-    # By the node that has it.
-    publish = [{:legation, :"far_daemon@127.0.0.1"}, {:publish, "bench", :bench, []}]
-    :ok = :erpc.call(:"far_beam@127.0.0.1", GenServer, :call, publish)
-    client = :"client_daemon@127.0.0.1"
-    for name <- ["bench@far", "bench@server"], do: await_engine(client, name, deadline())
-
-    [
-      daemon: {:legation_echo, client},
-      daemons: {:bench@far, client},
-      embedded: {:bench@server, client}
-    ]
-  end
-
-  defp start_daemon(dir, daemon, realm, peers) do
-    path = Path.join(dir, "#{realm}.toml")
-
-    File.write!(path, """
-    realm = "#{realm}"
-    key = "#{realm}.pem"
-    import = "none"
-    [node]
-    name = "#{realm}_daemon@127.0.0.1"
-    cookie = "bench"
-    global = "off"
-    echo = true
-    #{peers}
-    [limits]
-    knock_boot_ms = 0
-    """)
-
-    start_program(daemon, ["run", "--supervised", "--config", path], "legation")
-  end
-
-  defp key(dir, realm), do: File.read!(Path.join(dir, "#{realm}.pub"))
-
-  defp await_engine(daemon, name, deadline) do
-    case GenServer.call({:legation, daemon}, {:whereis, name}) do
-      pid when is_pid(pid) ->
-        :ok
-
-      :undefined ->
-        if System.monotonic_time(:millisecond) > deadline, do: raise("#{name} was not learned")
-        Process.sleep(20)
-        await_engine(daemon, name, deadline)
-    end
-  end
-
-  defp deadline, do: System.monotonic_time(:millisecond) + @patience_ms
-
-  defp free_port do
-    {:ok, socket} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
-    {:ok, port} = :inet.port(socket)
-    :gen_tcp.close(socket)
-    port
-  end
-
-  defp start_vm(name, args) do
-    ebin = Path.join([__DIR__, "..", "_build", System.fetch_env!("MIX_ENV"), "lib", "legation", "ebin"])
-    elixir = System.find_executable("elixir")
-    named = ["--name", "#{name}@127.0.0.1", "--cookie", "bench", "-pa", ebin, Path.join(__DIR__, "vm.exs")]
-    start_program(elixir, named ++ args, "READY")
-  end
-
-  # Ends with its standard input, which is ours to hold. Returns what stands behind `word`.
-  defp start_program(program, args, word) do
-    port = Port.open({:spawn_executable, program}, [:binary, :exit_status, {:line, 4_096}, args: args])
-    wait(port, program, word)
-  end
-
-  defp wait(port, program, word) do
-    receive do
-      {^port, {:data, {:eol, line}}} ->
-        case String.split(line, " ", parts: 2) do
-          [^word | rest] ->
-            Enum.join(rest)
-
-          _ ->
-            IO.puts(:stderr, line)
-            wait(port, program, word)
-        end
-
-      {^port, {:exit_status, status}} ->
-        raise "#{program} ended with status #{status}"
-    after
-      @patience_ms -> raise "#{program} did not say #{word} within #{@patience_ms} ms"
-    end
+    {own, theirs} = before
+    {count, figures} = Map.pop!(figures, :count)
+    each = &((Results.processor_ns(&1) - &2) / 1_000 / count)
+    Map.merge(figures, %{caller_cpu_us: each.([System.pid()], own), engine_cpu_us: each.(programs, theirs)})
   end
 
   # The figures.
@@ -221,50 +95,47 @@ defmodule Bench.Node do
   end
 
   defp report(rows, rounds, millis) do
-    IO.puts("\nMedians of #{rounds} interleaved rounds of #{millis} ms, lowest - highest, and x: the ratio to a second")
-    IO.puts("BEAM node in the same round, median of the rounds.")
+    IO.puts("""
 
-    table(rows, :call, "gen_server:call, 64 bytes there and back", {"callers", & &1.processes}, [
-      {"per second", :per_second},
-      {"p50 us", :p50_us},
-      {"p99 us", :p99_us}
-    ])
+    Medians of #{rounds} interleaved rounds of #{millis} ms, lowest - highest, and x: the ratio to a second BEAM node in
+    the same round, median of the rounds. cpu: microseconds of processor time for each, the caller's VM's, and that of
+    all programs behind it.
+    """)
 
-    table(rows, :cast, "casts", {"bytes, senders", &"#{&1.bytes}, #{&1.processes}"}, [{"per second", :per_second}])
+    cpu = [{"cpu", :caller_cpu_us, :median}, {"behind", :engine_cpu_us, :median}]
+    latency = [{"p50 us", :p50_us, :spread}, {"p99 us", :p99_us, :ratio}]
+    rate = {"per second", :per_second, :spread}
 
-    table(
-      rows,
-      :ping,
-      "one call at a time, while another process casts as fast as it may",
-      {"casts of", &"#{&1.bytes}"},
-      [
-        {"p50 us", :p50_us},
-        {"p99 us", :p99_us},
-        {"casts' bytes/s", :background_bytes_per_second}
-      ]
-    )
+    table(rows, :call, "gen_server:call, 64 bytes there and back", {"callers", & &1.processes}, [rate | latency] ++ cpu)
+    table(rows, :cast, "casts", {"bytes, senders", &"#{&1.bytes}, #{&1.processes}"}, [rate | cpu])
+
+    title = "one call at a time, while another process casts as fast as it may"
+    bytes = {"casts' bytes/s", :casts_bytes_per_second, :ratio}
+    table(rows, :ping, title, {"casts of", &"#{&1.bytes}"}, latency ++ [bytes])
   end
 
   defp table(rows, kind, title, {first, label}, columns) do
-    IO.puts("\n#{title}\n")
-    head = for {name, _key} <- columns, do: [String.pad_leading(name, 15), String.duplicate(" ", 19), "     x"]
-    IO.puts([String.pad_trailing(first, 15), String.pad_trailing("engine on", 22), head])
+    IO.puts(["\n", title, "\n"])
+    IO.puts([String.pad_trailing(first, 15), String.pad_trailing("engine on", 22), Enum.map(columns, &head/1)])
 
     for %{kind: ^kind} = row <- rows do
-      figures = for {_name, key} <- columns, do: figure(row[key])
-      IO.puts([String.pad_trailing("#{label.(row)}", 15), String.pad_trailing(@targets[row.target], 22), figures])
+      figures = for {_name, key, form} <- columns, do: figure(row[key], form)
+      IO.puts([String.pad_trailing("#{label.(row)}", 15), String.pad_trailing(@labels[row.target], 22), figures])
     end
   end
 
-  defp figure(%{median: median, min: min, max: max, x: x}) do
-    spread = "  #{Results.number(min)} - #{Results.number(max)}"
+  defp head({name, _key, :spread}), do: head({[name, String.duplicate(" ", 19)], nil, :ratio})
+  defp head({name, _key, :ratio}), do: [head({name, nil, :median}), "     x"]
+  defp head({[name, rest], _key, :median}), do: [String.pad_leading(name, 15), rest]
+  defp head({name, _key, :median}), do: String.pad_leading(name, 15)
 
-    [
-      String.pad_leading(Results.number(median), 15),
-      String.pad_trailing(spread, 19),
-      String.pad_leading(Results.ratio(x), 6)
-    ]
+  defp figure(figure, :spread) do
+    spread = "  #{Results.number(figure.min)} - #{Results.number(figure.max)}"
+    [figure(figure, :median), String.pad_trailing(spread, 19), String.pad_leading(Results.ratio(figure.x), 6)]
   end
+
+  defp figure(figure, :ratio), do: [figure(figure, :median), String.pad_leading(Results.ratio(figure.x), 6)]
+  defp figure(figure, :median), do: String.pad_leading(Results.number(figure.median), 15)
 end
 
 Bench.Node.main(System.argv())

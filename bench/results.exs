@@ -23,6 +23,18 @@ defmodule Bench.Results do
 
   def ratio(value), do: :erlang.float_to_binary(value / 1, decimals: 2)
 
+  @doc "Time that all threads of these operating-system processes have had on processors. 0 where Linux doesn't tell."
+  def processor_ns(programs) do
+    for program <- programs, task <- Path.wildcard("/proc/#{program}/task/*/schedstat"), reduce: 0 do
+      sum ->
+        # A thread may end meanwhile.
+        with {:ok, text} <- File.read(task),
+             [nanoseconds | _] <- String.split(text),
+             do: sum + String.to_integer(nanoseconds),
+             else: (_ -> sum)
+    end
+  end
+
   @doc "Writes `NAME-DATE.json` into the directory, with the kind of machine."
   def write(dir, name, results) do
     File.mkdir_p!(dir)

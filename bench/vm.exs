@@ -15,13 +15,13 @@ defmodule Bench.Loop do
         [kind, bytes, callers, millis] = String.split(line)
         [bytes, callers, millis] = Enum.map([bytes, callers, millis], &String.to_integer/1)
 
-        {rate, median, p99} =
+        figures =
           case kind do
             "call" -> Bench.Load.calls(target, bytes, callers, millis)
-            "cast" -> {Bench.Load.casts(target, bytes, callers, millis), 0.0, 0.0}
+            "cast" -> Bench.Load.casts(target, bytes, callers, millis)
           end
 
-        IO.puts("RESULT #{rate} #{median} #{p99}")
+        IO.puts("RESULT #{figures.per_second} #{figures[:p50_us] || 0.0} #{figures[:p99_us] || 0.0}")
         run(target)
     end
   end
