@@ -10,7 +10,7 @@ mod address;
 mod document;
 mod error;
 mod limits;
-mod names;
+pub(crate) mod names;
 mod node;
 mod parse;
 mod peers;
@@ -28,7 +28,7 @@ use legation_proto::limits::Limits as SessionLimits;
 pub use error::{io_words, ConfigError, Position, Problem};
 pub use names::SOCKET_PATH_BYTES_MAX;
 pub use parse::{parse, Places};
-pub use source::{read_key, read_network_key, Loaded, Source};
+pub use source::{check_together, read_key, read_network_key, Loaded, Source};
 
 /// Everything a realm's daemon is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +97,8 @@ pub struct NodeConfig {
     /// Register in EPMD, and look nodes up there.
     pub epmd: bool,
     pub epmd_port: u16,
+    /// A process `legation_echo` that answers calls with their request: what the benchmark measures.
+    pub echo: bool,
     /// BEAM nodes that we dial.
     pub connect: Vec<BeamAddress>,
     /// Whether the daemon itself registers names in `:global` (by calls to the node). Off where an Elixir side does it.

@@ -68,6 +68,7 @@ pub fn node(section: &Section<'_>, base: &Path, warnings: &mut Vec<String>) -> N
         listen_port: listen.port(),
         epmd,
         epmd_port,
+        echo: section.value("echo").and_then(|value| value.boolean()).unwrap_or(false),
         connect,
         register_global,
         global_suffix,

@@ -143,6 +143,33 @@ impl Loaded {
     }
 }
 
+/// What configurations of one process may not have in common.
+///
+/// # Errors
+/// Of the first that is the same as one before it.
+pub fn check_together(all: &[Loaded]) -> Result<(), ConfigError> {
+    for (index, loaded) in all.iter().enumerate() {
+        let (config, origin) = (&loaded.config, &loaded.origin);
+        for other in all.iter().take(index) {
+            let common = [
+                ("realm", config.realm == other.config.realm),
+                ("node name", config.node.name == other.config.node.name),
+                (
+                    "control socket",
+                    config.control_socket.is_some() && config.control_socket == other.config.control_socket,
+                ),
+            ];
+            if let Some((what, _)) = common.into_iter().find(|(_, same)| *same) {
+                return Err(ConfigError::whole(
+                    origin,
+                    format!("expected another {what} than that of {}", other.origin),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The identity in a PKCS#8 PEM, with a fresh online key.
 ///
 /// # Errors

@@ -153,7 +153,7 @@ fn all_that_is_wrong_is_told_at_once_by_line_and_column() {
          a.toml:6:8: expected `name` to be a node's name like \"legation@127.0.0.1\", got: \"legation\" (in [node])\n\
          a.toml:7:10: expected `cookie` to be 1 to 255 characters without control characters; what it is instead is not shown here (in [node])\n\
          a.toml:8:8: expected `epmd` to be true or false, got: \"yes\" (in [node])\n\
-         a.toml:9:1: unknown key \"colour\" in [node]; known are cookie, name, cookie_file, listen, epmd, epmd_port, connect, global, atoms, handshake_ms, tick_ms, silence_ms"
+         a.toml:9:1: unknown key \"colour\" in [node]; known are cookie, name, cookie_file, listen, epmd, epmd_port, connect, global, atoms, echo, handshake_ms, tick_ms, silence_ms"
     );
 }
 

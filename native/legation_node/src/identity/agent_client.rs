@@ -202,7 +202,7 @@ impl Connection {
     fn handle_bytes(&mut self, bytes: &[u8]) -> bool {
         self.frames.push(bytes);
         loop {
-            match self.frames.next() {
+            match self.frames.next_frame() {
                 Ok(None) => return true,
                 Ok(Some(frame)) => {
                     let Ok((id, answer)) = decode_answer(&frame) else { return false };

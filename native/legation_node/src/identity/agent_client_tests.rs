@@ -133,7 +133,7 @@ async fn answers_in_another_order_and_answers_nobody_asked_for_find_who_they_are
         while ids.len() < 2 {
             let bytes = stream.read(&mut piece).await.unwrap();
             frames.push(&piece[..bytes]);
-            while let Some(frame) = frames.next().unwrap() {
+            while let Some(frame) = frames.next_frame().unwrap() {
                 let (id, request) = decode_request(&frame).unwrap();
                 ids.push((id, matches!(request, Ok(Request::PublicKey))));
             }

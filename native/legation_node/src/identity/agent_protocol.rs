@@ -186,7 +186,7 @@ impl Frames {
     ///
     /// # Errors
     /// [`Garbage`] when its length says that it is over the bound; nothing has been allocated for it then.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, Garbage> {
+    pub fn next_frame(&mut self) -> Result<Option<Vec<u8>>, Garbage> {
         let Some((length, rest)) = self.buffer.split_first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*length) as usize;
         if length > self.bytes_max {
@@ -242,10 +242,10 @@ mod tests {
         let mut frames = Frames::new(REQUEST_BYTES_MAX);
         frames.push(&8_192u32.to_be_bytes());
         frames.push(&[0; 8_192]);
-        assert_eq!(frames.next().map(|frame| frame.map(|frame| frame.len())), Ok(Some(8_192)));
-        assert_eq!(frames.next(), Ok(None));
+        assert_eq!(frames.next_frame().map(|frame| frame.map(|frame| frame.len())), Ok(Some(8_192)));
+        assert_eq!(frames.next_frame(), Ok(None));
         frames.push(&8_193u32.to_be_bytes());
-        assert_eq!(frames.next(), Err(Garbage));
+        assert_eq!(frames.next_frame(), Err(Garbage));
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
             let (mut frames, mut seen) = (Frames::new(REQUEST_BYTES_MAX), Vec::new());
             for piece in out.chunks(cut) {
                 frames.push(piece);
-                while let Some(frame) = frames.next().unwrap() {
+                while let Some(frame) = frames.next_frame().unwrap() {
                     seen.push(frame);
                 }
             }
@@ -281,7 +281,7 @@ mod tests {
             let _ = decode_answer(&bytes);
             let mut frames = Frames::new(ANSWER_BYTES_MAX);
             frames.push(&bytes);
-            while let Ok(Some(_)) = frames.next() {}
+            while let Ok(Some(_)) = frames.next_frame() {}
         }
     }
 }

@@ -82,7 +82,7 @@ impl AgentServer {
             }
             out.clear();
             loop {
-                let Ok(frame) = frames.next() else { return };
+                let Ok(frame) = frames.next_frame() else { return };
                 let Some(frame) = frame else { break };
                 let Ok((id, request)) = decode_request(&frame) else { return };
                 encode_answer(id, &self.answer(request), &mut out);

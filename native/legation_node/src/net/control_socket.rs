@@ -75,7 +75,12 @@ impl AdminError {
 /// Whoever started the realm is to read its configuration again, and to answer when that is done.
 pub type Reload = oneshot::Sender<Result<(), AdminError>>;
 
-/// Listens, and serves until it is dropped.
+/// A control socket that nobody serves yet: whoever connects waits. Bound before anything else is started, so that a
+/// second daemon of one configuration ends there.
+#[derive(Debug)]
+pub struct BoundControlSocket(PrivateSocket);
+
+/// Serves until it is stopped or dropped.
 #[derive(Debug)]
 pub struct ControlSocket {
     serving: tokio::task::JoinHandle<()>,
@@ -102,22 +107,29 @@ struct Control {
     send_timeout: Duration,
 }
 
-impl ControlSocket {
+impl BoundControlSocket {
     /// Needs a tokio runtime.
     ///
     /// # Errors
     /// When there is no listening at `path`.
-    pub fn start(
-        path: &Path,
-        limits: &Limits,
-        admin: Arc<dyn Admin>,
-        reloads: mpsc::Sender<Reload>,
-    ) -> std::io::Result<ControlSocket> {
-        let socket = PrivateSocket::bind(path, &[])?;
+    pub fn bind(path: &Path) -> std::io::Result<BoundControlSocket> {
+        PrivateSocket::bind(path, &[]).map(BoundControlSocket)
+    }
+
+    pub fn serve(self, limits: &Limits, admin: Arc<dyn Admin>, reloads: mpsc::Sender<Reload>) -> ControlSocket {
         let places = limits.control_connections_max.min(Semaphore::MAX_PERMITS);
         let send_timeout = Duration::from_millis(limits.send_timeout_ms);
         let control = Arc::new(Control { admin, reloads, counters: Counters::default(), send_timeout });
-        Ok(ControlSocket { serving: tokio::spawn(serve(socket, control, places)) })
+        ControlSocket { serving: tokio::spawn(serve(self.0, control, places)) }
+    }
+}
+
+impl ControlSocket {
+    /// Listens no more, and the socket's file is gone.
+    pub async fn stop(mut self) {
+        self.serving.abort();
+        // It says that it was aborted.
+        let _ = (&mut self.serving).await;
     }
 }
 

@@ -80,7 +80,8 @@ impl Fixture {
         let directory = tempfile::tempdir().unwrap();
         let limits = Limits { control_connections_max, ..Limits::default() };
         let (reload, reloads) = mpsc::channel(1);
-        let socket = ControlSocket::start(&directory.path().join("s"), &limits, Arc::new(Small), reload).unwrap();
+        let bound = BoundControlSocket::bind(&directory.path().join("s")).unwrap();
+        let socket = bound.serve(&limits, Arc::new(Small), reload);
         Fixture { directory, reloads, _socket: socket }
     }
 
