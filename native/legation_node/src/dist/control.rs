@@ -343,7 +343,7 @@ impl<'a> Elements<'a> {
     fn name(&mut self) -> Option<&'a [u8]> {
         let (atom, rest) = term::take_atom(self.rest)?;
         self.rest = rest;
-        Some(atom.utf8()?.as_bytes())
+        atom.utf8_bytes()
     }
 
     fn target(&mut self) -> Option<Target<'a>> {

@@ -376,7 +376,7 @@ fn kind(frame: &[u8], header: bool) -> Result<(Kind, usize), InboundError> {
     }
     match *frame {
         [VERSION, NORMAL_HEADER, 0, ..] => Ok((Kind::Whole, 3)),
-        [VERSION, NORMAL_HEADER, ..] => Err(InboundError::AtomCache),
+        [VERSION, NORMAL_HEADER, _, ..] => Err(InboundError::AtomCache),
         [VERSION, tag @ (FRAGMENT_HEADER | FRAGMENT_CONTINUED), ref rest @ ..] => {
             let (sequence, rest) = rest.split_first_chunk().ok_or(InboundError::Frame)?;
             let (number, rest) = rest.split_first_chunk().ok_or(InboundError::Frame)?;

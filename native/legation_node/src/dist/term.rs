@@ -104,6 +104,14 @@ impl<'a> Atom<'a> {
         std::str::from_utf8(self.text).ok()
     }
 
+    /// Likewise, as bytes: most names are ASCII, which is quickly seen.
+    pub(crate) fn utf8_bytes(&self) -> Option<&'a [u8]> {
+        if self.text.is_ascii() {
+            return Some(self.text);
+        }
+        self.utf8().map(str::as_bytes)
+    }
+
     /// The text, whatever it stands in. `None`: it says to be UTF-8 and isn't.
     pub fn to_text(&self) -> Option<Cow<'a, str>> {
         match self.utf8() {
@@ -383,7 +391,7 @@ impl OwnNode {
 
 fn take_node(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (atom, rest) = take_atom(bytes)?;
-    Some((atom.utf8()?.as_bytes(), rest))
+    Some((atom.utf8_bytes()?, rest))
 }
 
 /// Four bytes in the newer identifiers, one in the older.
