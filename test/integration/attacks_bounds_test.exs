@@ -251,6 +251,8 @@ defmodule Legation.AttacksBoundsTest do
   end
 
   describe "a link" do
+    @describetag :embedded
+
     test "whose peer is silent is ended and counted" do
       wire = {:wire, make_ref()}
       alice = start_realm("alice", limits: [ping_ms: 50], listen: [memory: [name: wire]], peers: [peer("bob")])
@@ -267,6 +269,8 @@ defmodule Legation.AttacksBoundsTest do
   end
 
   describe "the outbound queue of a peer that takes nothing" do
+    @describetag :embedded
+
     defp stalled(limits) do
       victim = Victim.start()
       wire = {:wire, make_ref()}
@@ -374,6 +378,7 @@ defmodule Legation.AttacksBoundsTest do
       Victim.assert_well(victim)
     end
 
+    @tag :embedded
     test "a peer that is silent for twice ping_ms is given up, and its calls end" do
       victim = Victim.start()
       wire = {:wire, make_ref()}

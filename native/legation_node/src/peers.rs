@@ -9,7 +9,7 @@
 //! What links bring goes to [`LinkEvents`]. Locks are held briefly, and none of `Peers`' own while events are told; an event
 //! handler may ask and tell `Peers` anything.
 
-mod backoff;
+pub(crate) mod backoff;
 mod counters;
 mod drain;
 mod links;
@@ -30,13 +30,12 @@ use legation_proto::identity::{check_public_key, KeyError, RealmId};
 use legation_proto::session::{Event, Session};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 
 use crate::config::{Limits, PeerConfig};
 use crate::identity::Identity;
 use crate::net::listener::Listener;
 use crate::net::peer_connection::{Control, Wanted};
-use peer::Peer;
+use peer::{Peer, Up};
 
 pub use crate::net::listener::{BoundAddress, ListenerInfo};
 pub use counters::PeersCounters;
@@ -120,8 +119,8 @@ pub enum LinkEnd {
     NoAnswer,
 }
 
-/// What links tell the realm, from their tasks. Must not wait. For one link: `up`, then events, then `ended`; and the link
-/// that a new one replaces has ended before that one is up.
+/// What links tell the realm, from their tasks. Must not wait. For one link: `up`, then events, then `ended`; and an
+/// earlier link with the same realm has ended before the next one is up.
 ///
 /// In a link's event handlers nothing may be asked of its session that reads (`make_receipts_for` but in `link_up`,
 /// `delivered`, `handle_bytes`): pushes, replies and announcements are fine.
@@ -205,7 +204,7 @@ pub struct Peers {
     list: Mutex<List>,
     listeners: Mutex<HashMap<String, Arc<Listener>>>,
     /// All connections, whatever their state.
-    connections: Mutex<HashMap<u64, (Arc<Control>, Option<AbortHandle>)>>,
+    connections: Mutex<HashMap<u64, Arc<Control>>>,
     /// The last one has gone.
     idle: Notify,
 }
@@ -215,6 +214,8 @@ struct List {
     peers: HashMap<Arc<str>, Peer>,
     /// Whose key may connect.
     by_realm_id: HashMap<RealmId, Arc<str>>,
+    /// Links that were told to close when their peer left, until they have ended.
+    leaving: HashMap<Arc<str>, Up>,
     last_generation: u64,
     /// Nobody is dialled and nobody let in any more.
     stopping: bool,
@@ -385,7 +386,13 @@ impl List {
     /// And from now on no more.
     fn leave(&mut self, realm: &str) -> bool {
         let Some(peer) = self.peers.get_mut(realm) else { return false };
-        peer.stop().for_each(|control| control.want(Wanted::Close(CloseCode::Normal)));
+        let (link, dial) = peer.stop();
+        for control in link.iter().map(|up| &up.control).chain(&dial) {
+            control.want(Wanted::Close(CloseCode::Normal));
+        }
+        if let Some(link) = link {
+            self.leaving.insert(peer.realm.clone(), link);
+        }
         self.by_realm_id.retain(|_, other| **other != *realm);
         true
     }

@@ -17,7 +17,7 @@ fn every_question_has_an_answer_for_people_and_one_for_programs() {
     let status = done(&["status", "--socket", &home.text("control.sock")]);
     assert!(status.lines().any(|line| line.split_whitespace().eq(["realm", "alice"])), "{status}");
     // Two for each of five, and the status above.
-    assert!(json(&["counters", "--config", &config, "--json"])["control_requests"].as_u64() >= Some(11));
+    assert!(json(&["counters", "--config", &config, "--json"])["control_socket_requests"].as_u64() >= Some(11));
 }
 
 #[test]
@@ -86,4 +86,37 @@ fn more_connections_than_the_bound_are_told_so() {
     let busy = legation(&["status", "--config", &home.config()]);
     assert_eq!(code(&busy), 1);
     assert_eq!(stderr(&busy), "legation: too many connections to the control socket\n");
+}
+
+#[test]
+fn a_peer_that_a_reload_brings_is_linked_and_one_that_is_disconnected_is_not() {
+    let alice = Home::new("alice", "", "[[listen]]\nunix = \"in.sock\"\n");
+    let alice_key = done(&["key", "show", &alice.text("key.pem")]);
+    let connect = format!("connect = [\"unix:{}\"]", alice.text("in.sock"));
+    let bob = Home::new("bob", "", &format!("[[peers]]\nrealm = \"alice\"\nkey = \"{alice_key}\"\n{connect}\n"));
+    let bob_key = done(&["key", "show", &bob.text("key.pem")]);
+    let (at_alice, _bob) = (Running::daemon(&alice.config()), Running::daemon(&bob.config()));
+
+    let peer = format!("[[peers]]\nrealm = \"bob\"\nkey = \"{bob_key}\"\n");
+    alice.configure("alice", "", &format!("[[listen]]\nunix = \"in.sock\"\n{peer}"));
+    at_alice.signal("HUP");
+    at_alice.logged("a peer is up realm=bob");
+    let config = alice.config();
+    let peers = done(&["peers", "--config", &config]);
+    let row = peers.lines().last().unwrap();
+    assert!(row.split_whitespace().take(4).eq(["bob", "up", "local", "responder"]), "{peers}");
+    assert!(row.contains("s ago "), "{peers}");
+    assert_eq!(json(&["connections", "--config", &config, "--json"])[0]["realm"], "bob");
+
+    assert_eq!(done(&["disconnect", "bob", "--config", &config]), "bob: disconnected");
+    at_alice.logged("a peer is down realm=bob");
+    assert_eq!(json(&["peers", "--config", &config, "--json"])[0]["state"], "disconnected");
+    assert_eq!(done(&["connect", "bob", "--config", &config]), "bob: connecting");
+    at_alice.logged("a peer is up realm=bob");
+
+    // Off the list.
+    alice.configure("alice", "", "[[listen]]\nunix = \"in.sock\"\n");
+    assert_eq!(done(&["reload", "--config", &config]), "reloaded");
+    at_alice.logged("a peer is down realm=bob");
+    assert_eq!(done(&["peers", "--config", &config]), "no peers");
 }

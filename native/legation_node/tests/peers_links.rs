@@ -12,7 +12,7 @@ use legation_proto::limits::Limits as SessionLimits;
 
 use peers_support::proxy::{Mode, Proxy};
 use peers_support::{
-    at, binary_term, cast, identity, identity_in, key_of, limits, link, network, nowhere, peer, socket_path, tcp, unix,
+    at, binary_term, cast, identity, identity_in, key_of, limits, link, now_ms, nowhere, peer, socket_path, tcp, unix,
     until, Heard, Realm,
 };
 
@@ -230,7 +230,7 @@ async fn a_peer_that_comes_back_replaces_a_link_that_only_seems_alive() {
 
 #[tokio::test]
 async fn addresses_are_tried_in_turn() {
-    let (mut alice, mut bob) = (Realm::start(ALICE), Realm::start(BOB));
+    let (alice, mut bob) = (Realm::start(ALICE), Realm::start(BOB));
     let good = at(alice.listen_tcp(Profile::Tls), Profile::Tls);
     alice.expect("bob", BOB);
     let connect = vec![at(nowhere(), Profile::Tls), unix(&socket_path(), Uids::Own), good];
@@ -274,10 +274,6 @@ async fn a_silent_peer_is_asked_and_given_up() {
     assert_eq!(alice.counter("links_silent"), 1);
     bob.stop().await;
     alice.stop().await;
-}
-
-fn now_ms() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
 #[tokio::test]
@@ -436,5 +432,23 @@ async fn links_of_several_realms_do_not_touch_each_other() {
         other.stop().await;
     }
     alice.stop().await;
-    let _ = network();
+}
+
+#[tokio::test]
+async fn a_crash_of_whoever_hears_events_ends_that_link_and_no_other() {
+    let (mut alice, mut bob, mut carol) = (Realm::start(ALICE), Realm::start(BOB), Realm::start(3));
+    let address = at(alice.listen_tcp(Profile::Tls), Profile::Tls);
+    let (at_bob, _) = link(&mut bob, &mut alice, address.clone()).await;
+    alice.expect("carol", 3);
+    carol.dial("alice", ALICE, address);
+    let at_carol = carol.up().await;
+    cast(&at_bob, "crash", &binary_term(b"")).unwrap();
+    assert_eq!(alice.ended().await.1, LinkEnd::Local("crashed"));
+    assert_eq!(bob.ended().await.1, LinkEnd::Carrier("closed".into()));
+    bob.up().await;
+    cast(&at_carol, "engine", &binary_term(b"still here")).unwrap();
+    assert_eq!(alice.delivery().await.1, binary_term(b"still here"));
+    for realm in [bob, carol, alice] {
+        realm.stop().await;
+    }
 }

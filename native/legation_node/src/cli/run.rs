@@ -214,16 +214,16 @@ impl Daemon {
     fn reload(&mut self) -> Result<(), AdminError> {
         systemd::reloading();
         let loaded: Result<Vec<Loaded>, ConfigError> = self.realms.iter().map(|running| running.load()).collect();
-        let result = match loaded {
+        let problems: Vec<String> = match loaded {
             Ok(loaded) => {
-                self.realms.iter_mut().zip(loaded).for_each(|(running, loaded)| running.reload(loaded));
-                Ok(())
+                self.realms.iter_mut().zip(loaded).flat_map(|(running, loaded)| running.reload(loaded)).collect()
             }
-            Err(error) => {
-                let text = error.to_string();
-                text.lines().for_each(|line| tracing::error!("not reloaded: {line}"));
-                Err(AdminError::new("config", text))
-            }
+            Err(error) => error.to_string().lines().map(str::to_owned).collect(),
+        };
+        problems.iter().for_each(|problem| tracing::error!("not reloaded: {problem}"));
+        let result = match problems.is_empty() {
+            true => Ok(()),
+            false => Err(AdminError::new("config", problems.join("\n"))),
         };
         let failed = if result.is_err() { " (the last reload failed, see the log)" } else { "" };
         systemd::ready(&(self.status() + failed));
@@ -233,17 +233,25 @@ impl Daemon {
     /// The longest that a drain takes.
     fn drain_within(&self) -> Duration {
         let longest = self.realms.iter().map(|running| running.config.limits.shutdown_ms).max().unwrap_or(0);
-        Duration::from_millis(longest + GOODBYE_MS)
+        Duration::from_millis(longest + 2 * GOODBYE_MS)
     }
 
+    /// Waits for open calls, then says goodbye.
     async fn drain(&self) {
         let drain = |running: &Running| {
             let within = Duration::from_millis(running.config.limits.shutdown_ms);
-            let realm = running.realm.clone();
-            // It keeps to its time itself; this is for the case that it doesn't.
-            async move { timeout(within + Duration::from_millis(GOODBYE_MS), realm.drain(within)).await }
+            let (realm, name) = (running.realm.clone(), running.config.realm.clone());
+            async move {
+                // It keeps to its time itself; this is for the case that it doesn't.
+                let cut = timeout(within + Duration::from_millis(GOODBYE_MS), realm.drain(within)).await;
+                let cut = cut.map_or(0, |cut| cut.len());
+                if cut > 0 {
+                    tracing::warn!(realm = name, calls = cut, "open calls were cut");
+                }
+            }
         };
         join_all(self.realms.iter().map(drain)).await;
+        self.goodbye().await;
     }
 
     async fn goodbye(&self) {
@@ -271,7 +279,8 @@ impl Running {
         }
     }
 
-    fn reload(&mut self, loaded: Loaded) {
+    /// What could not be taken up, in words.
+    fn reload(&mut self, loaded: Loaded) -> Vec<String> {
         let Loaded { config, warnings, origin, .. } = loaded;
         for warning in warnings {
             tracing::warn!(config = origin, "{warning}");
@@ -282,10 +291,9 @@ impl Running {
             tracing::warn!(config = origin, changed, "takes effect with the next start");
         }
         self.config.peers.clone_from(&config.peers);
-        for problem in self.realm.reload(config) {
-            tracing::error!(config = origin, "{problem}");
-        }
+        let problems = self.realm.reload(config);
         tracing::info!(realm = self.config.realm, peers = self.config.peers.len(), "reloaded");
+        problems.into_iter().map(|problem| format!("{origin}: {problem}")).collect()
     }
 }
 

@@ -52,8 +52,17 @@ pub fn connections(answer: &Value) -> String {
     rows(answer, &COLUMNS, "no connections")
 }
 
+/// Most are 0 most of the time.
 pub fn counters(answer: &Value) -> String {
-    pairs(answer)
+    let mut table = Vec::new();
+    flatten("", answer, &mut table);
+    let all = table.len();
+    table.retain(|row| row.get(1).is_some_and(|value| value != "0"));
+    match (table.len(), all) {
+        (0, _) => "all counters are 0".to_owned(),
+        (shown, all) if shown < all => align(&table) + "\nall others are 0",
+        _ => align(&table),
+    }
 }
 
 fn rows(answer: &Value, columns: &[Column], nothing: &str) -> String {
@@ -104,7 +113,7 @@ fn counter(entry: &Value, key: &str) -> String {
 }
 
 fn since(entry: &Value) -> String {
-    let Some(since_ms) = entry.get("since").and_then(Value::as_u64) else { return "-".to_owned() };
+    let Some(since_ms) = entry.get("since_ms").and_then(Value::as_u64) else { return "-".to_owned() };
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
     ago(u64::try_from(now_ms).unwrap_or(u64::MAX).saturating_sub(since_ms) / 1_000)
 }
@@ -172,8 +181,16 @@ mod tests {
 
     #[test]
     fn maps_in_maps_are_written_with_dots() {
-        let answer = json!({"calls_refused": 1, "sessions": {"bob": {"messages_in": 20}}});
-        assert_eq!(counters(&answer), "calls_refused             1\nsessions.bob.messages_in  20");
+        let answer = json!({"realm": "alice", "peers": {"listed": 20, "up": 0}});
+        assert_eq!(status(&answer), "peers.listed  20\npeers.up      0\nrealm         alice");
+    }
+
+    #[test]
+    fn counters_that_are_zero_are_left_out() {
+        let answer = json!({"calls_refused": 1, "sessions": {"bob": {"messages_in": 20, "verified": 0}}});
+        let table = "calls_refused             1\nsessions.bob.messages_in  20\nall others are 0";
+        assert_eq!(counters(&answer), table);
+        assert_eq!(counters(&json!({"calls_refused": 0})), "all counters are 0");
     }
 
     #[test]

@@ -19,7 +19,12 @@ const MIB: usize = 1 << 20;
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            session: legation_proto::limits::Limits::default(),
+            session: legation_proto::limits::Limits {
+                // Half of what may wait for a peer: an engine that takes nothing leaves room for the others, who share the
+                // daemon with it. A larger message goes all the same when nothing else of its engine waits.
+                engine_queue_bytes_max: Some(8 * MIB),
+                ..legation_proto::limits::Limits::default()
+            },
             engine_queue_max: None,
             call_age_ms: 30_000,
             pending_connections_max: 1_024,
@@ -66,6 +71,7 @@ pub fn limits(section: Option<Section<'_>>) -> Limits {
     reader.set("depth_max", &mut session.term.depth_max, 1, u64::from(legation_proto::etf::DEPTH_MAX));
     reader.set("engines_max", &mut session.engines_max, 1, u64::from(u32::MAX));
     reader.positive("queue_bytes_max", &mut session.queue_bytes_max);
+    reader.or_infinity("engine_queue_bytes_max", &mut session.engine_queue_bytes_max);
     reader.positive("calls_max", &mut session.calls_max);
     reader.positive("callers_max", &mut session.callers_max);
     reader.set("handshake_ms", &mut session.handshake_ms, 1, MS_MAX);
@@ -73,7 +79,7 @@ pub fn limits(section: Option<Section<'_>>) -> Limits {
     reader.set("failures_max", &mut session.failures_max, 1, u64::from(u32::MAX));
     reader.set("failures_window_ms", &mut session.failures_window_ms, 1, MS_MAX);
     reader.overflow(&mut session.overflow);
-    reader.engine_queue(&mut limits.engine_queue_max);
+    reader.or_infinity("engine_queue_max", &mut limits.engine_queue_max);
     reader.set("call_age_ms", &mut limits.call_age_ms, 1, MS_MAX);
     reader.positive("pending_connections_max", &mut limits.pending_connections_max);
     reader.positive("handshakes_max", &mut limits.handshakes_max);
@@ -134,11 +140,11 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn engine_queue(&self, limit: &mut Option<u64>) {
-        let Some(value) = self.0.value("engine_queue_max") else { return };
+    fn or_infinity<T: TryFrom<u64> + Saturated>(&self, name: &'static str, limit: &mut Option<T>) {
+        let Some(value) = self.0.value(name) else { return };
         match (value.as_str(), value.as_integer()) {
             (Some("infinity"), _) => *limit = None,
-            (_, Some(number @ 1..=POSITIVE_MAX)) => *limit = Some(number),
+            (_, Some(number @ 1..=POSITIVE_MAX)) => *limit = Some(T::try_from(number).unwrap_or(T::MAX)),
             _ => value.expected("a positive integer or \"infinity\""),
         }
     }
@@ -150,6 +156,10 @@ trait Saturated {
 
 impl Saturated for usize {
     const MAX: usize = usize::MAX;
+}
+
+impl Saturated for u64 {
+    const MAX: u64 = u64::MAX;
 }
 
 impl Saturated for u32 {

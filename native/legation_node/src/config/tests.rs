@@ -32,12 +32,21 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(config.import, Import::Default);
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.limits.session.message_bytes_max, 8 << 20);
+    assert_eq!(config.limits.session.engine_queue_bytes_max, Some(8 << 20));
     assert!(config.listen.is_empty() && config.peers.is_empty());
     let node = config.node;
     assert_eq!(node.cookie.0.as_str(), "biscuit");
     assert_eq!((node.listen_ip.to_string().as_str(), node.listen_port), ("127.0.0.1", 0));
     assert!(node.epmd && node.register_global && node.global_suffix.is_empty() && node.connect.is_empty());
     assert_eq!((node.handshake_ms, node.tick_ms, node.silence_ms), (5_000, 5_000, 75_000));
+}
+
+#[test]
+fn the_bounds_of_engines_may_be_infinite() {
+    let config =
+        read(&minimal("---\n[limits]\nengine_queue_bytes_max = \"infinity\"\nengine_queue_max = \"infinity\"\n"));
+    let limits = config.unwrap().limits;
+    assert_eq!((limits.session.engine_queue_bytes_max, limits.engine_queue_max), (None, None));
 }
 
 #[test]
@@ -270,11 +279,12 @@ fn values_that_cannot_be_meant_are_refused() {
 fn limits_are_accepted_at_their_bounds_and_refused_one_past_them() {
     let ms = (1, 4_294_967_295);
     let positive = (1, 0xFFFF_FFFF_FFFF);
-    let bounds: [(&str, (u64, u64)); 33] = [
+    let bounds: [(&str, (u64, u64)); 34] = [
         ("message_bytes_max", (1, 1 << 30)),
         ("depth_max", (1, 256)),
         ("engines_max", (1, 4_294_967_295)),
         ("queue_bytes_max", positive),
+        ("engine_queue_bytes_max", positive),
         ("calls_max", positive),
         ("callers_max", positive),
         ("handshake_ms", ms),

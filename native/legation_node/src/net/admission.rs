@@ -169,6 +169,10 @@ mod tests {
     const A: Place = Place::Uid(1);
     const B: Place = Place::Uid(2);
 
+    fn open(admission: &mut Admission, tags: std::ops::RangeInclusive<u64>) {
+        tags.for_each(|tag| assert_eq!(admission.opened(tag, A, 0), None));
+    }
+
     fn counts(admission: &Admission) -> (usize, usize) {
         (admission.pending(), admission.handshakes())
     }
@@ -196,7 +200,7 @@ mod tests {
         let gone: Vec<Option<u64>> = (0..3)
             .map(|random| {
                 let mut admission = Admission::new(3, 1, 1);
-                (1..=3).for_each(|tag| drop(admission.opened(tag, A, 0)));
+                open(&mut admission, 1..=3);
                 admission.opened(4, A, random)
             })
             .collect();
@@ -206,7 +210,7 @@ mod tests {
     #[test]
     fn behind_the_knock_the_newcomer_is_turned_away() {
         let mut admission = Admission::new(10, 2, 10);
-        (1..=3).for_each(|tag| drop(admission.opened(tag, A, 0)));
+        open(&mut admission, 1..=3);
         assert!(admission.knocked(1, 0));
         assert!(admission.knocked(2, 0));
         assert!(!admission.knocked(3, 0));
@@ -226,7 +230,9 @@ mod tests {
         assert!(admission.knocked(1, 0));
         admission.up(1, 0);
         assert_eq!(counts(&admission), (0, 0));
-        (2..=6).for_each(|tag| drop(admission.opened(tag, if tag == 4 { B } else { A }, 0)));
+        open(&mut admission, 2..=3);
+        admission.opened(4, B, 0);
+        open(&mut admission, 5..=6);
         assert!(admission.knocked(2, FRIEND_S - 1));
         assert!(!admission.knocked(4, FRIEND_S - 1), "a stranger");
         assert!(admission.knocked(3, FRIEND_S - 1));

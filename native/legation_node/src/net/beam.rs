@@ -174,7 +174,7 @@ impl Bound {
         let Bound { listener, port, settings, registration, epmd } = self;
         let shared = Arc::new(Shared {
             nodes: Nodes::new(settings.local.name.clone(), settings.nodes_max),
-            handshakes: Arc::new(Semaphore::new(settings.handshakes_max.min(Semaphore::MAX_PERMITS))),
+            handshakes: Arc::new(Semaphore::new(settings.handshakes_max)),
             settings,
             events,
             counters: Counters::default(),
@@ -249,7 +249,8 @@ impl Beam {
     }
 
     pub fn counters(&self) -> BeamCounters {
-        self.shared.counters.read(self.shared.nodes.connected())
+        let handshakes = self.shared.settings.handshakes_max - self.shared.handshakes.available_permits();
+        self.shared.counters.read(self.shared.nodes.connected(), handshakes)
     }
 
     /// No more connections. What waits for nodes is written, for as long as a shutdown may take; then all is closed.
@@ -317,12 +318,12 @@ impl Settings {
             local,
             connect,
             epmd_port: config.epmd.then_some(config.epmd_port),
-            handshake: Duration::from_millis(config.handshake_ms),
-            tick: Duration::from_millis(config.tick_ms),
-            silence: Duration::from_millis(config.silence_ms),
-            shutdown: Duration::from_millis(limits.shutdown_ms),
+            handshake: duration(config.handshake_ms),
+            tick: duration(config.tick_ms),
+            silence: duration(config.silence_ms),
+            shutdown: duration(limits.shutdown_ms),
             nodes_max: limits.beam_nodes_max,
-            handshakes_max: limits.beam_handshakes_max,
+            handshakes_max: limits.beam_handshakes_max.min(Semaphore::MAX_PERMITS),
             outbound: OutboundBounds { queue_bytes_max: limits.beam_queue_bytes_max },
             inbound: InboundConfig {
                 header: false,
@@ -343,6 +344,11 @@ impl Settings {
             queue_bytes_max: self.outbound.queue_bytes_max,
         }
     }
+}
+
+/// No timer runs for ever, nor for no time at all.
+fn duration(ms: u64) -> Duration {
+    Duration::from_millis(ms.clamp(1, 365 * 24 * 60 * 60 * 1_000))
 }
 
 fn parse_name(node: &str) -> Result<NodeName, StartError> {

@@ -254,10 +254,10 @@ impl Control {
         if let Value::Object(counters) = &mut counters {
             let own = &self.counters;
             for (name, counter) in [
-                ("control_requests", &own.requests),
-                ("control_requests_refused", &own.requests_refused),
-                ("control_connections", &own.connections),
-                ("control_connections_refused", &own.connections_refused),
+                ("control_socket_requests", &own.requests),
+                ("control_socket_requests_refused", &own.requests_refused),
+                ("control_socket_connections", &own.connections),
+                ("control_socket_connections_refused", &own.connections_refused),
             ] {
                 counters.insert(name.to_owned(), counter.load(Ordering::Relaxed).into());
             }

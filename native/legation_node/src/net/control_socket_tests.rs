@@ -126,8 +126,8 @@ async fn what_is_no_request_is_refused_and_counted() {
     let counters = client.ask(r#"{"op": "counters"}"#).await["ok"].clone();
     assert_eq!(
         counters,
-        json!({"calls_refused": 3, "control_requests": 0, "control_requests_refused": 9, "control_connections": 1,
-               "control_connections_refused": 0})
+        json!({"calls_refused": 3, "control_socket_requests": 0, "control_socket_requests_refused": 9, "control_socket_connections": 1,
+               "control_socket_connections_refused": 0})
     );
 }
 
@@ -164,7 +164,7 @@ async fn a_connection_past_the_bound_is_told_so_and_a_place_is_free_again_when_o
     while counters.is_null() {
         counters = fixture.client().await.ask(r#"{"op": "counters"}"#).await["ok"].clone();
     }
-    assert!(counters["control_connections_refused"].as_u64() >= Some(1));
+    assert!(counters["control_socket_connections_refused"].as_u64() >= Some(1));
 }
 
 #[tokio::test]

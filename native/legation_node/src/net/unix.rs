@@ -15,6 +15,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::carrier::CarrierError;
+use super::private_socket::own_uid;
 use super::tcp::BACKLOG;
 use crate::config::Uids;
 
@@ -64,7 +65,7 @@ pub fn check_peer(stream: &UnixStream, uids: &Uids) -> Result<(), CarrierError> 
     let uid = peer_uid(stream).ok_or(CarrierError::System("no_peer_credentials"))?;
     let allowed = match uids {
         Uids::Any => true,
-        Uids::Own => own_uid() == Some(uid),
+        Uids::Own => is_own(uid),
         Uids::These(uids) => uids.contains(&uid),
     };
     match allowed {
@@ -98,7 +99,7 @@ fn mode(uids: &Uids) -> u32 {
     let only_us = match uids {
         Uids::Own => true,
         Uids::Any => false,
-        Uids::These(uids) => matches!(uids.as_slice(), [uid] if own_uid() == Some(*uid)),
+        Uids::These(uids) => matches!(uids.as_slice(), [uid] if is_own(*uid)),
     };
     if only_us {
         0o600
@@ -111,7 +112,6 @@ fn file(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Without Linux's `/proc` it isn't known, and nobody is one of us.
-fn own_uid() -> Option<u32> {
-    fs::metadata("/proc/self").ok().map(|metadata| metadata.uid())
+fn is_own(uid: u32) -> bool {
+    own_uid().is_ok_and(|own| own == uid)
 }

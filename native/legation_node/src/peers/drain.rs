@@ -45,16 +45,14 @@ impl Peers {
             list.peers.values_mut().for_each(Peer::cancel_timer);
         }
         self.unlisten_all();
-        for (control, _) in lock(&self.connections).values() {
+        for control in lock(&self.connections).values() {
             control.want(Wanted::Close(CloseCode::Shutdown));
         }
         if self.wait_idle(Instant::now() + within).await {
             return;
         }
-        for (_, abort) in lock(&self.connections).values() {
-            if let Some(abort) = abort {
-                abort.abort();
-            }
+        for task in lock(&self.connections).values().filter_map(|control| control.task.get()) {
+            task.abort();
         }
         self.wait_idle(Instant::now() + ABORTED).await;
     }

@@ -156,8 +156,8 @@ impl Peer {
         }
     }
 
-    /// It leaves the list or its link, and everything is as at the start. Returns what has to be closed.
-    pub fn stop(&mut self) -> impl Iterator<Item = Arc<Control>> {
+    /// It leaves the list, and everything is as at the start. Returns what has to be closed.
+    pub fn stop(&mut self) -> (Option<Up>, Option<Arc<Control>>) {
         self.connected = false;
         self.cancel_timer();
         self.lost = None;
@@ -165,13 +165,9 @@ impl Peer {
         self.tried = 0;
         self.index = 0;
         self.backoff.reset();
-        let dial = self.dial.take().map(|dial| dial.control);
-        // Its reader says so in its own time; nothing can be pushed any more from now on.
-        let link = self.link.take().map(|up| {
-            up.link.end();
-            up.control
-        });
-        dial.into_iter().chain(link)
+        // Its reader tells the rest in its own time; nothing can be pushed any more from now on.
+        let link = self.link.take().inspect(|up| up.link.end());
+        (link, self.dial.take().map(|dial| dial.control))
     }
 
     /// Takes it up again.
@@ -241,5 +237,187 @@ impl Peer {
     fn facts(&self, now_ms: u64) -> Facts {
         let current = self.link.as_ref().map(|up| Current { initiator: up.initiator, up_ms: up.up_ms });
         Facts { current, lower: self.lower, now_ms, handshake_ms: self.handshake_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use legation_channel::channel::Profile;
+    use legation_proto::hello::{Agreed, Role};
+    use legation_proto::identity::NetworkKey;
+    use legation_proto::keyring::Keyring;
+    use legation_proto::session::Session;
+
+    use super::*;
+    use crate::config::{Export, Operations, Uids};
+    use crate::peers::LinkStatus;
+
+    const CLOSED: &str = "closed";
+
+    fn address(name: &str) -> CarrierConfig {
+        CarrierConfig::Unix { path: name.into(), profile: Profile::Local, uids: Uids::Own, send_timeout_ms: 1 }
+    }
+
+    fn keyring() -> Keyring {
+        Keyring::new(&[2; 32], &[3; 32])
+    }
+
+    fn peer(addresses: &[&str]) -> Peer {
+        let config = PeerConfig {
+            realm: "bob".into(),
+            key: *keyring().public(),
+            connect: addresses.iter().map(|name| address(name)).collect(),
+            export: Export::All,
+            allow: Operations::DEFAULT,
+            filter: false,
+        };
+        // Ours is the lower id.
+        Peer::new(config, &RealmId([0; 32]), 1, &Limits::default())
+    }
+
+    /// Which address is dialled.
+    fn dial(peer: &mut Peer, tag: u64) -> Option<PathBuf> {
+        match peer.dial(tag, &Arc::default(), 0)? {
+            CarrierConfig::Unix { path, .. } => Some(path),
+            CarrierConfig::Tcp { .. } => None,
+        }
+    }
+
+    fn failed(peer: &mut Peer, tag: u64) -> Option<u64> {
+        peer.ended(tag, &LinkEnd::Connect("enoent".into()), 0, 0)
+    }
+
+    fn up(tag: u64, initiator: bool, up_ms: u64) -> Up {
+        let keyring = keyring();
+        let agreed = Agreed {
+            role: Role::Initiator,
+            profile: 2,
+            version: 1,
+            network: NetworkKey::none().id(),
+            session: [0; 32],
+            own: RealmId([0; 32]),
+            peer: keyring.realm_id(),
+            own_key: [0; 32],
+            peer_key: *keyring.public(),
+            peer_message_bytes_max: 1,
+            peer_engines_max: 1,
+        };
+        let status = LinkStatus {
+            key: agreed.peer_key,
+            profile: "local",
+            role: "initiator",
+            version: 1,
+            carrier: "unix",
+            address: String::new(),
+            since_ms: 0,
+        };
+        let session = Session::new(agreed, legation_proto::limits::Limits::default(), Arc::new(keyring), 0).unwrap();
+        let link = Arc::new(PeerLink::new(tag, "bob".into(), Arc::new(session), status, Arc::default()));
+        Up { tag, initiator, up_ms, link, control: Arc::default() }
+    }
+
+    #[test]
+    fn each_address_is_tried_once_and_then_it_backs_off() {
+        let mut peer = peer(&["a", "b", "c"]);
+        let min_ms = Limits::default().reconnect_min_ms;
+        for round in 0..3 {
+            for (number, name) in ["a", "b", "c"].iter().enumerate() {
+                let tag = round * 3 + number as u64;
+                assert_eq!(dial(&mut peer, tag), Some(name.into()));
+                assert_eq!(peer.status().state, PeerState::Connecting);
+                assert_eq!(dial(&mut peer, 99), None, "one at a time");
+                assert_eq!(failed(&mut peer, tag), Some(if number == 2 { min_ms } else { 0 }));
+            }
+        }
+        let status = peer.status();
+        assert_eq!((status.state, status.attempts), (PeerState::Waiting, 9));
+        assert_eq!(status.last_error, Some(LinkEnd::Connect("enoent".into())));
+    }
+
+    #[test]
+    fn a_link_that_is_lost_is_dialled_after_a_wait_at_the_next_address() {
+        let mut peer = peer(&["a", "b"]);
+        dial(&mut peer, 1);
+        assert!(peer.up(up(1, true, 0)).is_ok());
+        assert_eq!((peer.status().state, peer.status().attempts), (PeerState::Up, 0));
+        assert_eq!(dial(&mut peer, 2), None);
+        let ended = peer.ended(1, &LinkEnd::Carrier(CLOSED.into()), 10, 0);
+        assert_eq!(ended, Some(Limits::default().reconnect_min_ms));
+        assert_eq!(peer.status().last_error, Some(LinkEnd::Carrier(CLOSED.into())));
+        assert_eq!(dial(&mut peer, 2), Some("b".into()));
+    }
+
+    #[test]
+    fn only_a_link_that_has_lived_starts_the_back_off_over() {
+        let limits = Limits::default();
+        let mut peer = peer(&["a"]);
+        for tag in 0..5 {
+            dial(&mut peer, tag);
+            failed(&mut peer, tag);
+        }
+        let mut longer = peer.backoff.clone();
+        longer.next(0);
+        assert!(peer.up(up(10, false, 0)).is_ok());
+        assert!(peer.ended(10, &LinkEnd::Carrier(CLOSED.into()), limits.session.handshake_ms - 1, 0).is_some());
+        assert_eq!(peer.backoff, longer);
+
+        let mut started_over = Backoff::new(limits.reconnect_min_ms, limits.reconnect_max_ms);
+        started_over.next(0);
+        assert!(peer.up(up(11, false, 0)).is_ok());
+        assert!(peer.ended(11, &LinkEnd::Carrier(CLOSED.into()), limits.session.handshake_ms, 0).is_some());
+        assert_eq!(peer.backoff, started_over);
+    }
+
+    #[test]
+    fn to_be_turned_away_for_another_link_is_no_error() {
+        let mut peer = peer(&["a"]);
+        dial(&mut peer, 1);
+        let duplicate = LinkEnd::Closed { code: "duplicate", text: String::new() };
+        assert!(peer.ended(1, &duplicate, 0, 0).is_some());
+        assert_eq!(peer.status().last_error, None);
+        dial(&mut peer, 2);
+        assert!(peer.ended(2, &LinkEnd::Carrier(CLOSED.into()), 0, 0).is_some());
+        assert_eq!(peer.status().last_error, Some(LinkEnd::NoAnswer));
+    }
+
+    #[test]
+    fn a_link_that_comes_in_ends_our_dial_and_a_newer_one_replaces_it() {
+        let mut peer = peer(&["a"]);
+        dial(&mut peer, 1);
+        let taken = peer.up(up(2, false, 0)).unwrap();
+        assert!(taken.dial.is_some() && taken.replaced.is_none());
+        // What has lost ends in silence.
+        assert_eq!(failed(&mut peer, 1), None);
+        assert_eq!(peer.status().last_error, None);
+        let taken = peer.up(up(3, false, 0)).unwrap();
+        assert!(taken.dial.is_none());
+        assert_eq!(taken.replaced.map(|up| up.tag), Some(2));
+        assert_eq!(peer.ended(2, &LinkEnd::Local("replaced"), 0, 0), None);
+        assert_eq!(peer.status().state, PeerState::Up);
+    }
+
+    #[test]
+    fn who_is_drained_or_off_the_list_is_not_dialled() {
+        let mut drained = peer(&["a"]);
+        dial(&mut drained, 1);
+        assert!(drained.drain().is_none());
+        assert_eq!(drained.hello(0), Err(CloseCode::Shutdown));
+        assert_eq!(drained.up(up(1, true, 0)).err(), Some(CloseCode::Shutdown));
+        assert_eq!(failed(&mut drained, 1), None);
+        assert_eq!(dial(&mut drained, 2), None);
+        assert_eq!(drained.status().state, PeerState::Drained);
+
+        let mut stopped = peer(&["a"]);
+        let link = up(1, true, 0);
+        assert!(stopped.up(link.clone()).is_ok());
+        assert!(matches!(stopped.stop(), (Some(Up { tag: 1, .. }), None)));
+        assert!(link.link.has_ended());
+        assert_eq!(dial(&mut stopped, 2), None);
+        assert_eq!(stopped.status().state, PeerState::Disconnected);
+        stopped.start(2);
+        assert_eq!(dial(&mut stopped, 3), Some("a".into()));
+        assert_eq!(peer(&[]).status().state, PeerState::Listening);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use legation_proto::error::CloseCode;
 use legation_proto::identity::RealmId;
+use legation_proto::key_text::format_public_key;
 
 use super::peer::{Peer, Up};
 use super::{lock, random, LinkEnd, List, PeerLink, Peers};
@@ -31,7 +32,7 @@ impl Peers {
             drop(list);
             self.counters.hellos_unlisted.one();
             if let Some(held_back) = self.unlisted_log.line(self.now_ms()) {
-                let key = hex(key);
+                let key = format_public_key(key);
                 tracing::warn!(key, held_back, "a realm that is not on the list was refused");
             }
             return Verdict::Refused(CloseCode::Unlisted);
@@ -55,20 +56,22 @@ impl Peers {
         initiator: bool,
         control: &Arc<Control>,
     ) -> Result<(), CloseCode> {
-        let taken = {
+        let (taken, leaving) = {
             let mut list = lock(&self.list);
             let stopping = list.stopping;
             let peer = list.living(&link.realm, generation).filter(|_| !stopping).ok_or(CloseCode::Shutdown)?;
-            let (link, control) = (link.clone(), control.clone());
-            peer.up(Up { tag: link.tag, initiator, up_ms: self.now_ms(), link, control })?
+            let up =
+                Up { tag: link.tag, initiator, up_ms: self.now_ms(), link: link.clone(), control: control.clone() };
+            (peer.up(up)?, list.leaving.remove(&link.realm))
         };
         if let Some(dial) = taken.dial {
             dial.want(Wanted::Close(CloseCode::Duplicate));
         }
-        if let Some(replaced) = taken.replaced {
-            let why = LinkEnd::Local(CloseCode::Replaced.name());
-            replaced.control.end_link(&replaced.link, self.events.as_ref(), &why);
-            replaced.control.want(Wanted::Close(CloseCode::Replaced));
+        let replaced = taken.replaced.map(|old| (old, CloseCode::Replaced));
+        let leaving = leaving.map(|old| (old, CloseCode::Normal));
+        for (old, code) in replaced.into_iter().chain(leaving) {
+            old.control.end_link(&old.link, self.events.as_ref(), &LinkEnd::Local(code.name()));
+            old.control.want(Wanted::Close(code));
         }
         let status = &link.status;
         tracing::info!(
@@ -85,12 +88,14 @@ impl Peers {
     /// A link, or what was to be one, has ended.
     pub(crate) fn link_ended(self: &Arc<Peers>, realm: &Arc<str>, generation: u64, tag: u64, why: &LinkEnd) {
         let mut list = lock(&self.list);
-        let Some(peer) = list.living(realm, generation) else { return };
-        if peer.link().is_some_and(|link| link.tag == tag) {
-            tracing::info!(realm = &**realm, %why, "a link has ended");
+        if list.leaving.get(realm).is_some_and(|up| up.tag == tag) {
+            list.leaving.remove(realm);
         }
-        if let Some(delay_ms) = peer.ended(tag, why, self.now_ms(), random()) {
-            self.dial_in(peer, delay_ms);
+        let stopping = list.stopping;
+        let Some(peer) = list.living(realm, generation) else { return };
+        match peer.ended(tag, why, self.now_ms(), random()) {
+            Some(delay_ms) if !stopping => self.dial_in(peer, delay_ms),
+            _ => {}
         }
     }
 
@@ -126,16 +131,13 @@ impl Peers {
 
     fn spawn(self: &Arc<Peers>, tag: u64, control: Arc<Control>, origin: Origin) {
         // Entered first: on another thread the task may be over before we are.
-        lock(&self.connections).insert(tag, (control.clone(), None));
-        let connection = Connection { peers: self.clone(), tag, control, origin };
-        let task = self.runtime.spawn(run(connection)).abort_handle();
-        if let Some((_, abort)) = lock(&self.connections).get_mut(&tag) {
-            *abort = Some(task);
-        }
+        lock(&self.connections).insert(tag, control.clone());
+        let connection = Connection { peers: self.clone(), tag, control: control.clone(), origin };
+        control.task.get_or_init(|| self.runtime.spawn(run(connection)).abort_handle());
     }
 
     pub(crate) fn evict(&self, tag: u64) {
-        if let Some((control, _)) = lock(&self.connections).get(&tag) {
+        if let Some(control) = lock(&self.connections).get(&tag) {
             control.want(Wanted::Evict);
         }
     }
@@ -163,8 +165,4 @@ impl List {
     fn living(&mut self, realm: &str, generation: u64) -> Option<&mut Peer> {
         self.peers.get_mut(realm).filter(|peer| peer.connected && peer.generation == generation)
     }
-}
-
-fn hex(key: &[u8; 32]) -> String {
-    key.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -10,6 +10,8 @@ use legation_proto::session::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::now_ms;
+
 /// How a connection went.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -71,7 +73,7 @@ impl Client {
         };
         self.outcome.received += read;
         let (mut decide, mut up, mut closed) = (false, false, None);
-        self.link.handle_bytes(now(), &buffer[..read], &mut |event| match event {
+        self.link.handle_bytes(now_ms(), &buffer[..read], &mut |event| match event {
             LinkEvent::Decide { .. } => decide = true,
             LinkEvent::Up(_) => up = true,
             LinkEvent::Session(Event::Closed { code, .. }) => closed = Some(code.name()),
@@ -79,7 +81,7 @@ impl Client {
             _ => {}
         });
         if decide {
-            self.link.accept(now(), &mut |event| up |= matches!(event, LinkEvent::Up(_)));
+            self.link.accept(now_ms(), &mut |event| up |= matches!(event, LinkEvent::Up(_)));
         }
         self.outcome.up |= up;
         self.outcome.closed = self.outcome.closed.or(closed);
@@ -103,10 +105,6 @@ fn config(identity: &Identity, profile: Profile) -> LinkConfig {
             ephemeral: part(48),
             session: part(80),
         },
-        now: now(),
+        now: now_ms(),
     }
-}
-
-fn now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
 }

@@ -9,16 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use legation_channel::channel::Profile;
-use legation_channel::tls::{LinkKey, TlsContext};
 use legation_node::config::{CarrierConfig, Export, Limits, ListenConfig, Operations, PeerConfig, Uids};
-use legation_node::identity::{Identity, Signer};
+use legation_node::identity::Identity;
 use legation_node::peers::{BoundAddress, LinkEnd, LinkEvents, ListenerInfo, PeerLink, PeerState, PeerStatus, Peers};
-use legation_proto::etf::TermLimits;
 use legation_proto::frame::cert::Cert;
 use legation_proto::frame::FrameType;
 use legation_proto::identity::{NetworkKey, Purpose};
 use legation_proto::keyring::Keyring;
-use legation_proto::limits::Limits as SessionLimits;
 use legation_proto::session::{Delivery, Event, NewCall, PushError};
 use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver, UnboundedSender};
 use tokio::time::timeout;
@@ -51,29 +48,11 @@ pub fn key_of(seed: u8) -> [u8; 32] {
 /// Quick to come back, and patient with failures: a test that is about a bound sets it.
 pub fn limits() -> Limits {
     Limits {
-        session: SessionLimits { term: TermLimits::default(), ..SessionLimits::default() },
-        engine_queue_max: None,
-        call_age_ms: 30_000,
-        pending_connections_max: 1_024,
-        handshakes_max: 100,
         failed_handshakes_per_s: 1_000_000,
-        knock_window_ms: 30_000,
         knock_boot_ms: 0,
-        knock_entries_max: 65_536,
-        send_timeout_ms: 15_000,
-        shutdown_ms: 5_000,
         reconnect_min_ms: 5,
         reconnect_max_ms: 100,
-        beam_queue_bytes_max: 1,
-        beam_nodes_max: 1,
-        beam_handshakes_max: 1,
-        beam_fragmented_max: 1,
-        beam_fragmented_bytes_max: 1,
-        beam_monitors_max: 1,
-        known_atoms_max: 1,
-        held_messages_max: 1,
-        held_bytes_max: 1,
-        control_connections_max: 1,
+        ..Limits::default()
     }
 }
 
@@ -91,7 +70,7 @@ pub enum Heard {
 
 /// Announces the online key, and writes down what comes.
 struct Recorder {
-    identity: Identity,
+    certificate: Vec<u8>,
     heard: UnboundedSender<Heard>,
     /// Deliveries are counted and no more.
     counting: AtomicBool,
@@ -103,19 +82,7 @@ struct Recorder {
 impl LinkEvents for Recorder {
     fn link_up(&self, link: &Arc<PeerLink>) {
         self.up.lock().unwrap().push(link.tag);
-        let cert = Cert {
-            realm: self.identity.realm_id,
-            key: self.identity.keyring.online_public(),
-            not_before: 0,
-            not_after: 20 * 60 * 60 * 1000,
-            serial: 1,
-        };
-        let mut cert = Cert { not_before: link.status.since_ms, ..cert };
-        cert.not_after += link.status.since_ms;
-        let mut signed = cert.body();
-        let signature = self.identity.keyring.sign(Purpose::Cert, &self.identity.network.id(), &signed).unwrap();
-        signed.extend_from_slice(&signature);
-        if link.session.announce(FrameType::Cert, &signed) {
+        if link.session.announce(FrameType::Cert, &self.certificate) {
             link.wake();
         }
         self.tell(Heard::Up(link.clone()));
@@ -129,6 +96,7 @@ impl LinkEvents for Recorder {
                 if self.counting.load(Ordering::Relaxed) {
                     return false;
                 }
+                assert_ne!(destination, "crash", "as the test wants it");
                 let (destination, payload) = (destination.to_owned(), payload.to_vec());
                 Heard::Deliver { from: link.realm.clone(), destination, payload }
             }
@@ -176,9 +144,23 @@ impl Realm {
     }
 
     pub fn with(identity: Identity, limits: Limits) -> Realm {
+        let mut certificate = certificate(&identity);
+        let signature = identity.keyring.sign(Purpose::Cert, &identity.network.id(), &certificate).unwrap();
+        certificate.extend_from_slice(&signature);
+        Realm::certified(identity, limits, certificate)
+    }
+
+    /// One whose key is with an agent.
+    pub async fn with_agent(identity: Identity, limits: Limits) -> Realm {
+        let mut certificate = certificate(&identity);
+        certificate.extend_from_slice(&identity.signer.sign(&identity, Purpose::Cert, &certificate).await.unwrap());
+        Realm::certified(identity, limits, certificate)
+    }
+
+    fn certified(identity: Identity, limits: Limits, certificate: Vec<u8>) -> Realm {
         let (sender, heard) = unbounded_channel();
         let recorder = Arc::new(Recorder {
-            identity: identity.clone(),
+            certificate,
             heard: sender,
             counting: AtomicBool::new(false),
             delivered: AtomicUsize::new(0),
@@ -285,6 +267,24 @@ impl Realm {
         self.peers.shutdown(PATIENCE).await;
         assert_eq!(self.peers.open_connections(), 0);
     }
+}
+
+/// Of the online key, unsigned.
+fn certificate(identity: &Identity) -> Vec<u8> {
+    let now = now_ms();
+    let cert = Cert {
+        realm: identity.realm_id,
+        key: identity.keyring.online_public(),
+        not_before: now,
+        not_after: now + 20 * 60 * 60 * 1000,
+        serial: now,
+    };
+    cert.body()
+}
+
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(since.unwrap().as_millis()).unwrap()
 }
 
 /// A cast by the realm itself.

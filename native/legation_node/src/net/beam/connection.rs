@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, Instant};
 
@@ -16,6 +16,7 @@ use crate::dist::inbound::{Inbound, InboundCounters, InboundError, Incoming};
 
 use super::counters::count;
 use super::link::{ConnectionEnd, NodeLink};
+use super::nodes::Seat;
 use super::Shared;
 
 /// What a large message leaves behind of the writer's buffer.
@@ -26,12 +27,17 @@ pub(super) struct Admitted {
     shared: Arc<Shared>,
     node: NodeName,
     link: Arc<NodeLink>,
-    seat: Arc<AsyncMutex<()>>,
+    seat: Seat,
 }
 
 impl Admitted {
-    pub(super) fn new(shared: Arc<Shared>, node: NodeName, link: Arc<NodeLink>, seat: Arc<AsyncMutex<()>>) -> Admitted {
+    pub(super) fn new(shared: Arc<Shared>, node: NodeName, link: Arc<NodeLink>, seat: Seat) -> Admitted {
         Admitted { shared, node, link, seat }
+    }
+
+    /// See [`Seat`].
+    pub(super) fn serial(&self) -> u64 {
+        self.seat.serial
     }
 }
 
@@ -39,7 +45,7 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         self.link.close();
         self.link.forget(self.shared.settings.outbound(self.link.flags));
-        self.shared.nodes.down(&self.node, &self.link);
+        self.shared.nodes.down(&self.node, &self.link, self.seat.serial);
     }
 }
 
@@ -81,7 +87,7 @@ impl Drop for Up {
 /// Runs the connection to its end. `rest`: what came behind the handshake.
 pub(super) async fn run(admitted: Admitted, socket: TcpStream, rest: Vec<u8>) {
     // The connection before this one has its `node_down` first.
-    let seat = admitted.seat.clone().lock_owned().await;
+    let seat = admitted.seat.free.clone().lock_owned().await;
     let (shared, link) = (admitted.shared.clone(), admitted.link.clone());
     if *shared.stopping.borrow() || link.has_ended() {
         return;

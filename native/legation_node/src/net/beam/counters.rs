@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::dist::inbound::InboundCounters;
 
-/// Since the node started, but for `nodes`, which are now.
+/// Since the node started, but for `nodes` and `handshakes`, which are now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BeamCounters {
     /// Connected now.
     pub nodes: u64,
+    /// Under way now, but for those with nodes that the configuration has us dial.
+    pub handshakes: u64,
     /// Connections that came up.
     pub connections: u64,
     /// Of those that dialled us: closed unheard, because too many handshakes were under way.
@@ -78,10 +80,11 @@ impl Counters {
         *before = *now;
     }
 
-    pub(super) fn read(&self, nodes: usize) -> BeamCounters {
+    pub(super) fn read(&self, nodes: usize, handshakes: usize) -> BeamCounters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         BeamCounters {
             nodes: nodes as u64,
+            handshakes: handshakes as u64,
             connections: read(&self.connections),
             handshakes_refused: read(&self.handshakes_refused),
             nodes_refused: read(&self.nodes_refused),

@@ -63,16 +63,15 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, address: Address) {
     let mut news = shared.nodes.subscribe(&address.node);
     let mut reported = None;
     loop {
+        let since = Instant::now();
         // A node that is configured is never forgotten.
-        let Ok(ended) = news.wait_for(|news| news.up.is_none()).await.map(|news| news.ended) else { return };
+        if news.wait_for(|news| news.up.is_none()).await.is_err() {
+            return;
+        }
         match dial(&shared, &address).await {
-            Ok(()) => {
+            Ok(serial) => {
                 reported = None;
-                let since = Instant::now();
-                let _ = news.wait_for(|news| news.ended != ended).await;
-                if since.elapsed() >= Pause::PROVEN {
-                    pause = Pause::default();
-                }
+                let _ = news.wait_for(|news| news.ended >= serial).await;
             }
             Err(error) if error.is_harmless() => {}
             Err(error) if reported.as_ref() == Some(&error) => {
@@ -82,6 +81,9 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, address: Address) {
                 tracing::warn!(node = %address.node, %error, "not connected; trying again");
                 reported = Some(error);
             }
+        }
+        if since.elapsed() >= Pause::PROVEN + shared.settings.handshake {
+            pause = Pause::default();
         }
         pause.wait().await;
     }
@@ -97,11 +99,15 @@ pub(super) async fn connect(shared: &Arc<Shared>, node: NodeName) -> Result<Arc<
     // Dropped after the receiver.
     let _tidy = Tidy { shared, node: &node };
     let mut news = shared.nodes.subscribe(&node);
-    let before = news.borrow().clone();
+    let mut dials = news.borrow().dials;
+    let mut serial = None;
     match shared.nodes.begin_dial(&node).inspect_err(|_| count(&shared.counters.nodes_refused))? {
-        Begin::Connected | Begin::Ongoing => {}
+        Begin::Connected(connected) => serial = Some(connected),
+        Begin::Ongoing => {}
         Begin::Begun(ticket) => {
-            let ticket = Ticket { shared: shared.clone(), ticket, error: Some(ConnectError::Stopping) };
+            // Until ours ends no other does.
+            dials = news.borrow().dials;
+            let ticket = Ticket::new(shared, ticket);
             match shared.handshakes.clone().try_acquire_owned() {
                 Ok(permit) => {
                     let task = shared.clone();
@@ -112,12 +118,13 @@ pub(super) async fn connect(shared: &Arc<Shared>, node: NodeName) -> Result<Arc<
                 }
                 Err(_) => {
                     count(&shared.counters.handshakes_refused);
-                    return Err(ticket.end(ConnectError::HandshakesFull));
+                    ticket.end(Err(ConnectError::HandshakesFull));
+                    return Err(ConnectError::HandshakesFull);
                 }
             }
         }
     }
-    outcome(shared, &mut news, &before).await
+    outcome(shared, &mut news, dials, serial).await
 }
 
 struct Tidy<'a> {
@@ -131,19 +138,26 @@ impl Drop for Tidy<'_> {
     }
 }
 
-/// Waits for what comes of a dial that ends after `before`.
+/// Waits for the connection of this serial; without one, for what comes of a dial that ends after the first `dials`.
 async fn outcome(
     shared: &Shared,
     news: &mut watch::Receiver<News>,
-    before: &News,
+    dials: u64,
+    serial: Option<u64>,
 ) -> Result<Arc<NodeLink>, ConnectError> {
-    let failed = |news: &News| news.dials != before.dials && news.error.is_some();
-    let over = |news: &News| up(news).is_some() || failed(news) || news.ended != before.ended;
-    let error = match news.wait_for(over).await {
+    let failure = |news: &News| {
+        let outcome = news.outcome.clone().filter(|_| news.dials != dials);
+        match serial.map(Ok).or(outcome) {
+            Some(Ok(serial)) => (news.ended >= serial).then_some(ConnectError::Ended),
+            Some(Err(error)) => Some(error),
+            None => None,
+        }
+    };
+    let heard = news.wait_for(|news| up(news).is_some() || failure(news).is_some()).await.map(|news| news.clone());
+    let error = match heard {
         Ok(news) => match up(&news) {
             Some(link) => return Ok(link),
-            None if failed(&news) => news.error.clone().unwrap_or(ConnectError::Ended),
-            None => ConnectError::Ended,
+            None => failure(&news).unwrap_or(ConnectError::Ended),
         },
         Err(_) => ConnectError::Ended,
     };
@@ -162,14 +176,12 @@ fn up(news: &News) -> Option<Arc<NodeLink>> {
     news.up.clone().filter(|link| !link.has_ended())
 }
 
-async fn dial(shared: &Arc<Shared>, address: &Address) -> Result<(), ConnectError> {
+/// The serial of the connection that there is now.
+async fn dial(shared: &Arc<Shared>, address: &Address) -> Result<u64, ConnectError> {
     match shared.nodes.begin_dial(&address.node) {
-        Ok(Begin::Connected) => Ok(()),
+        Ok(Begin::Connected(serial)) => Ok(serial),
         Ok(Begin::Ongoing) => Err(ConnectError::Superseded),
-        Ok(Begin::Begun(ticket)) => {
-            let ticket = Ticket { shared: shared.clone(), ticket, error: Some(ConnectError::Stopping) };
-            attempt(shared, address, ticket).await
-        }
+        Ok(Begin::Begun(ticket)) => attempt(shared, address, Ticket::new(shared, ticket)).await,
         Err(error) => {
             count(&shared.counters.nodes_refused);
             Err(error)
@@ -181,23 +193,26 @@ async fn dial(shared: &Arc<Shared>, address: &Address) -> Result<(), ConnectErro
 struct Ticket {
     shared: Arc<Shared>,
     ticket: DialTicket,
-    error: Option<ConnectError>,
+    outcome: Result<u64, ConnectError>,
 }
 
 impl Ticket {
-    fn end(mut self, error: ConnectError) -> ConnectError {
-        self.error = Some(error.clone());
-        error
+    fn new(shared: &Arc<Shared>, ticket: DialTicket) -> Ticket {
+        Ticket { shared: shared.clone(), ticket, outcome: Err(ConnectError::Stopping) }
+    }
+
+    fn end(mut self, outcome: Result<u64, ConnectError>) {
+        self.outcome = outcome;
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.shared.nodes.end_dial(&self.ticket, self.error.take());
+        self.shared.nodes.end_dial(&self.ticket, self.outcome.clone());
     }
 }
 
-async fn attempt(shared: &Arc<Shared>, address: &Address, mut ticket: Ticket) -> Result<(), ConnectError> {
+async fn attempt(shared: &Arc<Shared>, address: &Address, ticket: Ticket) -> Result<u64, ConnectError> {
     let superseded = ticket.ticket.superseded.clone();
     let connected = tokio::select! {
         biased;
@@ -206,23 +221,27 @@ async fn attempt(shared: &Arc<Shared>, address: &Address, mut ticket: Ticket) ->
             connected.unwrap_or(Err(ConnectError::TimedOut))
         }
     };
-    match connected {
-        Ok((admitted, socket, rest)) => {
-            ticket.error = None;
-            shared.spawn_to_the_end(connection::run(admitted, socket, rest));
-            Ok(())
-        }
-        Err(error) => {
-            if error.is_cookie() {
-                count(&shared.counters.cookies_differed);
-            }
-            if error == ConnectError::NodesFull {
-                count(&shared.counters.nodes_refused);
-            } else if matches!(error, ConnectError::Handshake(_) | ConnectError::TimedOut) && !error.is_harmless() {
-                count(&shared.counters.handshakes_failed);
-            }
-            Err(ticket.end(error))
-        }
+    let outcome = connected.map(|(admitted, socket, rest)| {
+        let serial = admitted.serial();
+        shared.spawn_to_the_end(connection::run(admitted, socket, rest));
+        serial
+    });
+    if let Err(error) = &outcome {
+        count_failure(shared, error);
+    }
+    ticket.end(outcome.clone());
+    outcome
+}
+
+fn count_failure(shared: &Shared, error: &ConnectError) {
+    if error.is_cookie() {
+        count(&shared.counters.cookies_differed);
+    }
+    match error {
+        ConnectError::NodesFull => count(&shared.counters.nodes_refused),
+        error if error.is_harmless() => {}
+        ConnectError::Handshake(_) | ConnectError::TimedOut => count(&shared.counters.handshakes_failed),
+        _ => {}
     }
 }
 

@@ -31,7 +31,6 @@ pub(super) async fn run(
     dial: Option<&DialTicket>,
 ) -> Result<(Admitted, Vec<u8>), ConnectError> {
     let mut buffer = [0; READ_BYTES];
-    let mut done = None;
     loop {
         match handshake.poll_outcome() {
             Some(Outcome::Caller(node)) => handshake.answer(shared.nodes.verdict(&node)),
@@ -39,8 +38,12 @@ pub(super) async fn run(
                 let go_on = handshake.peer().is_some_and(|node| shared.nodes.go_on_though_alive(node));
                 handshake.answer_alive(go_on);
             }
-            // Before the last of the handshake goes out: once the node has it, we are connected.
-            Some(Outcome::Up(established)) => done = Some(admit(shared, established, dial)?),
+            Some(Outcome::Up(established)) => {
+                // Before the last of the handshake goes out: once the node has it, we are connected.
+                let admitted = admit(shared, established, dial)?;
+                transmit(socket, handshake).await?;
+                return Ok(admitted);
+            }
             Some(Outcome::Failed(error)) => {
                 // What is left to say is "no", and the reason is the same whether it can be said or not.
                 let _ = transmit(socket, handshake).await;
@@ -48,16 +51,14 @@ pub(super) async fn run(
                 let full = error == HandshakeError::Refused(Verdict::NotAllowed);
                 return Err(if full { ConnectError::NodesFull } else { ConnectError::Handshake(error) });
             }
-            None => {}
-        }
-        transmit(socket, handshake).await?;
-        if let Some(done) = done {
-            return Ok(done);
-        }
-        match socket.read(&mut buffer).await {
-            // A BEAM that closes with something unread resets the connection.
-            Ok(0) | Err(_) => handshake.handle_end(),
-            Ok(bytes) => handshake.handle_bytes(&buffer[..bytes]),
+            None => {
+                transmit(socket, handshake).await?;
+                match socket.read(&mut buffer).await {
+                    // A BEAM that closes with something unread resets the connection.
+                    Ok(0) | Err(_) => handshake.handle_end(),
+                    Ok(bytes) => handshake.handle_bytes(&buffer[..bytes]),
+                }
+            }
         }
     }
 }

@@ -37,17 +37,26 @@ pub enum NodeState {
 pub(super) struct News {
     /// `node_up` is through.
     pub(super) up: Option<Arc<NodeLink>>,
-    /// Dials that have ended, and what came of the last.
+    /// Dials that have ended, and what came of the last: the serial of a connection.
     pub(super) dials: u64,
-    pub(super) error: Option<ConnectError>,
-    /// Connections that have ended.
+    pub(super) outcome: Option<Result<u64, ConnectError>>,
+    /// The greatest serial of a connection that has ended.
     pub(super) ended: u64,
+}
+
+/// A connection's place among those of its node.
+#[derive(Clone, Debug)]
+pub(super) struct Seat {
+    /// Greater than that of the connection before.
+    pub(super) serial: u64,
+    /// Held from before `node_up` until after `node_down`.
+    pub(super) free: Arc<AsyncMutex<()>>,
 }
 
 /// What a dial is begun with.
 pub(super) enum Begin {
     /// There is a connection. Its `node_up` may yet have to come.
-    Connected,
+    Connected(u64),
     /// Another dial is under way.
     Ongoing,
     Begun(DialTicket),
@@ -74,14 +83,15 @@ struct Table {
     /// Entries with a connection.
     connected: usize,
     dials: u64,
+    serials: u64,
 }
 
 struct Entry {
     node: NodeName,
     /// The newest connection. Its `node_up` may yet have to come.
     current: Option<Arc<NodeLink>>,
-    /// Held from before a connection's `node_up` until after its `node_down`.
-    seat: Arc<AsyncMutex<()>>,
+    /// The newest connection's.
+    seat: Seat,
     dial: Option<Dial>,
     configured: bool,
     attempts: u32,
@@ -135,9 +145,9 @@ impl Nodes {
 
     /// What a node that dials us is told. It hasn't shown yet that it is who it says.
     pub(super) fn verdict(&self, node: &NodeName) -> Verdict {
-        let mut table = self.table();
+        let table = self.table();
         let full = table.connected >= self.connected_max;
-        let Some(entry) = table.entries.get_mut(node.as_str()) else {
+        let Some(entry) = table.entries.get(node.as_str()) else {
             return if full { Verdict::NotAllowed } else { Verdict::Ok };
         };
         if let Some(link) = &entry.current {
@@ -146,11 +156,8 @@ impl Nodes {
         match &entry.dial {
             _ if full => Verdict::NotAllowed,
             Some(dial) if dial.name_sent && self.own > *node => Verdict::Nok,
-            Some(dial) if dial.name_sent => {
-                dial.superseded.notify_one();
-                entry.dial = None;
-                Verdict::OkSimultaneous
-            }
+            // Our own attempt ends when this one is through, and not before: it may be nobody's.
+            Some(dial) if dial.name_sent => Verdict::OkSimultaneous,
             // Of an attempt whose name has not gone out the node knows nothing; they meet there, if at all.
             _ => Verdict::Ok,
         }
@@ -170,7 +177,7 @@ impl Nodes {
         let number = table.dials;
         let entry = table.entry(node);
         if entry.alive().is_some() {
-            return Ok(Begin::Connected);
+            return Ok(Begin::Connected(entry.seat.serial));
         }
         if entry.dial.is_some() {
             return Ok(Begin::Ongoing);
@@ -198,25 +205,29 @@ impl Nodes {
         }
     }
 
-    pub(super) fn end_dial(&self, ticket: &DialTicket, error: Option<ConnectError>) {
+    /// `outcome`: the serial of the connection that it came to.
+    pub(super) fn end_dial(&self, ticket: &DialTicket, outcome: Result<u64, ConnectError>) {
         let mut table = self.table();
         let entry = table.entry(&ticket.node);
         if entry.dial.as_ref().is_some_and(|dial| dial.number == ticket.number) {
             entry.dial = None;
         }
-        if let Some(error) = error.as_ref().filter(|error| !error.is_harmless()) {
-            entry.attempts = entry.attempts.saturating_add(1);
-            entry.last_error = Some(error.to_string());
+        match &outcome {
+            Err(error) if !error.is_harmless() => {
+                entry.attempts = entry.attempts.saturating_add(1);
+                entry.last_error = Some(error.to_string());
+            }
+            _ => {}
         }
         entry.news.send_modify(|news| {
             news.dials += 1;
-            news.error = error;
+            news.outcome = Some(outcome);
         });
         table.prune(ticket.node.as_str());
     }
 
     /// The node has shown that it knows the cookie: `link` is its connection now, and the one before is over. `dial`: the dial that
-    /// came to this. What is returned is the seat to take before `node_up`.
+    /// came to this.
     ///
     /// # Errors
     /// [`ConnectError::NodesFull`], [`ConnectError::Superseded`].
@@ -225,9 +236,11 @@ impl Nodes {
         node: &NodeName,
         link: &Arc<NodeLink>,
         dial: Option<&DialTicket>,
-    ) -> Result<Arc<AsyncMutex<()>>, ConnectError> {
+    ) -> Result<Seat, ConnectError> {
         let mut table = self.table();
         let full = table.connected >= self.connected_max;
+        table.serials += 1;
+        let serial = table.serials;
         let entry = table.entry(node);
         let ours = |ticket: &DialTicket| entry.dial.as_ref().is_some_and(|dial| dial.number == ticket.number);
         if dial.is_some_and(|ticket| !ours(ticket)) {
@@ -237,7 +250,11 @@ impl Nodes {
             table.prune(node.as_str());
             return Err(ConnectError::NodesFull);
         }
+        if let Some(superseded) = entry.dial.take_if(|_| dial.is_none()) {
+            superseded.superseded.notify_one();
+        }
         let old = entry.current.replace(link.clone());
+        entry.seat.serial = serial;
         let seat = entry.seat.clone();
         match old {
             Some(old) => old.close_for(ConnectionEnd::Replaced),
@@ -255,13 +272,13 @@ impl Nodes {
     }
 
     /// The connection is over and `node_down`, if there was a `node_up`, through.
-    pub(super) fn down(&self, node: &NodeName, link: &Arc<NodeLink>) {
+    pub(super) fn down(&self, node: &NodeName, link: &Arc<NodeLink>, serial: u64) {
         let mut table = self.table();
         let Some(entry) = table.entries.get_mut(node.as_str()) else { return };
         let is_it = |other: &Option<Arc<NodeLink>>| other.as_ref().is_some_and(|other| Arc::ptr_eq(other, link));
         entry.last_error = link.end().map(ToString::to_string);
         entry.news.send_modify(|news| {
-            news.ended += 1;
+            news.ended = news.ended.max(serial);
             if is_it(&news.up) {
                 news.up = None;
             }
@@ -299,7 +316,7 @@ impl Entry {
         Entry {
             node,
             current: None,
-            seat: Arc::default(),
+            seat: Seat { serial: 0, free: Arc::default() },
             dial: None,
             configured: false,
             attempts: 0,

@@ -1,8 +1,9 @@
 //! What others want of a connection, and what they know of it: shared between its tasks, its peer and its listener.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 use crate::net::carrier::CarrierError;
 use crate::peers::{lock, LinkEnd, LinkEvents, PeerLink};
@@ -28,6 +29,8 @@ pub(crate) struct Control {
     pub(crate) delivering: Mutex<Delivering>,
     /// Something was read or sent: whoever waits for the last open call looks again.
     pub(crate) activity: Notify,
+    /// The reader's; for one that doesn't end in time.
+    pub(crate) task: OnceLock<AbortHandle>,
 }
 
 #[derive(Debug, Default)]
@@ -37,9 +40,13 @@ pub(crate) struct Delivering {
 }
 
 impl Control {
-    /// The first wish counts.
+    /// The first wish counts, but an eviction that may come too late stands in nobody's way.
     pub(crate) fn want(&self, wanted: Wanted) {
-        lock(&self.wanted).get_or_insert(wanted);
+        let mut first = lock(&self.wanted);
+        if matches!(*first, None | Some(Wanted::Evict)) {
+            *first = Some(wanted);
+        }
+        drop(first);
         self.changed.notify_one();
     }
 
@@ -62,5 +69,20 @@ impl Control {
         }
         drop(delivering);
         self.activity.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_wish_counts_and_an_eviction_gives_way() {
+        let control = Control::default();
+        control.want(Wanted::Evict);
+        control.want(Wanted::Close(CloseCode::Normal));
+        control.want(Wanted::Close(CloseCode::Shutdown));
+        control.want(Wanted::Broken(CarrierError::CLOSED));
+        assert_eq!(control.wanted().await, Wanted::Close(CloseCode::Normal));
     }
 }

@@ -197,9 +197,16 @@ impl Reader {
         let mut timer = pin!(sleep(Duration::ZERO));
         // None once the link has nothing to wait for: its end is on its way.
         let mut next = self.handle_timeout();
+        let mut opening = true;
         loop {
             if let Some(end) = self.end.take() {
                 return end;
+            }
+            if opening && self.phase == Phase::Up {
+                // From now on the heartbeat counts, and no longer the handshake's end.
+                opening = false;
+                next = self.handle_timeout();
+                continue;
             }
             if let Some(asked) = self.asked.take() {
                 self.answer(asked).await;
@@ -451,6 +458,7 @@ impl Reader {
                 LinkEnd::Fault { code: "abuse", .. } => counters.links_abused.one(),
                 _ => {}
             }
+            tracing::info!(realm = &*peer_link.realm, %why, "a link has ended");
             self.control.end_link(peer_link, self.peers.events.as_ref(), why);
         } else if self.phase == Phase::Refused || !matches!(why, LinkEnd::Local(_)) {
             counters.handshakes_failed.one();
