@@ -46,7 +46,7 @@ impl OpenCall {
             Main = self(),
             Engine = spawn(fun() ->
                 receive {'$gen_call', From, hi} -> Main ! asked end,
-                receive answer -> gen_server:reply(From, hi) end
+                receive answer -> gen_server:reply(From, done) end
             end),
             register(engine, Engine),
             gen_server:call({legation, 'bob@127.0.0.1'}, {publish, <<\"slow\">>, Engine, []}).";
@@ -77,7 +77,7 @@ async fn a_stop_waits_for_an_open_call() {
     call.alice.signal("TERM");
     call.alice.logged("stopping: waiting for open calls");
     assert_eq!(call.node.eval("engine ! answer.").await, "answer");
-    assert_eq!(call.ended().await, "hi");
+    assert_eq!(call.ended().await, "done");
     assert_eq!(call.alice.end().0, 0);
 }
 

@@ -224,6 +224,7 @@ impl Realm {
         }
         if hold.queue.is_empty() {
             holds.remove(&link);
+            self.released.notify_waiters();
         }
     }
 
