@@ -52,9 +52,18 @@ impl Signals {
 /// What is left after the owner's end before the process ends whatever is under way.
 const AFTER_OWNER_MS: u64 = 2_000;
 
+/// What the owner wants, who started us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// It said so, by a NUL byte: it lives, and waits for our end.
+    Asks,
+    /// It is gone, and with it the other end of our standard input.
+    Gone,
+}
+
 /// Whoever started us holds the other end of our standard input as long as it lives.
 #[derive(Debug)]
-pub struct Lifeline(oneshot::Receiver<()>);
+pub struct Lifeline(oneshot::Receiver<Owner>);
 
 impl Lifeline {
     /// Watches from a thread of its own: it ends the process even when nothing else turns any more.
@@ -66,29 +75,30 @@ impl Lifeline {
         std::thread::Builder::new().name("lifeline".to_owned()).spawn(move || {
             let mut piece = [0; 256];
             let mut input = std::io::stdin().lock();
-            loop {
+            let owner = loop {
                 match input.read(&mut piece) {
-                    // What is said there is of no interest.
+                    Ok(bytes @ 1..) if piece[..bytes].contains(&0) => break Owner::Asks,
+                    // What else is said there is of no interest.
                     Ok(1..) => {}
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Ok(0) | Err(_) => break,
+                    Ok(0) | Err(_) => break Owner::Gone,
                 }
-            }
+            };
             // Nobody waits for it any more when we are stopping already.
-            let _ = ended.send(());
+            let _ = ended.send(owner);
             std::thread::sleep(Duration::from_millis(AFTER_OWNER_MS));
             std::process::exit(0);
         })?;
         Ok(Lifeline(end))
     }
 
-    /// Until the owner is gone.
+    /// Until the owner wants us to end, or is gone.
     ///
     /// # Cancel safety
     /// Can be waited for again, until it has happened.
-    pub async fn end(&mut self) {
+    pub async fn end(&mut self) -> Owner {
         // The thread never drops its end without a word.
-        let _ = (&mut self.0).await;
+        (&mut self.0).await.unwrap_or(Owner::Gone)
     }
 }
 

@@ -43,6 +43,17 @@ fn a_supervised_daemon_ends_when_its_owner_is_killed() {
 }
 
 #[test]
+fn a_supervised_daemon_ends_when_its_owner_asks_for_it() {
+    let home = Home::new("alice", "", "");
+    let mut daemon = Running::start(command().args(["run", "--config", &home.config(), "--supervised"]));
+    assert!(daemon.line().starts_with("legation ready "));
+    // Its input stays open: its owner wants to see it end.
+    daemon.write(b"hello\n\0");
+    assert_eq!(daemon.logged("asks for it"), "INFO stopping: whoever started this daemon asks for it");
+    assert_eq!(daemon.end().0, 0);
+}
+
+#[test]
 fn a_configuration_may_come_from_standard_input_up_to_a_nul() {
     let home = Home::new("alice", "", "");
     let config = std::fs::read_to_string(home.path("config.toml")).unwrap();

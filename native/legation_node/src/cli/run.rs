@@ -18,7 +18,7 @@ use crate::config::{io_words, Config, ConfigError, Loaded, Source};
 use crate::identity::Identity;
 use crate::net::control_socket::{AdminError, BoundControlSocket, ControlSocket, Reload};
 use crate::realm::Realm;
-use crate::shutdown::{systemd, Lifeline, Signal, Signals};
+use crate::shutdown::{systemd, Lifeline, Owner, Signal, Signals};
 
 /// For goodbyes when the owner is gone, and after a drain.
 const GOODBYE_MS: u64 = 1_000;
@@ -38,7 +38,8 @@ pub struct Run {
     /// The configuration of a realm, several times for several; `-`: standard input, up to a NUL byte or its end
     #[arg(long = "config", short, value_name = "FILE", required = true)]
     configs: Vec<PathBuf>,
-    /// Print `legation ready NODE PORT` when ready, and end when standard input ends, as whoever started us has then
+    /// Print `legation ready NODE PORT` when ready, and end when standard input ends, as whoever started us has then, or
+    /// when a NUL byte comes there
     #[arg(long)]
     supervised: bool,
     /// How logs look on standard error
@@ -106,7 +107,7 @@ fn system(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
 /// Why it stops.
 enum End {
     Signal,
-    OwnerGone,
+    Owner(Owner),
 }
 
 async fn serve(realms: Vec<(Source, Loaded)>, supervised: bool) -> Result<(), Failure> {
@@ -127,7 +128,7 @@ async fn serve(realms: Vec<(Source, Loaded)>, supervised: bool) -> Result<(), Fa
                 // What went wrong has been logged.
                 Signal::Reload => drop(daemon.reload()),
             },
-            () = owner_gone(&mut lifeline) => break End::OwnerGone,
+            owner = owner(&mut lifeline) => break End::Owner(owner),
             Some(done) = reload_requests.recv() => {
                 // Whoever asked may have gone meanwhile.
                 let _ = done.send(daemon.reload());
@@ -142,12 +143,15 @@ async fn serve(realms: Vec<(Source, Loaded)>, supervised: bool) -> Result<(), Fa
                 () = daemon.drain() => Ok(()),
                 again = stopped(&mut signals, &mut lifeline) => match again {
                     End::Signal => Err(Failure::Failed("interrupted while waiting for open calls".to_owned())),
-                    End::OwnerGone => Ok(()),
+                    End::Owner(_) => Ok(()),
                 }
             }
         }
-        End::OwnerGone => {
-            tracing::info!("standard input has ended: whoever started this daemon is gone");
+        End::Owner(owner) => {
+            match owner {
+                Owner::Asks => tracing::info!("stopping: whoever started this daemon asks for it"),
+                Owner::Gone => tracing::info!("standard input has ended: whoever started this daemon is gone"),
+            }
             daemon.goodbye().await;
             Ok(())
         }
@@ -302,11 +306,11 @@ async fn stopped(signals: &mut Signals, lifeline: &mut Option<Lifeline>) -> End 
     let stop = async { while signals.next().await != Signal::Stop {} };
     tokio::select! {
         () = stop => End::Signal,
-        () = owner_gone(lifeline) => End::OwnerGone,
+        owner = owner(lifeline) => End::Owner(owner),
     }
 }
 
-async fn owner_gone(lifeline: &mut Option<Lifeline>) {
+async fn owner(lifeline: &mut Option<Lifeline>) -> Owner {
     match lifeline {
         Some(lifeline) => lifeline.end().await,
         None => std::future::pending().await,
