@@ -2,7 +2,7 @@
 %% references, names of nodes) is replaced by the part it plays, so that two runs can be compared.
 -module(conf_lib).
 
--export([ended/1, within/2, next/0, next/1, nothing_left/0, barrier/0, same/1, await/1, holds/2]).
+-export([ended/1, within/2, next/0, next/1, nothing_left/0, barrier/0, same/1, await/1, await/2, holds/2]).
 -export([caller/1, result/1, ending/2, kill/1, finish/2, lives/1]).
 -export([normal/2, text/1]).
 
@@ -73,9 +73,10 @@ same([Value | Values] = All) ->
     end.
 
 %% Until the fun is true. For what can't be waited for by a message: that :global has a name, say.
-await(Fun) -> await(Fun, erlang:monotonic_time(millisecond) + ?PATIENCE).
+await(Fun) -> await(Fun, ?PATIENCE).
+await(Fun, Millis) -> await_until(Fun, erlang:monotonic_time(millisecond) + Millis).
 
-await(Fun, Deadline) ->
+await_until(Fun, Deadline) ->
     case Fun() of
         true ->
             true;
@@ -83,7 +84,7 @@ await(Fun, Deadline) ->
             case erlang:monotonic_time(millisecond) < Deadline of
                 true ->
                     receive after 3 -> ok end,
-                    await(Fun, Deadline);
+                    await_until(Fun, Deadline);
                 false ->
                     false
             end

@@ -82,7 +82,6 @@ observe(Name, Options, Fun) ->
             {row_hangs, Where}
         end,
     Node = conf_target:node(),
-    true = net_kernel:connect_node(Node),
     All =
         case lost(Node) andalso not maps:get(disconnects, Options, false) of
             true -> {Seen, 'the connection was lost'};
@@ -90,6 +89,7 @@ observe(Name, Options, Fun) ->
         end,
     case Options of
         #{fresh := true} -> conf_target:restart();
+        #{disconnects := true} -> conf_target:settle();
         #{} -> ok
     end,
     case os:getenv("CONFORMANCE_VERBOSE") of

@@ -6,7 +6,7 @@
 
 -define(PATIENCE, 60000).
 
-%% Options: args, env, cookie, epmd (a port), otp (a program to run in the place of erl), same_name_as
+%% Options: args, env, cookie, erl (a program to run in its place), ticktime in seconds.
 start(Name, Options) ->
     Erl =
         case maps:get(erl, Options, os:getenv("CONFORMANCE_ERL_" ++ Name)) of
@@ -17,6 +17,8 @@ start(Name, Options) ->
         ["-setcookie", maps:get(cookie, Options, atom_to_list(erlang:get_cookie()))] ++
             ["-kernel", "inet_dist_use_interface", "{127,0,0,1}"] ++
             ["-kernel", "logger_level", "critical"] ++
+            %% Nodes of a cluster have to agree about it.
+            ["-kernel", "net_ticktime", maps:get(ticktime, Options, "4")] ++
             ["-pa", ebin(Name)] ++
             maps:get(args, Options, []),
     {ok, Peer, Node} = peer:start(#{

@@ -7,7 +7,7 @@
 -module(conf_target).
 
 -export([start/1, stop/0, node/0, realm/0, at/3, eval/3, engine/1, engine/2, helper/0, forget_helper/0, roles/1]).
--export([many/2, restart/0, lose_system/0, back/1]).
+-export([part/0, settle/0, many/2, restart/0, lose_system/0, back/1]).
 
 -define(PATIENCE, 20000).
 
@@ -21,6 +21,8 @@
 -callback await(Full :: binary(), map()) -> pid().
 %% The node that the calling node sees ends by kill -9 and starts again.
 -callback restart(map()) -> map().
+%% After the connection has been ended here: until the other side knows.
+-callback await_parted(map()) -> term().
 %% The system in which the engines are ends by kill -9 and starts again.
 -callback lose_system(map()) -> map().
 
@@ -109,6 +111,27 @@ many(Count, Prefix) ->
         end
      || N <- lists:seq(1, Count)
     ].
+
+%% Ends the connection, on both sides.
+part() ->
+    {Module, State} = kept(),
+    erlang:disconnect_node(maps:get(node, State)),
+    Module:await_parted(State).
+
+%% After a connection has ended: connected again, and :global at one. When BEAM nodes connect again before both have seen the end,
+%% their global name servers may be at odds ever after.
+settle() -> settle(5).
+
+settle(Times) ->
+    #{full := Full} = helper(),
+    true = net_kernel:connect_node(conf_target:node()),
+    case conf_lib:await(fun() -> is_pid(global:whereis_name(Full)) end, 1000) of
+        true ->
+            ok;
+        false when Times > 0 ->
+            part(),
+            settle(Times - 1)
+    end.
 
 restart() ->
     {Module, State} = kept(),

@@ -2,15 +2,14 @@
 -module(conf_target_beam).
 -behaviour(conf_target).
 
--export([start/0, stop/1, publish/3, publish_many/2, await/2, await_many/4, restart/1, lose_system/1]).
+-export([start/0, stop/1, publish/3, publish_many/2, await/2, await_many/4, await_parted/1, restart/1, lose_system/1]).
 %% On that node.
--export([register/3, register_local/3]).
+-export([register/3, register_local/3, await_gone/1]).
 
 -define(HOST, "engines").
 
 start() ->
-    %% Its ticks are for the rows about ticks; BEAM nodes of a cluster have to agree about them.
-    Node = conf_node:start(?HOST, #{args => ["-kernel", "net_ticktime", "4"]}),
+    Node = conf_node:start(?HOST, #{}),
     ok = conf_node:call(?HOST, conf_host, start, [conf_main:modules()]),
     pong = net_adm:ping(Node),
     #{host => ?HOST, node => Node}.
@@ -35,6 +34,12 @@ register_local(Realm, Local, Pid) ->
 await(Full, _State) -> conf_node:call(?HOST, erlang, whereis, [binary_to_atom(Full)]).
 
 await_many(_Prefix, _Realm, _Count, _State) -> ok.
+
+await_parted(_State) -> true = conf_node:call(?HOST, ?MODULE, await_gone, [node()]).
+
+%% Its global name server has seen it when it answers.
+await_gone(Node) ->
+    conf_lib:await(fun() -> not lists:member(Node, nodes(connected)) end) andalso global:info() =/= none.
 
 restart(State) ->
     Node = maps:get(node, State),

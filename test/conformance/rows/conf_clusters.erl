@@ -136,7 +136,7 @@ member_leaves(#{name := Name, full := Full}) ->
 
 %% On a node that drops who is silent for so many seconds.
 ticks(#{name := Name}, Seconds, Millis) ->
-    with_node("ticking", #{args => ["-hidden", "-kernel", "net_ticktime", Seconds]}, fun(_) ->
+    with_node("ticking", #{args => ["-hidden"], ticktime => Seconds}, fun(_) ->
         conf_node:call("ticking", ?MODULE, idle, [Name, Millis])
     end).
 

@@ -76,7 +76,7 @@ gone_after_disconnect(#{full := Full, node := Node}) ->
     await(fun() -> global:whereis_name(Full) =:= undefined end).
 
 back_after_disconnect(#{full := Full, pid := Pid, node := Node}) ->
-    erlang:disconnect_node(Node),
+    conf_target:part(),
     await(fun() -> global:whereis_name(Full) =:= undefined end),
     true = net_kernel:connect_node(Node),
     {await(fun() -> global:whereis_name(Full) =:= Pid end), ended(fun() -> gen_server:call({global, Full}, {echo, 1}) end), nothing_left()}.
