@@ -1,59 +1,71 @@
-# Builds the native library with cargo and puts it where `Legation.Native` looks for it. It stands in this file, not
-# under lib, because it has to exist before anything of the project is compiled, also in a project that depends on ours.
-defmodule Mix.Tasks.Compile.LegationNif do
+# What is written in Rust is built by cargo and put where the rest looks for it: the native library for `Legation.Native`, the
+# daemon for `transport: {:c_node, options}`. It stands in this file, not under lib, because it has to exist before anything of
+# the project is compiled, also in a project that depends on ours.
+defmodule Legation.MixCargo do
   @moduledoc false
   # Whether there is anything to build cargo knows best, so it is asked each time; its answer "nothing" takes a twentieth
   # of a second. The target directory is cargo's own, one for all environments and all dependants.
-
-  use Mix.Task.Compiler
+  #
+  # A product is a map: `crate`, `installed` (where it is put), `path` (the variable of the environment that names one which was
+  # built elsewhere), `what` (in messages), `file` (what cargo calls it, as a regular expression).
 
   # Not the working directory: that is another one when somebody depends on us.
   @root Path.dirname(__ENV__.file)
-  @crate "legation_nif"
-  @installed Path.join(@root, "priv/native/#{@crate}.so")
   @rust_min "1.91.0"
 
   # A cargo line that is longer comes in pieces.
   @line_bytes 65_536
 
-  @impl true
-  def run(_args) do
-    library = prebuilt() || build()
-    result = install(library)
-    # Links priv into the build directory, where it may not have been until now.
-    Mix.Project.build_structure()
-    {result, []}
-  end
+  def installed(name), do: Path.join([@root, "priv/native", name])
 
-  @impl true
-  def clean do
-    File.rm(@installed)
-    :ok
-  end
-
-  defp prebuilt do
-    case System.get_env("LEGATION_NIF_PATH", "") do
+  @doc "The file that the environment names, or nil."
+  def prebuilt(product) do
+    case System.get_env(product.path, "") do
       "" ->
         nil
 
       path ->
         # A relative path would mean something else in a dependency, which is compiled in its own directory.
-        if Path.type(path) != :absolute, do: fail("LEGATION_NIF_PATH has to be an absolute path, got: #{path}")
-        if not File.regular?(path), do: fail("LEGATION_NIF_PATH is #{path}, and there is no such file")
+        if Path.type(path) != :absolute, do: fail(product, "#{product.path} has to be an absolute path, got: #{path}")
+        if not File.regular?(path), do: fail(product, "#{product.path} is #{path}, and there is no such file")
         path
     end
   end
 
-  defp build do
+  @doc "The file that cargo has built."
+  def build(product) do
     name = System.get_env("CARGO", "cargo")
-    cargo = System.find_executable(name) || fail(cargo_missing(name))
+    cargo = System.find_executable(name) || fail(product, cargo_missing(product, name))
 
-    args = ~w(build --release --locked -p #{@crate} --message-format=json-render-diagnostics)
+    args = ~w(build --release --locked -p #{product.crate} --message-format=json-render-diagnostics)
 
     case run_cargo(cargo, args) do
-      {0, output} -> library(output.artifacts) || fail("cargo built no library for the crate #{@crate}")
-      {status, output} -> fail(reason(cargo, status, Enum.join(output.shown, "\n")))
+      {0, output} ->
+        built(output.artifacts, product) ||
+          fail(product, "cargo built no #{product.what} of the crate #{product.crate}")
+
+      {status, output} ->
+        fail(product, reason(product, cargo, status, Enum.join(output.shown, "\n")))
     end
+  end
+
+  # Never written over: a running VM has the old file mapped, and would crash. It is compared by content, because one that was
+  # built elsewhere may have come in between.
+  def install(file, %{installed: installed}) do
+    result =
+      if same?(file, installed) do
+        :noop
+      else
+        File.mkdir_p!(Path.dirname(installed))
+        new = "#{installed}.#{System.pid()}.new"
+        File.cp!(file, new)
+        File.rename!(new, installed)
+        :ok
+      end
+
+    # Links priv into the build directory, where it may not have been until now.
+    Mix.Project.build_structure()
+    {result, []}
   end
 
   # cargo runs in the root, so that .cargo/config.toml applies. Its progress and rustc's errors come as text and are shown
@@ -103,25 +115,11 @@ defmodule Mix.Tasks.Compile.LegationNif do
       else: []
   end
 
-  defp library(artifacts) do
+  defp built(artifacts, product) do
     Enum.find_value(artifacts, fn line ->
-      with [_, file] <- Regex.run(~r/"((?:[^"\\]|\\.)*\/lib#{@crate}\.(?:so|dylib))"/, line),
+      with [_, file] <- Regex.run(~r/"((?:[^"\\]|\\.)*\/#{product.file})"/, line),
            do: String.replace(file, ~r/\\(.)/, "\\1")
     end)
-  end
-
-  # Never written over: a running VM has the old file mapped, and would crash. It is compared by content, because a
-  # prebuilt library may have come in between.
-  defp install(library) do
-    if same?(library, @installed) do
-      :noop
-    else
-      File.mkdir_p!(Path.dirname(@installed))
-      new = "#{@installed}.#{System.pid()}.new"
-      File.cp!(library, new)
-      File.rename!(new, @installed)
-      :ok
-    end
   end
 
   defp same?(one, other) do
@@ -131,20 +129,20 @@ defmodule Mix.Tasks.Compile.LegationNif do
          else: (_different -> false)
   end
 
-  defp reason(cargo, status, shown) do
+  defp reason(product, cargo, status, shown) do
     cond do
       shown =~ ~r/linker `[^`]*` not found|failed to find tool|is `[^`]*(cc|gcc|clang)[^`]*` installed/ ->
         """
-        There is no C compiler. Legation's native library needs one to link and for its cryptography.
+        There is no C compiler. Legation's #{product.what} needs one to link and for its cryptography.
         On Debian and Ubuntu:  apt-get install gcc libc6-dev
         """
 
       old = too_old(cargo) ->
-        "#{cargo} is version #{old}, and Legation's native library needs Rust #{@rust_min} or later.\n" <> get_rust()
+        "#{cargo} is version #{old}, and Legation's #{product.what} needs Rust #{@rust_min} or later.\n" <> get_rust()
 
       true ->
         "cargo failed with exit status #{status}; its messages are above.\n"
-    end <> alternative()
+    end <> alternative(product)
   end
 
   defp too_old(cargo) do
@@ -155,9 +153,9 @@ defmodule Mix.Tasks.Compile.LegationNif do
          else: (_new_enough_or_unknown -> nil)
   end
 
-  defp cargo_missing(name) do
-    "There is no `#{name}`. Legation's native library is built from source by cargo, which comes with Rust.\n" <>
-      get_rust() <> alternative()
+  defp cargo_missing(product, name) do
+    "There is no `#{name}`. Legation's #{product.what} is built from source by cargo, which comes with Rust.\n" <>
+      get_rust() <> alternative(product)
   end
 
   defp get_rust do
@@ -168,15 +166,88 @@ defmodule Mix.Tasks.Compile.LegationNif do
     """
   end
 
-  defp alternative do
+  defp alternative(product) do
     """
 
-    Or set LEGATION_NIF_PATH to the absolute path of a library that was built elsewhere, for this operating system and
+    Or set #{product.path} to the absolute path of one that was built elsewhere, for this operating system and
     processor: then no cargo is needed.
     """
   end
 
-  defp fail(text), do: Mix.raise("Could not build Legation's native library.\n\n" <> String.trim_trailing(text))
+  defp fail(product, text),
+    do: Mix.raise("Could not build Legation's #{product.what}.\n\n" <> String.trim_trailing(text))
+end
+
+defmodule Mix.Tasks.Compile.LegationNif do
+  @moduledoc false
+  # The native library, which the embedded transport and `mix legation.key` need.
+
+  use Mix.Task.Compiler
+
+  alias Legation.MixCargo
+
+  @impl true
+  def run(_args) do
+    file = MixCargo.prebuilt(product()) || MixCargo.build(product())
+    MixCargo.install(file, product())
+  end
+
+  @impl true
+  def clean do
+    File.rm(product().installed)
+    :ok
+  end
+
+  defp product do
+    %{
+      crate: "legation_nif",
+      what: "native library",
+      path: "LEGATION_NIF_PATH",
+      installed: MixCargo.installed("legation_nif.so"),
+      file: ~S"liblegation_nif\.(?:so|dylib)"
+    }
+  end
+end
+
+defmodule Mix.Tasks.Compile.LegationNode do
+  @moduledoc false
+  # The daemon. It takes minutes to build, and who uses the embedded transport has no need of it; so only where somebody says
+  # so: `config :legation, c_node: true`, or LEGATION_C_NODE=1 in the environment. This library's own tests need it;
+  # LEGATION_C_NODE=0 does without.
+
+  use Mix.Task.Compiler
+
+  alias Legation.MixCargo
+
+  @impl true
+  def run(_args) do
+    file = MixCargo.prebuilt(product()) || (wanted?() && MixCargo.build(product()))
+    if file, do: MixCargo.install(file, product()), else: {:noop, []}
+  end
+
+  @impl true
+  def clean do
+    File.rm(product().installed)
+    :ok
+  end
+
+  # As somebody's dependency we are compiled for `:prod`, whatever is compiled for.
+  defp wanted? do
+    case System.get_env("LEGATION_C_NODE", "") do
+      "" -> Application.get_env(:legation, :c_node, Mix.env() == :test) == true
+      said -> said in ["1", "true"]
+    end
+  end
+
+  defp product do
+    %{
+      crate: "legation_node",
+      what: "daemon",
+      path: "LEGATION_NODE_PATH",
+      installed: MixCargo.installed("legation"),
+      file: "legation"
+    }
+  end
 end
 
 defmodule Legation.MixProject do
@@ -189,7 +260,7 @@ defmodule Legation.MixProject do
       app: :legation,
       version: @version,
       elixir: "~> 1.14",
-      compilers: [:legation_nif] ++ Mix.compilers(),
+      compilers: [:legation_nif, :legation_node] ++ Mix.compilers(),
       elixirc_paths: elixirc_paths(Mix.env()),
       erlc_paths: ["src"],
       erlc_options: [:debug_info, :warnings_as_errors],

@@ -55,7 +55,7 @@ defmodule Legation do
   See `Legation.Options`.
   """
 
-  alias Legation.{Counters, Directory, Instance, Native, Options, Peer, Proxy}
+  alias Legation.{Directory, Instance, Options}
 
   @typedoc "An engine's name: `\"ping\"` for one of ours, `\"ping@bob\"` for another realm's."
   @type engine :: binary
@@ -110,14 +110,16 @@ defmodule Legation do
     opts = Directory.Announcement.validate!(opts)
     name = to_string(name)
 
-    if engine_name?(name),
-      do: Directory.publish(from_opts || instance, name, pid_or_name, opts),
-      else: {:error, :bad_name}
+    instance = Instance.fetch!(from_opts || instance)
+    if engine_name?(name), do: instance.transport.publish(instance, name, pid_or_name, opts), else: {:error, :bad_name}
   end
 
   @doc "Takes a published name back. Proxies at peers exit with `:noproc`. `{:error, :not_published}` if it isn't there."
   @spec withdraw(engine | atom, instance) :: :ok | {:error, :not_published}
-  def withdraw(name, instance \\ __MODULE__), do: Directory.withdraw(instance, to_string(name))
+  def withdraw(name, instance \\ __MODULE__) do
+    instance = Instance.fetch!(instance)
+    instance.transport.withdraw(instance, to_string(name))
+  end
 
   ## Looking around
 
@@ -130,33 +132,7 @@ defmodule Legation do
   @spec engines(instance) :: [map]
   def engines(instance \\ __MODULE__) do
     instance = Instance.fetch!(instance)
-    realm = instance.options.realm
-
-    foreign =
-      for {name, pid, realm, engine, counts, info} <- :ets.tab2list(instance.foreign) do
-        Map.merge(info, %{
-          name: name,
-          engine: engine,
-          realm: realm,
-          local: false,
-          pid: pid,
-          state: :up,
-          counters: Proxy.counts(counts)
-        })
-      end
-
-    ours =
-      for {engine, info} <- :ets.tab2list(instance.details),
-          do:
-            Map.merge(info, %{
-              name: engine <> "@" <> realm,
-              engine: engine,
-              realm: realm,
-              local: true,
-              state: :published
-            })
-
-    Enum.sort_by(ours ++ foreign, & &1.name)
+    instance |> instance.transport.engines() |> Enum.sort_by(& &1.name)
   end
 
   @doc """
@@ -171,21 +147,14 @@ defmodule Legation do
   @spec peers(instance) :: [map]
   def peers(instance \\ __MODULE__) do
     instance = Instance.fetch!(instance)
-    counters = for {_tag, realm, session, _status} <- :ets.tab2list(instance.links), into: %{}, do: {realm, session}
-
-    for {realm, status} <- :ets.tab2list(instance.peers) do
-      case counters do
-        %{^realm => session} -> Map.put(status, :counters, Native.session_counters(session))
-        _down -> Map.put(status, :counters, %{})
-      end
-    end
+    instance.transport.peers(instance)
   end
 
   @doc "All links that are up: which peer, since when, over what, and the session's counters."
   @spec connections(instance) :: [map]
   def connections(instance \\ __MODULE__) do
-    for {_tag, _realm, session, status} <- :ets.tab2list(Instance.fetch!(instance).links),
-        do: Map.put(status, :counters, Native.session_counters(session))
+    instance = Instance.fetch!(instance)
+    instance.transport.connections(instance)
   end
 
   @doc """
@@ -194,7 +163,8 @@ defmodule Legation do
   """
   @spec listeners(instance) :: [map]
   def listeners(instance \\ __MODULE__) do
-    for {_id, pid} <- Legation.ListenerSupervisor.listeners(instance), do: Legation.Listener.info(pid)
+    instance = Instance.fetch!(instance)
+    instance.transport.listeners(instance)
   end
 
   @doc "The pid behind a name: a proxy for `\"ping@bob\"`, the process itself for an engine of ours. `nil` if there is none."
@@ -213,16 +183,7 @@ defmodule Legation do
   @spec counters(instance) :: map
   def counters(instance \\ __MODULE__) do
     instance = Instance.fetch!(instance)
-
-    sessions =
-      for {_tag, realm, session, _status} <- :ets.tab2list(instance.links),
-          into: %{},
-          do: {realm, Native.session_counters(session)}
-
-    ended =
-      for [realm, counters] <- :ets.match(instance.config, {{:ended, :"$1"}, :"$2"}), into: %{}, do: {realm, counters}
-
-    instance.counters |> Counters.to_map() |> Map.merge(%{sessions: sessions, ended: ended})
+    instance.transport.counters(instance)
   end
 
   @doc "This realm's public key, as others write it into their `peers:`."
@@ -239,7 +200,8 @@ defmodule Legation do
   @spec verify_receipt(binary, binary, instance) :: {:ok, map} | {:error, term}
   def verify_receipt(receipt, identity_key, instance \\ __MODULE__) do
     key = if byte_size(identity_key) == 32, do: identity_key, else: Options.parse_key!(identity_key)
-    Native.verify_receipt(receipt, key, Instance.fetch!(instance).identity.network_id)
+    instance = Instance.fetch!(instance)
+    instance.transport.verify_receipt(instance, receipt, key)
   end
 
   ## Peers
@@ -258,48 +220,21 @@ defmodule Legation do
   def connect(realm_or_peer, instance \\ __MODULE__)
 
   def connect(realm, instance) when is_binary(realm) do
-    case :ets.lookup(Instance.fetch!(instance).config, {:peer, realm}) do
-      [{_key, _peer, :connected}] -> :ok
-      [{_key, peer, :disconnected}] -> start_peer(instance, peer)
-      [] -> {:error, :unknown_realm}
-    end
+    instance = Instance.fetch!(instance)
+    instance.transport.connect(instance, realm)
   end
 
   def connect(peer_options, instance) when is_list(peer_options) do
-    %Options{realm: realm, key: key, limits: limits} = Instance.fetch!(instance).options
-    %Options{peers: [peer]} = Options.new!(realm: realm, key: key, limits: limits, peers: [peer_options])
-
-    case :ets.lookup(Instance.fetch!(instance).config, {:peer, peer.realm}) do
-      [{_key, _peer, :connected}] -> {:error, {:already_connected, peer.realm}}
-      _new_or_disconnected -> start_peer(instance, peer)
-    end
-  end
-
-  defp start_peer(name, peer) do
-    case Legation.PeerSupervisor.start_peer(name, peer) do
-      {:ok, _pid} ->
-        :ets.insert(Instance.fetch!(name).config, {{:peer, peer.realm}, peer, :connected})
-        :ok
-
-      {:error, {:already_started, _pid}} ->
-        {:error, {:already_connected, peer.realm}}
-
-      {:error, reason} ->
-        {:error, reason}
-    end
+    instance = Instance.fetch!(instance)
+    %Options{peers: [peer]} = checked(instance, peers: [peer_options])
+    instance.transport.connect(instance, peer)
   end
 
   @doc "Closes the link to a realm, dials it no more and lets it in no more, until `connect/2`. Its proxies exit `:noconnection`."
   @spec disconnect(binary, instance) :: :ok | {:error, :unknown_realm}
   def disconnect(realm, instance \\ __MODULE__) do
-    config = Instance.fetch!(instance).config
-
-    if :ets.update_element(config, {:peer, realm}, {3, :disconnected}) do
-      Legation.PeerSupervisor.stop_peer(instance, realm)
-      Directory.peer_stopped(instance, realm)
-    else
-      {:error, :unknown_realm}
-    end
+    instance = Instance.fetch!(instance)
+    instance.transport.disconnect(instance, realm)
   end
 
   @doc """
@@ -309,21 +244,9 @@ defmodule Legation do
   """
   @spec drain(non_neg_integer, instance) :: {:ok, [{engine, pid}]}
   def drain(timeout_ms \\ 5_000, instance \\ __MODULE__) do
-    for {id, _pid} <- Legation.ListenerSupervisor.listeners(instance),
-        do: Legation.ListenerSupervisor.stop_listener(instance, id)
-
-    cut =
-      for({{:peer, realm}, pid, _, _} <- peer_children(instance), is_pid(pid), do: {realm, pid})
-      |> Enum.map(fn {realm, pid} -> {realm, Task.async(fn -> Peer.drain(pid, timeout_ms) end)} end)
-      |> Enum.flat_map(fn {realm, task} ->
-        {:ok, calls} = Task.await(task, :infinity)
-        for {engine, caller} <- calls, do: {engine <> "@" <> realm, caller}
-      end)
-
-    {:ok, cut}
+    instance = Instance.fetch!(instance)
+    instance.transport.drain(instance, timeout_ms)
   end
-
-  defp peer_children(instance), do: Supervisor.which_children(Instance.process(instance, PeerSupervisor))
 
   @doc """
   Tells the caller of peers and engines that come and go: first how it is, then every change, with no gap between.
@@ -336,11 +259,17 @@ defmodule Legation do
       {:legation, ^ref, {:engine_forgotten, "ping@bob", reason}}
   """
   @spec monitor_peers(instance) :: {:ok, reference, %{peers: map, engines: map}}
-  def monitor_peers(instance \\ __MODULE__), do: Directory.subscribe(instance)
+  def monitor_peers(instance \\ __MODULE__) do
+    instance = Instance.fetch!(instance)
+    instance.transport.subscribe(instance)
+  end
 
   @doc "Ends `monitor_peers/1`. Messages that were sent already may still be in the mailbox."
   @spec demonitor_peers(reference, instance) :: :ok
-  def demonitor_peers(ref, instance \\ __MODULE__), do: Directory.unsubscribe(instance, ref)
+  def demonitor_peers(ref, instance \\ __MODULE__) do
+    instance = Instance.fetch!(instance)
+    instance.transport.unsubscribe(instance, ref)
+  end
 
   ## Listeners
 
@@ -351,39 +280,21 @@ defmodule Legation do
   """
   @spec add_listener({atom | module, keyword}, instance) :: {:ok, map} | {:error, term}
   def add_listener({carrier, opts}, instance \\ __MODULE__) do
-    %Options{realm: realm, key: key, limits: limits} = Instance.fetch!(instance).options
-
-    %Options{listen: [{carrier, opts}]} =
-      Options.new!(realm: realm, key: key, limits: limits, listen: [{carrier, opts}])
-
-    id = opts[:id] || make_ref()
-
-    case Legation.ListenerSupervisor.start_listener(instance, id, carrier, opts) do
-      {:ok, pid} ->
-        :ets.insert(Instance.fetch!(instance).config, {{:listener, id}, carrier, opts})
-        {:ok, Legation.Listener.info(pid)}
-
-      {:error, {:already_started, _pid}} ->
-        {:error, {:already_listening, id}}
-
-      {:error, reason} ->
-        {:error, reason}
-    end
+    instance = Instance.fetch!(instance)
+    %Options{listen: [{carrier, opts}]} = checked(instance, listen: [{carrier, opts}])
+    instance.transport.add_listener(instance, opts[:id] || make_ref(), carrier, opts)
   end
 
   @doc "Stops listening on one address, by the `id` in `listeners/1`. Links that came in by it stay."
   @spec remove_listener(term, instance) :: :ok | {:error, :not_found}
   def remove_listener(id, instance \\ __MODULE__) do
-    config = Instance.fetch!(instance).config
+    instance = Instance.fetch!(instance)
+    instance.transport.remove_listener(instance, id)
+  end
 
-    with :ok <- Legation.ListenerSupervisor.stop_listener(instance, id) do
-      for [key, opts] <- :ets.match(config, {{:listener, :"$1"}, :_, :"$2"}),
-          (opts[:id] || key) == id,
-          do: :ets.delete(config, {:listener, key})
-
-      :ets.delete(config, {:bound, id})
-      :ok
-    end
+  # What is added at run time has the same rules, limits included.
+  defp checked(%Instance{options: options}, more) do
+    Options.new!([realm: options.realm, key: options.key, limits: options.limits, transport: options.transport] ++ more)
   end
 
   ## At the receiver
@@ -419,7 +330,8 @@ defmodule Legation do
   end
 
   def sender({_pid, {:"$legation", _call, realm, engine}}, instance) do
-    {:ok, %{realm: realm, engine: engine, key: Directory.key(Instance.fetch!(instance), engine <> "@" <> realm)}}
+    instance = Instance.fetch!(instance)
+    {:ok, %{realm: realm, engine: engine, key: instance.transport.key(instance, engine <> "@" <> realm)}}
   end
 
   def sender({_pid, _tag}, _instance), do: :local
@@ -494,16 +406,11 @@ defmodule Legation do
   defp via({instance, name}) when is_atom(instance), do: {instance, name}
   defp via(name), do: {__MODULE__, name}
 
-  # Through the proxy in any case: it keeps the order of what one process sends to one engine.
   defp deliver(%Instance{} = instance, name, message) do
     case :ets.lookup(instance.foreign, name) do
-      [{_name, proxy, _realm, _engine, _counts, _info}] ->
-        case :ets.lookup(instance.pids, self()) do
-          [{_pid, src}] -> Kernel.send(proxy, {instance.ref, {:send_as, src, message}})
-          [] -> Kernel.send(proxy, message)
-        end
-
-        proxy
+      [{_name, pid, _realm, _engine, _counts, _info}] ->
+        instance.transport.send_from_caller(instance, pid, message)
+        pid
 
       [] ->
         pid = find_own(instance, name)

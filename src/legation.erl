@@ -13,6 +13,8 @@
 %% pong = gen_server:call({via, legation, 'ping@bob'}, ping).
 %% '''
 %%
+%% With `{transport, {c_node, []}}' a daemon beside this node does the work, see `Legation.Options.CNode'.
+%%
 %% A function's last argument is the instance; without it the instance is the one that was started without a `name'.
 -module(legation).
 
@@ -43,7 +45,7 @@
 
 -define(ELIXIR, 'Elixir.Legation').
 %% Options whose values are text: a string of Erlang is a list of numbers to Elixir.
--define(TEXT, [realm, key, network_key, path, host, ip]).
+-define(TEXT, [realm, key, network_key, path, host, ip, binary, control_socket]).
 
 %% @doc Starts an instance, linked to the caller. `name' is the instance's; the others are those of `Legation'.
 -spec start_link([option()]) -> {ok, pid()} | {error, term()}.
@@ -233,6 +235,8 @@ option({Carriers, Addresses}) when (Carriers =:= listen orelse Carriers =:= conn
     {Carriers, lists:map(fun address/1, Addresses)};
 option({export, Engines}) when is_list(Engines) -> {export, lists:map(fun engine/1, Engines)};
 option({import, Engines}) when is_list(Engines) -> {import, lists:map(fun engine/1, Engines)};
+option({transport, {c_node, Options}}) when is_list(Options) ->
+    {transport, {c_node, lists:map(fun daemon/1, proplists:unfold(Options))}};
 option({global, {suffix, Suffix}}) -> {global, {suffix, text(Suffix)}};
 option({Key, Value} = Option) ->
     case lists:member(Key, ?TEXT) andalso is_list(Value) of
@@ -240,6 +244,13 @@ option({Key, Value} = Option) ->
         false -> Option
     end;
 option(Other) -> Other.
+
+daemon({Key, Value}) when (Key =:= node orelse Key =:= cookie), is_list(Value) -> {Key, text(Value)};
+daemon({connect, Nodes}) when is_list(Nodes) -> {connect, lists:map(fun beam/1, Nodes)};
+daemon(Option) -> option(Option).
+
+beam({Node, Port}) -> {text(Node), Port};
+beam(Node) -> text(Node).
 
 address({Carrier, Options}) when is_list(Options) -> {Carrier, lists:map(fun option/1, proplists:unfold(Options))};
 address(Other) -> Other.

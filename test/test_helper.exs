@@ -1,1 +1,1 @@
-ExUnit.start()
+ExUnit.start(Legation.TestTransport.configure!())

@@ -93,6 +93,7 @@ defmodule Legation.Directory do
 
     instance = %Instance{
       name: options.name,
+      transport: Legation.Transport.Embedded,
       ref: make_ref(),
       options: options,
       config: config,

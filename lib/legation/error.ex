@@ -17,6 +17,10 @@ defmodule Legation.Error do
 
   Why a link ended, or did not come about, is a term such as `{:closed, :unlisted, ""}` or `{:connect, :econnrefused}`; `peers/1` shows it
   in words, telemetry as it is. Those who raise make an exception of it with `wrap/1`.
+
+  Where a daemon does the work (`transport: {:c_node, options}`) there are two more: `{:not_distributed, node}` when this VM has no name, by which a
+  daemon could talk to it, and `{:daemon, why}`: the daemon can't be started (`{:program, path, reason}`, `{:exit, status, text}`, `:timeout`), does not
+  connect to this node (`:no_link`), or isn't there right now (`:down`), in which case it is being started again.
   """
 
   defmodule ProtocolError do
@@ -65,6 +69,7 @@ defmodule Legation.Error do
   def retry?({:local, code}), do: code in @retry
   def retry?({kind, {:uid_not_allowed, _uid}}) when kind in [:connect, :carrier], do: false
   def retry?({kind, reason}) when kind in [:connect, :carrier], do: reason not in @permanent
+  def retry?({:daemon, why}), do: why in [:down, :timeout]
   def retry?(reason), do: reason in @retry
 
   # Refusals of single messages (protocol.md 10.4), and what our own side refuses.
@@ -172,6 +177,13 @@ defmodule Legation.Error do
   def message({:same_key, realm}), do: "the peer #{quoted(realm)} has the same key"
   def message(:own_key), do: "the key is our own"
   def message(:unknown_realm), do: "there is no such peer"
+
+  def message({:not_distributed, _node}),
+    do: "this VM has no name, and the daemon is a node beside it: start it with --name or --sname"
+
+  def message({:daemon, why}), do: daemon(why)
+  def message({:already_connected, realm}), do: "the peer #{quoted(realm)} is connected already"
+  def message({:already_published, pid}), do: "#{inspect(pid)} is published under that name already"
   def message({:uid_not_allowed, _uid} = reason), do: carrier(reason)
   def message(%{__exception__: true} = error), do: Exception.message(error)
   def message(reason) when is_atom(reason), do: word(reason, [@refusals, @codes, @carrier, @keys])
@@ -179,6 +191,24 @@ defmodule Legation.Error do
 
   defp code(code), do: word(code, [@codes])
   defp key(reason), do: word(reason, [@keys])
+
+  defp daemon(:down), do: "the daemon isn't running right now"
+  defp daemon(:timeout), do: "the daemon did not answer in time"
+
+  defp daemon(:no_link),
+    do: "the daemon runs, but it and this node don't connect (another cookie? another kind of node name?)"
+
+  defp daemon({:program, path, :enoent}),
+    do: "there is no program #{quoted(path)} (see Legation.Options.CNode on how to build it)"
+
+  defp daemon({:program, path, reason}), do: "the program #{quoted(path)} can't be run: #{posix(reason)}"
+  defp daemon({:exit, status, ""}), do: "the daemon ended with exit status #{status}"
+  defp daemon({:exit, status, text}), do: "the daemon ended with exit status #{status}: #{line(text)}"
+  defp daemon({:port, reason}), do: "the daemon ended: #{word(reason, [@carrier])}"
+  defp daemon(other), do: "the daemon does not answer as it should: #{quoted(other)}"
+
+  # The daemon's words are for people already.
+  defp line(text), do: if(String.printable?(text) and not (text =~ ~r/\p{Cc}/u), do: text, else: quoted(text))
 
   defp carrier({:uid_not_allowed, uid}), do: "user #{uid} may not be at the other end"
   # The channel failed before it began.

@@ -9,6 +9,7 @@ defmodule Legation.GlobalNames do
   use GenServer
 
   alias Legation.{Counters, Instance, Telemetry}
+  alias Legation.GlobalNames.LocalName
 
   # :global takes 27 µs a name at first and over 1 ms at 12,000.
   @default_max 1_000
@@ -37,20 +38,33 @@ defmodule Legation.GlobalNames do
   """
   def resolve(full_name, pid1, pid2) do
     {winner, loser} = if {node(pid1), pid1} <= {node(pid2), pid2}, do: {pid1, pid2}, else: {pid2, pid1}
-    :erpc.cast(node(loser), __MODULE__, :lost, [full_name, winner])
+
+    # A daemon's node runs no functions, but takes the message by which `:global` itself tells of a conflict, and hands it on.
+    if node(loser) in [node() | Node.list()],
+      do: :erpc.cast(node(loser), __MODULE__, :lost, [full_name, winner]),
+      else: send(loser, {:global_name_conflict, full_name, winner})
+
     winner
   end
 
   @doc "Called on the loser's node."
   def lost(full_name, winner) do
-    for %Instance{name: name} <- Instance.all(), do: GenServer.cast(server(name), {:lost, full_name, winner})
+    for %Instance{name: name} <- Instance.all(), do: lost(name, full_name, winner)
   end
+
+  @doc "The same, of one instance: its daemon says so."
+  def lost(name, full_name, winner), do: GenServer.cast(server(name), {:lost, full_name, winner})
+
+  @doc "A node of the cluster may have thrown names away, as it had no way to the daemon whose pids have them."
+  def register_again(name), do: GenServer.cast(server(name), :register_again)
 
   defp server(name), do: Instance.process(name, GlobalNames)
 
   ## The process
   # held: full name => pid, in :global by us. standby: full name => {pid, monitor of the holder}.
   # holders: the same monitors => full name. imported: the foreign ones among `held` and `standby`.
+  # daemon?: foreign engines are on another node, which some node of the cluster may not reach. again: nil, or :waiting for
+  # `:global` to be in step with the nodes that are there, or :more, when meanwhile others have come.
 
   @impl true
   def init(options) do
@@ -61,9 +75,13 @@ defmodule Legation.GlobalNames do
       held: %{},
       standby: %{},
       holders: %{},
-      imported: MapSet.new()
+      imported: MapSet.new(),
+      local: %{},
+      daemon?: options.transport != :embedded,
+      again: nil
     }
 
+    if state.daemon?, do: :net_kernel.monitor_nodes(true, node_type: :visible)
     # After a crash of this process or the Directory: what stands in the tables is registered again.
     {:ok, state, {:continue, :catch_up}}
   end
@@ -89,7 +107,7 @@ defmodule Legation.GlobalNames do
 
   # The proxy before it is dropped first, so a name is registered or stands by once.
   def handle_cast({:learned, full_name, pid}, state) do
-    register_locally(full_name, pid, state)
+    state = register_locally(full_name, pid, state)
 
     if state.suffix != :off and imported?(full_name, state),
       do: {:noreply, register(full_name, pid, %{state | imported: MapSet.put(state.imported, full_name)})},
@@ -106,6 +124,8 @@ defmodule Legation.GlobalNames do
   end
 
   def handle_cast({:drop, full_name, pid}, state) do
+    state = unregister_locally(full_name, state)
+
     case state do
       %{held: %{^full_name => ^pid}} ->
         # Only if it is still ours: since then somebody else may have got it.
@@ -143,7 +163,13 @@ defmodule Legation.GlobalNames do
     end
   end
 
+  def handle_cast(:register_again, state), do: {:noreply, after_sync(state)}
+
   @impl true
+  def handle_info({:nodeup, _node, _info}, state), do: {:noreply, after_sync(state)}
+  def handle_info(:in_step, %{again: :more} = state), do: {:noreply, after_sync(%{state | again: nil})}
+  def handle_info(:in_step, state), do: {:noreply, register_again_all(%{state | again: nil})}
+
   def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
     case Map.pop(state.holders, monitor) do
       {nil, _holders} ->
@@ -170,6 +196,32 @@ defmodule Legation.GlobalNames do
           :undefined -> take_over(full_name, pid, state)
           holder -> stand_by(full_name, pid, holder, state)
         end
+    end
+  end
+
+  # Somebody else waits for `:global`, which may take its time.
+  defp after_sync(%{again: nil} = state) do
+    names = self()
+    spawn(fn -> :global.sync() && send(names, :in_step) end)
+    %{state | again: :waiting}
+  end
+
+  defp after_sync(state), do: %{state | again: :more}
+
+  # On a node that had no way to the daemon when it heard of a name, the name is gone, without a word. It is registered again
+  # everywhere; where it is there this changes nothing.
+  defp register_again_all(state) do
+    Enum.reduce(state.held, state, fn
+      {full_name, pid}, state when node(pid) != node() -> register_again(full_name, pid, state)
+      _own, state -> state
+    end)
+  end
+
+  defp register_again(full_name, pid, state) do
+    case :global.whereis_name(global_name(full_name, state)) do
+      ^pid -> take_over(full_name, pid, state)
+      :undefined -> take_over(full_name, pid, state)
+      winner -> stand_by(full_name, pid, winner, %{state | held: Map.delete(state.held, full_name)})
     end
   end
 
@@ -213,24 +265,43 @@ defmodule Legation.GlobalNames do
   end
 
   defp register_locally(full_name, pid, %{import: list} = state) when is_list(list) do
-    for {^full_name, as: atom} <- list do
-      try do
-        Process.register(pid, atom)
-      rescue
-        # Taken, or the proxy is gone already.
-        ArgumentError ->
-          Counters.add(Instance.fetch!(state.name).counters, :global_names_taken)
-
-          Telemetry.log(
-            :warning,
-            {:local_name_taken, state.name},
-            "#{inspect(atom)} is taken; #{full_name} is not imported as it"
-          )
-      end
-    end
+    Enum.reduce(list, state, fn
+      {^full_name, as: atom}, state -> register_locally(full_name, pid, atom, state)
+      _another, state -> state
+    end)
   end
 
-  defp register_locally(_full_name, _pid, _state), do: :ok
+  defp register_locally(_full_name, _pid, state), do: state
+
+  defp register_locally(full_name, pid, atom, state) do
+    local = if node(pid) == node(), do: pid, else: LocalName.start(pid, self())
+    Process.register(local, atom)
+    %{state | local: Map.put(state.local, full_name, {atom, local})}
+  rescue
+    # Taken, or the proxy is gone already.
+    ArgumentError ->
+      Counters.add(Instance.fetch!(state.name).counters, :global_names_taken)
+
+      Telemetry.log(
+        :warning,
+        {:local_name_taken, state.name},
+        "#{inspect(atom)} is taken; #{full_name} is not imported as it"
+      )
+
+      state
+  end
+
+  # The next process may come before this one is gone.
+  defp unregister_locally(full_name, state) do
+    case Map.pop(state.local, full_name) do
+      {{atom, local}, names} ->
+        if Process.whereis(atom) == local, do: Process.unregister(atom)
+        %{state | local: names}
+
+      {nil, _names} ->
+        state
+    end
+  end
 
   defp named?(pid), do: Enum.any?(:global.registered_names(), &(:global.whereis_name(&1) == pid))
 

@@ -17,9 +17,11 @@ defmodule Legation.Instance do
 
   # Crash reports show processes' states, and most hold this.
   @derive {Inspect, only: [:name]}
-  @enforce_keys [:name, :ref, :options, :identity, :config]
+  @enforce_keys [:name, :transport, :ref, :options, :identity, :config]
   defstruct [
     :name,
+    # A Legation.Transport.
+    :transport,
     :ref,
     :options,
     :identity,

@@ -179,27 +179,34 @@ defmodule Legation.Keyholder do
   defp signature(purpose, body, %{holder: nil, identity: identity} = state),
     do: {Native.keyring_sign(identity.keyring, identity.network, purpose, body), state}
 
-  # A user's module that fails must not take the instance with it: it has refused, no more.
-  defp signature(purpose, body, %{holder: {module, held}, identity: identity} = state) do
+  defp signature(purpose, body, %{holder: holder, identity: identity} = state) do
     request = %{
       network_id: identity.network_id,
       body: body,
       input: Native.signing_input(identity.network, purpose, body)
     }
 
+    {result, holder} = ask(state.name, holder, purpose, request)
+    {result, %{state | holder: holder}}
+  end
+
+  @doc false
+  # A user's module that fails must not take the instance with it: it has refused, no more.
+  @spec ask(atom, {module, term}, purpose, map) :: {{:ok, <<_::512>>} | {:error, term}, {module, term}}
+  def ask(name, {module, held}, purpose, request) do
     case module.sign(purpose, request, held) do
-      {:ok, <<signature::binary-size(64)>>, held} -> {{:ok, signature}, %{state | holder: {module, held}}}
-      {:error, reason, held} -> {{:error, reason}, %{state | holder: {module, held}}}
+      {:ok, <<signature::binary-size(64)>>, held} -> {{:ok, signature}, {module, held}}
+      {:error, reason, held} -> {{:error, reason}, {module, held}}
     end
   catch
     kind, reason ->
       Telemetry.log(
         :error,
-        {:keyholder, state.name},
+        {:keyholder, name},
         "#{inspect(module)} failed: #{failure(kind, reason)}"
       )
 
-      {{:error, :keyholder}, state}
+      {{:error, :keyholder}, {module, held}}
   end
 
   # Its message may hold what must not be logged.

@@ -42,6 +42,7 @@ defmodule Legation.Native do
           message_bytes_max: pos_integer,
           engines_max: pos_integer,
           queue_bytes_max: pos_integer,
+          engine_queue_bytes_max: pos_integer | :infinity,
           calls_max: pos_integer,
           callers_max: pos_integer,
           handshake_ms: pos_integer,

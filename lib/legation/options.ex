@@ -21,6 +21,8 @@ defmodule Legation.Options do
     * `:atoms` - modules that are loaded when the instance starts. Messages are decoded without making an atom: those that a
       module brings are unknown until it is loaded, which outside of a release is when it is first called
     * `:limits` - see below
+    * `:transport` - who does the work: `:embedded` (default), this VM with the native library; or `{:c_node, options}`, a daemon beside it, see
+      `Legation.Options.CNode`
 
   ## Addresses
 
@@ -33,6 +35,8 @@ defmodule Legation.Options do
       other end, a list of numbers or `:any`; default: the one that we run as
     * `memory: [name: :test]` - within this VM, for tests: `Legation.Carriers.Memory`
     * `{MyCarrier, options}` - a `Legation.Carrier`
+
+  The last two need the embedded transport.
 
   ## Peers
 
@@ -59,6 +63,7 @@ defmodule Legation.Options do
   | `depth_max` | 256 | how deep a message's terms may be nested, at most 256 |
   | `engines_max` | 65,536 | engines learned, per peer |
   | `queue_bytes_max` | 16 MiB | waiting to be sent, per peer. Beyond it calls are refused `:overload`, casts and sends dropped |
+  | `engine_queue_bytes_max` | `:infinity` | of that, for one engine of the peer, so that a flooded one leaves room for others. A larger message goes if nothing else waits for its engine |
   | `overflow` | `:newest` | which of these are dropped: `:newest`, or `:oldest` of those that no flush has taken yet |
   | `calls_max` | 65,536 | calls in flight, per peer |
   | `callers_max` | 65,536 | processes of the peer that call us, per peer |
@@ -88,12 +93,15 @@ defmodule Legation.Options do
     @type t :: %__MODULE__{}
   end
 
+  import Legation.Options.Check
+
+  alias Legation.Options.{Check, CNode}
+
   @carriers %{tcp: Legation.Carriers.Tcp, unix: Legation.Carriers.Unix, memory: Legation.Carriers.Memory}
 
   @ops [:call, :cast, :send, :sys, :event]
 
-  # A timer of the VM can't be longer.
-  @ms_max 4_294_967_295
+  @ms_max Check.ms_max()
   @mib 1_048_576
   # A frame's length and its overhead are a u32 (protocol.md 6.1, 6.2); a gibibyte in one piece is beyond what anybody wants.
   @message_bytes_max 1_024 * @mib
@@ -104,6 +112,7 @@ defmodule Legation.Options do
     depth_max: {256, {1, 256}},
     engines_max: {65_536, {1, 4_294_967_295}},
     queue_bytes_max: {16 * @mib, :positive},
+    engine_queue_bytes_max: {:infinity, :positive_or_infinity},
     calls_max: {65_536, :positive},
     callers_max: {65_536, :positive},
     handshake_ms: {5_000, {1, @ms_max}},
@@ -138,6 +147,7 @@ defmodule Legation.Options do
     import: :default,
     global: true,
     atoms: [],
+    transport: :embedded,
     limits: Map.new(@limits, fn {name, {default, _expected}} -> {name, default} end)
   ]
 
@@ -198,12 +208,12 @@ defmodule Legation.Options do
   ## The instance
 
   defp build(opts) do
-    keys!(opts, [:name, :realm, :key, :network_key, :listen, :peers, :import, :global, :atoms, :limits], "")
+    keys!(opts, [:name, :realm, :key, :network_key, :listen, :peers, :import, :global, :atoms, :limits, :transport], "")
 
     limits = limits(Keyword.get(opts, :limits, []))
-    realm = required!(opts, :realm, &realm?/1, realm_words(), "")
+    realm = required!(opts, :realm, &name?/1, realm_words(), "")
 
-    %__MODULE__{
+    options = %__MODULE__{
       name: get!(opts, :name, Legation, &(is_atom(&1) and &1 not in [nil, true, false]), "an atom", ""),
       realm: realm,
       key: key(opts),
@@ -213,8 +223,32 @@ defmodule Legation.Options do
       import: imports(Keyword.get(opts, :import, :default)),
       global: get!(opts, :global, true, &global?/1, "true, :off or {:suffix, text}", ""),
       atoms: get!(opts, :atoms, [], &modules?/1, "a list of modules", ""),
-      limits: limits
+      limits: limits,
+      transport: transport(Keyword.get(opts, :transport, :embedded))
     }
+
+    carried!(options)
+    options
+  end
+
+  defp transport(:embedded), do: :embedded
+  defp transport(%CNode{} = transport), do: transport
+  defp transport({:c_node, opts}), do: CNode.build(opts)
+  defp transport(other), do: expected!(:transport, ":embedded or {:c_node, options}", other, "")
+
+  # The daemon has carriers of its own.
+  defp carried!(%__MODULE__{transport: :embedded}), do: :ok
+
+  defp carried!(%__MODULE__{} = options) do
+    carried!(options.listen, :listen, "")
+    for peer <- options.peers, do: carried!(peer.connect, :connect, " in peer #{inspect(peer.realm)}")
+  end
+
+  defp carried!(addresses, direction, place) do
+    for {module, _opts} <- addresses, module not in [@carriers.tcp, @carriers.unix] do
+      carrier = Enum.find_value(@carriers, module, fn {name, known} -> known == module && name end)
+      expected!(direction, "a list of :tcp and :unix addresses, as the daemon has no other carriers", carrier, place)
+    end
   end
 
   # What was given is not shown: it may be the key itself.
@@ -231,8 +265,6 @@ defmodule Legation.Options do
     path = Keyword.get(opts, :network_key)
     if path == nil or path?(path), do: path, else: secret!(:network_key, "a path or nil")
   end
-
-  defp secret!(key, expected), do: invalid!("expected :#{key} to be #{expected}; what it is instead is not shown here")
 
   defp global?({:suffix, suffix}), do: is_binary(suffix) and suffix != "" and String.valid?(suffix)
   defp global?(global), do: global in [true, :off]
@@ -284,16 +316,6 @@ defmodule Legation.Options do
 
     limits
   end
-
-  defp limit?({min, max}, value), do: is_integer(value) and value >= min and value <= max
-  defp limit?(:positive, value), do: is_integer(value) and value > 0 and value <= 0xFFFFFFFFFFFF
-  defp limit?(:positive_or_infinity, value), do: value == :infinity or limit?(:positive, value)
-  defp limit?(atoms, value) when is_list(atoms), do: value in atoms
-
-  defp limit_words({min, max}), do: "an integer from #{min} to #{max}"
-  defp limit_words(:positive), do: "a positive integer"
-  defp limit_words(:positive_or_infinity), do: "a positive integer or :infinity"
-  defp limit_words(atoms), do: Enum.map_join(atoms, " or ", &inspect/1)
 
   ## Addresses
 
@@ -384,18 +406,6 @@ defmodule Legation.Options do
   defp id(:listen), do: [:id]
   defp id(:connect), do: []
 
-  defp ip!(ip, place) do
-    case ip?(ip) do
-      true -> ip
-      {:ok, ip} -> ip
-      _not_one -> expected!(:ip, "an IP address", ip, place)
-    end
-  end
-
-  defp ip?(ip) when is_tuple(ip), do: :inet.ntoa(ip) != {:error, :einval}
-  defp ip?(ip) when is_binary(ip), do: :inet.parse_strict_address(to_charlist(ip))
-  defp ip?(_ip), do: false
-
   defp host?(host) when is_tuple(host), do: ip?(host) == true
   defp host?(host) when is_binary(host), do: host != "" and String.printable?(host) and not String.contains?(host, " ")
   defp host?(_host), do: false
@@ -409,9 +419,6 @@ defmodule Legation.Options do
       _a_name -> host
     end
   end
-
-  # sockaddr_un, with its closing zero.
-  defp socket_path?(path), do: path?(path) and byte_size(Path.expand(path)) <= 107
 
   defp uids?(:any), do: true
   defp uids?(uids), do: is_list(uids) and Enum.all?(uids, &limit?({0, 4_294_967_295}, &1))
@@ -446,7 +453,7 @@ defmodule Legation.Options do
 
   defp peer(opts, limits) do
     keys!(opts, [:realm, :key, :connect, :export, :allow, :filter, :reasons], " in peers")
-    realm = required!(opts, :realm, &realm?/1, realm_words(), " in peers")
+    realm = required!(opts, :realm, &name?/1, realm_words(), " in peers")
     place = " in peer #{inspect(realm)}"
     get!(opts, :reasons, :class, &(&1 == :class), ":class", place)
 
@@ -522,60 +529,5 @@ defmodule Legation.Options do
   defp filter?(filter), do: is_function(filter, 1)
   defp filter_words, do: "nil, a function of one argument or {module, function}"
 
-  ## Kinds of values
-
-  # protocol.md 2.4; petnames follow the same rules.
-  defp name?(name) do
-    is_binary(name) and byte_size(name) in 1..255 and String.valid?(name) and not String.contains?(name, "@") and
-      not (name =~ ~r/\p{Cc}/u)
-  end
-
-  defp realm?(realm), do: name?(realm)
   defp realm_words, do: "a name of 1 to 255 bytes without \"@\" and control characters"
-
-  # What has lines is a file's content, and not its path.
-  defp path?(path), do: is_binary(path) and path != "" and String.valid?(path) and not (path =~ ~r/\p{Cc}/u)
-
-  ## Errors
-
-  defp keys!(opts, known, place) do
-    if not (is_list(opts) and Keyword.keyword?(opts)),
-      do: invalid!("expected a keyword list of options#{place}, with keys #{list(known)}")
-
-    case Enum.uniq(Keyword.keys(opts)) -- known do
-      [] -> :ok
-      [unknown] -> invalid!("unknown option #{inspect(unknown)}#{place}; known are #{list(known)}")
-      unknown -> invalid!("unknown options #{list(unknown)}#{place}; known are #{list(known)}")
-    end
-
-    case Keyword.keys(opts) -- Enum.uniq(Keyword.keys(opts)) do
-      [] -> :ok
-      [twice | _rest] -> invalid!("option #{inspect(twice)} is there twice#{place}")
-    end
-  end
-
-  defp required!(opts, key, valid?, words, place) do
-    case Keyword.fetch(opts, key) do
-      {:ok, value} -> if valid?.(value), do: value, else: expected!(key, words, value, place)
-      :error -> invalid!("required option #{inspect(key)} is missing#{place}")
-    end
-  end
-
-  defp get!(opts, key, default, valid?, words, place) do
-    value = Keyword.get(opts, key, default)
-    if valid?.(value), do: value, else: expected!(key, words, value, place)
-  end
-
-  @spec expected!(atom, binary, term, binary) :: no_return
-  defp expected!(key, words, value, place),
-    do: invalid!("expected #{inspect(key)} to be #{words}, got: #{inspect(value)}#{place(place)}")
-
-  # The value comes last but for where it stands.
-  defp place(""), do: ""
-  defp place(" " <> place), do: " (#{place})"
-
-  @spec invalid!(binary) :: no_return
-  defp invalid!(text), do: throw({:invalid_option, text})
-
-  defp list(keys), do: Enum.map_join(keys, ", ", &inspect/1)
 end

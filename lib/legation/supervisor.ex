@@ -1,17 +1,19 @@
 defmodule Legation.Supervisor do
   @moduledoc false
-  # One instance. rest_for_one: whoever comes later uses those before it. Listeners are last, so they stop first.
-  #
-  #   Keyholder · Directory · GlobalNames · ProxySupervisor · PeerSupervisor · ConnectionSupervisor · ListenerSupervisor
+  # One instance. rest_for_one: whoever comes later uses those before it. Who they are is the transport's business.
   #
   # The `config` table is owned by this process and so outlives a crash of any child: what was published, connected or
   # listened on at run time is there again after the restart.
 
   use Supervisor
 
-  alias Legation.Instance
+  alias Legation.{Instance, Transport}
 
   def start_link(%Legation.Options{} = options) do
+    with {:ok, options} <- Transport.module(options).prepare(options), do: start(options)
+  end
+
+  defp start(options) do
     case Supervisor.start_link(__MODULE__, options, name: Instance.process(options.name, Supervisor)) do
       {:error, {:already_started, _pid}} = error -> error
       {:error, reason} -> {:error, cause(reason)}
@@ -25,7 +27,7 @@ defmodule Legation.Supervisor do
   defp cause(reason), do: reason
 
   @impl true
-  def init(%Legation.Options{name: name} = options) do
+  def init(%Legation.Options{} = options) do
     # Raises for what can't be loaded: messages would be refused later, and nobody would know why.
     Enum.each(options.atoms, &Code.ensure_loaded!/1)
     config = :ets.new(:legation_config, [:public, :ordered_set])
@@ -35,17 +37,7 @@ defmodule Legation.Supervisor do
       :ets.insert(config, {{:listener, index}, carrier, opts})
     end
 
-    children = [
-      {Legation.Keyholder, options},
-      {Legation.Directory, {options, config}},
-      {Legation.GlobalNames, options},
-      {Legation.ProxySupervisor, name},
-      {Legation.PeerSupervisor, {name, config}},
-      {Legation.Connection, options},
-      {Legation.ListenerSupervisor, {name, config}}
-    ]
-
-    Supervisor.init(children, strategy: :rest_for_one)
+    options |> Transport.module(options).children(config) |> Supervisor.init(strategy: :rest_for_one)
   end
 end
 

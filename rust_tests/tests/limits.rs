@@ -180,6 +180,48 @@ fn the_outbound_queue_takes_what_fits_and_has_room_again_after_a_flush() {
 }
 
 #[test]
+fn an_engine_that_is_flooded_leaves_room_for_others_and_has_room_again_after_a_flush() {
+    let limits = Limits { engine_queue_bytes_max: Some(2_000), ..Limits::default() };
+    let mut pair = pair([limits.clone(), limits]);
+    let mut pushed = 0;
+    while pair.alice.cast("a", "b", &term::of_size(100)).is_ok() {
+        pushed += 1;
+    }
+    assert!((10..=20).contains(&pushed), "{pushed}");
+    let now = pair.now;
+    assert_eq!(pair.alice.call(now, "b", b"p", b"c", &term::of_size(100)), Err(PushError::Overload));
+    assert_eq!((pair.alice.count("overload_out"), pair.alice.count("engine_queue_over_limit")), (2, 2));
+    assert_eq!(pair.alice.count("calls_pending"), 0);
+    pair.alice.cast("a", "other", &term::of_size(100)).unwrap();
+    pair.alice.call(now, "other", b"p", b"c", &term::of_size(100)).unwrap();
+    pair.settle();
+    assert_eq!(pair.bob.take_payloads().len(), pushed + 2);
+    assert_eq!(pair.alice.count("queue_bytes"), 0);
+    // Larger than the bound, but nothing else waits.
+    pair.alice.cast("a", "b", &term::of_size(5_000)).unwrap();
+    assert_eq!(pair.alice.cast("a", "b", &term::of_size(6)), Err(PushError::Overload));
+    pair.settle();
+    assert_eq!(pair.bob.take_payloads().len(), 1);
+}
+
+#[test]
+fn the_oldest_casts_of_a_flooded_engine_give_way_and_no_other_engines() {
+    let limits = Limits { engine_queue_bytes_max: Some(2_000), overflow: Overflow::Oldest, ..Limits::default() };
+    let mut pair = pair([limits.clone(), limits]);
+    pair.alice.cast("a", "other", &term::text("first")).unwrap();
+    for number in 0..1_000 {
+        pair.alice.cast("a", "b", &term::number(number)).unwrap();
+    }
+    let dropped = pair.alice.count("dropped_oldest") as u32;
+    assert_eq!(pair.alice.count("engine_queue_over_limit"), dropped.into());
+    assert_eq!(pair.alice.count("overload_out"), 0);
+    assert!(dropped > 950);
+    pair.settle();
+    let expected = std::iter::once(term::text("first")).chain((dropped..1_000).map(term::number));
+    assert_eq!(pair.bob.take_payloads(), expected.collect::<Vec<_>>());
+}
+
+#[test]
 fn a_full_queue_still_takes_answers_and_refuses_those_past_twice_its_bound() {
     let limits = Limits { queue_bytes_max: 10_000, ..Limits::default() };
     let mut pair = pair([Limits::default(), limits]);

@@ -288,6 +288,7 @@ fn calls_to_an_engine_that_is_forgotten_are_no_longer_in_flight() {
     pair.settle();
     assert_eq!(pair.alice.take_events(), [Seen::Forgotten { engine: "b".into(), reason: ForgetReason::Crashed }]);
     assert_eq!(pair.alice.count("calls_pending"), 0);
+    assert_eq!(pair.bob.count("calls_served"), 0, "nobody waits for their answers any more");
 }
 
 #[test]

@@ -251,6 +251,8 @@ defmodule Legation.AttacksBoundsTest do
   end
 
   describe "a link" do
+    @describetag :embedded
+
     test "whose peer is silent is ended and counted" do
       wire = {:wire, make_ref()}
       alice = start_realm("alice", limits: [ping_ms: 50], listen: [memory: [name: wire]], peers: [peer("bob")])
@@ -267,10 +269,12 @@ defmodule Legation.AttacksBoundsTest do
   end
 
   describe "the outbound queue of a peer that takes nothing" do
-    defp stalled(overflow) do
+    @describetag :embedded
+
+    defp stalled(limits) do
       victim = Victim.start()
       wire = {:wire, make_ref()}
-      carol = start_realm("carol", limits: [queue_bytes_max: 20_000, overflow: overflow])
+      carol = start_realm("carol", limits: limits)
       {:ok, _info} = Legation.add_listener({:memory, name: wire}, victim.alice)
       :ok = Legation.connect(peer("carol"), victim.alice)
       :ok = Legation.connect(peer("alice", connect: [{:memory, name: wire}]), carol)
@@ -302,7 +306,7 @@ defmodule Legation.AttacksBoundsTest do
     end
 
     test "is bounded; the newest casts are dropped and calls refused, and it goes on afterwards" do
-      {victim, carol, proxy, wire, filled} = stalled(:newest)
+      {victim, carol, proxy, wire, filled} = stalled(queue_bytes_max: 20_000, overflow: :newest)
       before = counters(carol, [:dropped_overload]).dropped_overload
       assert before > 0
       for number <- 1..5, do: cast_and_settle(proxy, {number, :binary.copy("y", 10_000)})
@@ -320,7 +324,7 @@ defmodule Legation.AttacksBoundsTest do
     end
 
     test "is bounded; the oldest casts are dropped, and the last ones arrive" do
-      {victim, carol, proxy, wire, filled} = stalled(:oldest)
+      {victim, carol, proxy, wire, filled} = stalled(queue_bytes_max: 20_000, overflow: :oldest)
       before = session_counter(carol, "alice", :dropped_oldest)
       assert before > 0
       for number <- 1..5, do: cast_and_settle(proxy, {number, :binary.copy("y", 8_000)})
@@ -336,6 +340,25 @@ defmodule Legation.AttacksBoundsTest do
       assert [{:cast, {4, _}}, {:cast, {5, _}}, {:call, :last}] = Enum.take(told, -3)
       assert length(told) == 1 + filled + 5 - dropped
       assert newest < filled / 2
+    end
+
+    test "is bounded for an engine, and others have room" do
+      {victim, carol, proxy, wire, _filled} = stalled(engine_queue_bytes_max: 20_000)
+      await_engine(carol, "private@alice")
+      other = Legation.whereis("private@alice", carol)
+      before = session_counter(carol, "alice", :engine_queue_over_limit)
+      assert before > 0
+      for number <- 1..5, do: cast_and_settle(proxy, {number, :binary.copy("y", 10_000)})
+      assert session_counter(carol, "alice", :engine_queue_over_limit) == before + 5
+      assert GenServer.call(proxy, :binary.copy("z", 10_000)) == {:error, {:legation, :overload}}
+      cast_and_settle(other, {:other, :binary.copy("y", 10_000)})
+
+      Memory.set(wire, stall: false)
+      until(fn -> session_counter(carol, "alice", :queue_bytes) == 0 end)
+      assert GenServer.call(other, :last) == :ok
+      told = Victim.told(victim)
+      assert Enum.any?(told, &match?({:cast, {:other, _}}, &1))
+      assert GenServer.call(proxy, :last) == :ok
     end
   end
 
@@ -355,6 +378,7 @@ defmodule Legation.AttacksBoundsTest do
       Victim.assert_well(victim)
     end
 
+    @tag :embedded
     test "a peer that is silent for twice ping_ms is given up, and its calls end" do
       victim = Victim.start()
       wire = {:wire, make_ref()}

@@ -2,7 +2,7 @@ defmodule Legation.AttacksDistributedTest do
   # The victim is a node of its own, so that pids, references and names of nodes mean something to it, and its own are there to be forged.
   use Legation.Case, async: false
 
-  alias Legation.{Hostile, TestVM, Victim}
+  alias Legation.{Hostile, TestTransport, TestVM, Victim}
 
   # It listens for no other node, so that no epmd is needed or left behind.
   @distributed ["-sname", "legation_victim", "-dist_listen", "false", "-setcookie", "nobody_knows"]
@@ -13,7 +13,8 @@ defmodule Legation.AttacksDistributedTest do
   end
 
   setup do
-    vm = TestVM.start!(args: @distributed)
+    # Behind a daemon it is one that listens.
+    vm = if TestTransport.daemons?(), do: TestVM.start!(), else: TestVM.start!(args: @distributed)
     node = TestVM.call(vm, :erlang, :node, [])
     assert TestVM.call(vm, :erlang, :is_alive, [])
     # There the limits of a name are others: an atom of ours must exist.

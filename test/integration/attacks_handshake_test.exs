@@ -126,6 +126,7 @@ defmodule Legation.AttacksHandshakeTest do
   end
 
   # Rows 60, 104
+  @tag :embedded
   test "a recorded session delivers nothing again, in the clear on a local carrier, before and after a restart" do
     {:ok, engine} = Victim.Engine.start_link(self())
     test = self()

@@ -226,7 +226,8 @@ defmodule Legation.BasicTest do
         {_engine, proxy} = echo(alice, bob)
         assert {:timeout, _call} = catch_exit_of(fn -> GenServer.call(proxy, {:hold, 1}, 1) end)
         assert_receive {:held, 1, from}
-        assert session_counter(bob, "alice", :calls_pending) == 1
+        # A daemon is told at once that nobody waits any more.
+        if transport(bob) == :embedded, do: assert(session_counter(bob, "alice", :calls_pending) == 1)
         GenServer.reply(from, :late)
         # Replies come in order, so the late one has been here.
         round_trip(proxy)

@@ -74,7 +74,7 @@ defmodule Legation.CallersTest do
   for {heading, language} <- ["Calls from Elixir": :elixir, "Calls from Erlang": :erlang] do
     @tag timeout: 300_000
     test "#{heading}: every cell of the table is so", context do
-      rows = table(unquote(to_string(heading)))
+      rows = rows(unquote(to_string(heading)), context.bob)
 
       for [what, timeout | cells] <- rows, {way, cell} <- Enum.zip([:pid, :global, :via], cells) do
         happening = Map.fetch!(@calls, elixir(what))
@@ -191,9 +191,11 @@ defmodule Legation.CallersTest do
     end
   end
 
-  # Whichever node the test runs on.
-  defp exits({:nodedown, node}, call, language) when node == node(),
-    do: String.replace(exits({:nodedown, :this}, call, language), ~r/:?this/, "node()")
+  # Whichever node the test runs on, or its daemon.
+  defp exits({:nodedown, node}, call, language) when node != :this do
+    words = if node == node(), do: "node()", else: "node(pid)"
+    String.replace(exits({:nodedown, :this}, call, language), ~r/:?this/, words)
+  end
 
   defp exits(reason, call, language), do: "exits `{" <> text(reason, language) <> ", " <> call <> "}`"
 
@@ -284,6 +286,14 @@ defmodule Legation.CallersTest do
   end
 
   ## The page
+
+  # Of a table, with those in which a daemon's callers see something else.
+  defp rows(heading, bob) do
+    others = if transport(bob) == :c_node, do: table(heading <> ", behind a daemon"), else: []
+
+    for [what, timeout | _cells] = row <- table(heading),
+        do: Enum.find(others, row, &match?([^what, ^timeout | _cells], &1))
+  end
 
   defp table(heading) do
     [_before, section] = @page |> File.read!() |> String.split("## " <> heading <> "\n", parts: 2)

@@ -49,6 +49,7 @@ defmodule Legation.ConnectionsTest do
   end
 
   describe "carriers" do
+    @tag :embedded
     test "a user's own is plugged in by its module" do
       alice = start_realm("alice")
       bob = start_realm("bob")
@@ -62,6 +63,7 @@ defmodule Legation.ConnectionsTest do
                Legation.connections(bob)
     end
 
+    @tag :embedded
     test "a carrier's check of the other end is asked first" do
       alice = start_realm("alice")
       bob = start_realm("bob")
@@ -72,6 +74,7 @@ defmodule Legation.ConnectionsTest do
       assert await_dial_failures(bob, "alice") == {:connect, :refused_by_carrier}
     end
 
+    @tag :embedded
     test "the one in memory delays, and when it is cut calls end and the link comes back" do
       alice = start_realm("alice")
       bob = start_realm("bob")
@@ -94,6 +97,7 @@ defmodule Legation.ConnectionsTest do
       assert GenServer.call(via(bob, "echo@alice"), {:echo, 2}) == 2
     end
 
+    @tag :embedded
     test "what is altered on the way ends a link that is protected, and nothing of it is delivered" do
       alice = start_realm("alice")
       bob = start_realm("bob")
@@ -268,6 +272,7 @@ defmodule Legation.ConnectionsTest do
       assert [%{state: :up, attempts: 0, last_error: nil}] = Legation.peers(bob)
     end
 
+    @tag :embedded
     test "the wait doubles up to its cap" do
       bob =
         start_realm("bob",
@@ -350,6 +355,7 @@ defmodule Legation.ConnectionsTest do
       end
     end
 
+    @tag :embedded
     test "that there is no common version, with both ranges" do
       alice = start_realm("alice", peers: [peer("bob")])
       name = System.unique_integer([:positive])
@@ -376,6 +382,8 @@ defmodule Legation.ConnectionsTest do
   end
 
   describe "a crash" do
+    @describetag :embedded
+
     # bob has a link to alice and one to carol; alice's is the one that suffers.
     setup do
       alice = start_realm("alice")

@@ -1,6 +1,7 @@
 defmodule Legation.CountersTest do
   use Legation.Case, async: true
 
+  @tag :embedded
   test "docs/counters.md has every counter of an instance and of a session, and no other" do
     alice = start_realm("alice")
     bob = start_realm("bob")

@@ -115,6 +115,8 @@ defmodule Legation.IntegrationDirectoryTest do
     refute_received {:legation, ^ref, _event}
   end
 
+  # By a sweep. A daemon is told by the caller's node.
+  @tag :embedded
   test "the entry of a call that timed out and is never answered is freed after call_age_ms" do
     alice = start_realm("alice")
     bob = start_realm("bob", limits: [call_age_ms: 1])
@@ -155,6 +157,7 @@ defmodule Legation.IntegrationDirectoryTest do
     end
   end
 
+  @tag :embedded
   test "a peer that announces faster than the directory takes it is not read any more, and nothing is lost" do
     alice = start_realm("alice")
     bob = start_realm("bob")

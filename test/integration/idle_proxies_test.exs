@@ -3,6 +3,8 @@ defmodule Legation.IdleProxiesTest do
   # of all processes, which wakes the sleeping.
   use Legation.Case, async: false
 
+  @moduletag :embedded
+
   # Processes and tables of 10,000 proxies.
   @idle_bytes_max 30 * 1024 * 1024
   @many 10_000

@@ -38,6 +38,7 @@ defmodule Legation.IntegrationPolicyTest do
   end
 
   # A sender that is wrongly believed to have learned an engine: the proxy is made by hand.
+  @tag :embedded
   test "nothing but published engines is reached, whatever a peer asks for" do
     %{alice: alice, bob: bob, echo: echo} = linked(export: :all)
     Process.register(echo, :local_server_of_alice)
@@ -195,9 +196,15 @@ defmodule Legation.IntegrationPolicyTest do
 
     assert GenServer.call(proxy, {:echo, 1}) == 1
     assert TestVM.call(vm, :erlang, :system_info, [:atom_count]) == atoms
-    # Calls are counted, too, where the core decodes them: 101 small ones; large ones are decoded in Elixir.
     counters = TestVM.call(vm, Legation, :counters, [Alice])
-    assert {counters.sessions["bob"].undecodable, counters.dropped_undecodable} == {2 * 101, 2 * 101}
+
+    if TestVM.call(vm, Legation.Case, :transport, [Alice]) == :embedded do
+      # Calls are counted, too, where the core decodes them: 101 small ones; large ones are decoded in Elixir.
+      assert {counters.sessions["bob"].undecodable, counters.dropped_undecodable} == {2 * 101, 2 * 101}
+    else
+      assert {counters.calls_refused, counters.dropped_undecodable} == {101, 2 * 101}
+    end
+
     assert Enum.map(Legation.connections(bob), & &1.session_id) == Enum.map(session, & &1.session_id)
     refute Legation.Error.retry?(refused(:undecodable))
   end
@@ -223,7 +230,7 @@ defmodule Legation.IntegrationPolicyTest do
     %{alice: alice, bob: bob, echo: echo} = linked([])
     proxy = publish(alice, "echo", echo, [bob])
     at = payload(@message_bytes_max)
-    over = payload(@message_bytes_max + 1)
+    over = payload(@message_bytes_max + 1 + shorter_atoms(bob))
     assert byte_size(:erlang.term_to_binary({:echo, at}, minor_version: 2)) == @message_bytes_max
 
     # The smaller of both sides' limits counts, and bob accepts more than alice.
@@ -243,6 +250,13 @@ defmodule Legation.IntegrationPolicyTest do
     assert GenServer.call(proxy, {:echo, 1}) == 1
   end
 
+  # A daemon gets messages as one node sends them to another, where an atom's text takes 2 bytes more; in
+  # `term_to_binary/2` of OTP 25 it takes 3.
+  defp shorter_atoms(sender) do
+    <<131, 104, 2, tag, _rest::binary>> = :erlang.term_to_binary({:echo, ""}, minor_version: 2)
+    if transport(sender) == :c_node and tag == 100, do: 1, else: 0
+  end
+
   # So that `{:echo, payload}` is that many bytes in external term format.
   defp payload(bytes), do: :binary.copy("x", bytes - byte_size(:erlang.term_to_binary({:echo, ""}, minor_version: 2)))
 
@@ -254,6 +268,7 @@ defmodule Legation.IntegrationPolicyTest do
     proxy = publish(alice, "echo", echo, [bob])
     at = payload(8 * 1024 * 1024)
     assert GenServer.call(proxy, {:echo, at}, 60_000) == at
-    assert GenServer.call(proxy, {:echo, at <> "x"}) == refused(:too_large)
+    over = at <> :binary.copy("x", 1 + shorter_atoms(bob))
+    assert GenServer.call(proxy, {:echo, over}) == refused(:too_large)
   end
 end

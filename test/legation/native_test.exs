@@ -30,6 +30,7 @@ defmodule Legation.NativeTest do
     message_bytes_max: 1_024,
     engines_max: 8,
     queue_bytes_max: 4_096,
+    engine_queue_bytes_max: :infinity,
     calls_max: 8,
     callers_max: 8,
     handshake_ms: 1_000,
@@ -457,7 +458,17 @@ defmodule Legation.NativeTest do
       assert {:ok, _channel} = connect.(@settings)
       for name <- Map.keys(@settings), do: refused(fn -> connect.(Map.delete(@settings, name)) end)
 
-      for {name, bad} <- [message_bytes_max: 0x100000000, engines_max: -1, overflow: :block, knock: 1, ping_ms: -1],
+      assert {:ok, _channel} = connect.(%{@settings | engine_queue_bytes_max: 1})
+
+      for {name, bad} <- [
+            message_bytes_max: 0x100000000,
+            engines_max: -1,
+            engine_queue_bytes_max: -1,
+            engine_queue_bytes_max: :none,
+            overflow: :block,
+            knock: 1,
+            ping_ms: -1
+          ],
           do: refused(fn -> connect.(%{@settings | name => bad}) end)
     end
 

@@ -24,6 +24,7 @@ defmodule Legation.OptionsLimitsTest do
     reconnect_min_ms: {1, 30_000},
     reconnect_max_ms: {50, @u32},
     queue_bytes_max: {1, @u48},
+    engine_queue_bytes_max: {1, @u48},
     calls_max: {1, @u48},
     callers_max: {1, @u48},
     pending_connections_max: {1, @u48},

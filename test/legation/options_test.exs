@@ -26,8 +26,14 @@ defmodule Legation.OptionsTest do
     assert %Options{name: Legation, listen: [], peers: [], import: :default, global: true, network_key: nil} =
              options = options()
 
-    assert %{message_bytes_max: 8_388_608, overflow: :newest, engine_queue_max: :infinity} = options.limits
-    assert map_size(options.limits) == 23
+    assert %{
+             message_bytes_max: 8_388_608,
+             overflow: :newest,
+             engine_queue_max: :infinity,
+             engine_queue_bytes_max: :infinity
+           } = options.limits
+
+    assert map_size(options.limits) == 24
   end
 
   test "what is missing, unknown or there twice is named" do

@@ -3,8 +3,7 @@ defmodule Legation.VectorsTest do
   # says of the same files is in rust_tests/tests/vectors.rs.
   use ExUnit.Case, async: true
 
-  alias Legation.{Native, Options}
-  alias Legation.TestBlake3, as: Blake3
+  alias Legation.{Blake3, Native, Options}
 
   @dir Path.expand("../vectors", __DIR__)
 

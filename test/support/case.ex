@@ -13,11 +13,14 @@ defmodule Legation.Case do
 
   A realm that was started here is known by its instance, an atom of its own for each test. Unless a test says otherwise
   instances keep out of `:global`, where two realms in one VM would be after the same names.
+
+  Which transport a realm has is said by `Legation.TestTransport`; `transport/1` tells. Tests that only make sense over the embedded one
+  are tagged `:embedded`.
   """
 
   use ExUnit.CaseTemplate
 
-  alias Legation.{Instance, Native, Options}
+  alias Legation.{CNode, Instance, Native, Options, TestTransport}
 
   # Generous, and never waited for in full: what is waited for is a message.
   @patience_ms 10_000
@@ -37,8 +40,9 @@ defmodule Legation.Case do
     ExUnit.configure(assert_receive_timeout: @patience_ms)
   end
 
-  @doc "The carriers that suites run over: two profiles of tcp, a Unix socket, and memory."
-  def carriers, do: [:tcp_tls, :tcp_plain, :unix, :memory]
+  @doc "The carriers that suites run over: two profiles of tcp, a Unix socket, and memory, which no daemon has."
+  def carriers,
+    do: if(TestTransport.daemons?(), do: [:tcp_tls, :tcp_plain, :unix], else: [:tcp_tls, :tcp_plain, :unix, :memory])
 
   ## Keys
 
@@ -96,6 +100,7 @@ defmodule Legation.Case do
         key: key_file(realm),
         network_key: network_key_file(),
         global: :off,
+        transport: Keyword.get_lazy(opts, :transport, fn -> TestTransport.option(realm) end),
         limits: Keyword.merge([knock_boot_ms: 0, reconnect_min_ms: 10, reconnect_max_ms: 100], limits)
       ],
       opts
@@ -110,6 +115,25 @@ defmodule Legation.Case do
   end
 
   def stop_realm(instance), do: ExUnit.Callbacks.stop_supervised!(instance)
+
+  @doc "Who does an instance's work: `:embedded` or `:c_node`."
+  def transport(instance) do
+    case Instance.fetch!(instance).transport do
+      Legation.Transport.Embedded -> :embedded
+      Legation.Transport.CNode -> :c_node
+    end
+  end
+
+  @doc "With what a call without a timeout, and by pid, exits when its session ends (`docs/callers.md`)."
+  def lost(instance) do
+    case Instance.fetch!(instance) do
+      %{transport: Legation.Transport.Embedded} -> :noconnection
+      %{options: %{transport: %{node: node}}} -> {:nodedown, node}
+    end
+  end
+
+  @doc "The number of the daemon's process in the operating system."
+  def daemon_pid(instance), do: CNode.Daemon.os_pid(instance)
 
   @doc "What an instance calls itself."
   def realm(instance), do: Instance.fetch!(instance).options.realm
@@ -230,13 +254,23 @@ defmodule Legation.Case do
   end
 
   @doc "Returns when the instance has registered in `:global` what it has learned by now."
-  def settle_global(instance), do: Legation.GlobalNames.info(instance)
+  def settle_global(instance) do
+    if transport(instance) == :c_node, do: CNode.Directory.settle(instance)
+    Legation.GlobalNames.info(instance)
+  end
 
   @doc """
   Waits until so many dials of an instance to a realm have failed. Returns why the last did; `Legation.peers/1` says it by
   then, too.
   """
   def await_dial_failures(instance, realm, count \\ 1) do
+    case transport(instance) do
+      :embedded -> await_traced_failures(instance, realm, count)
+      :c_node -> await_counted_failures(instance, realm, count, attempts(instance, realm), @patience_ms)
+    end
+  end
+
+  defp await_traced_failures(instance, realm, count) do
     peer = peer_process(instance, realm)
     :erlang.trace(peer, true, [:receive])
     why = for(_n <- 1..count, do: await_ended(peer, instance)) |> List.last()
@@ -245,6 +279,33 @@ defmodule Legation.Case do
     :sys.get_state(peer)
     :sys.get_state(Instance.process(instance, Directory))
     why
+  end
+
+  # The daemon tells nobody of a dial in vain, so it is asked.
+  defp await_counted_failures(instance, _realm, _count, _before, left_ms) when left_ms <= 0,
+    do: ExUnit.Assertions.flunk("no dial has failed: #{inspect(Legation.peers(instance), pretty: true)}")
+
+  defp await_counted_failures(instance, realm, count, before, left_ms) do
+    case daemons_peer(instance, realm) do
+      # The last of them may be under way.
+      %{attempts: attempts, last_error: why, state: state}
+      when why != nil and (attempts > before + count or (attempts == before + count and state == :waiting)) ->
+        why
+
+      _not_yet ->
+        receive do
+        after
+          10 -> await_counted_failures(instance, realm, count, before, left_ms - 10)
+        end
+    end
+  end
+
+  # One that had begun before we asked counts, too.
+  defp attempts(instance, realm), do: max(daemons_peer(instance, realm).attempts - 1, 0)
+
+  defp daemons_peer(instance, realm) do
+    {:ok, peers} = CNode.Control.call(Instance.fetch!(instance), :peers)
+    Enum.find(peers, &(&1.realm == realm))
   end
 
   defp await_ended(peer, instance) do

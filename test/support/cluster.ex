@@ -15,8 +15,35 @@ defmodule Legation.TestCluster do
   def start! do
     pid = ExUnit.Callbacks.start_supervised!({__MODULE__, self()}, id: make_ref())
 
+    %{port: await_ready(pid), cookie: Base.encode16(:crypto.strong_rand_bytes(10))}
+  end
+
+  @default_port 4369
+
+  @doc "An epmd for this VM and all of the tests: who listens on its port, or one of ours. That ends with this VM."
+  def ensure_epmd! do
+    port =
+      case :init.get_argument(:epmd_port) do
+        {:ok, [[text | _rest] | _more]} -> List.to_integer(text)
+        :error -> @default_port
+      end
+
+    case :gen_tcp.connect({127, 0, 0, 1}, port, [], @patience_ms) do
+      {:ok, socket} ->
+        :gen_tcp.close(socket)
+
+      {:error, _nobody} ->
+        {:ok, pid} = GenServer.start(__MODULE__, {self(), port})
+        System.at_exit(fn _status -> GenServer.stop(pid) end)
+        await_ready(pid)
+    end
+
+    :ok
+  end
+
+  defp await_ready(pid) do
     receive do
-      {^pid, :ready, port} -> %{port: port, cookie: Base.encode16(:crypto.strong_rand_bytes(10))}
+      {^pid, :ready, port} -> port
     after
       @patience_ms -> raise "epmd does not start"
     end
@@ -61,13 +88,17 @@ defmodule Legation.TestCluster do
 
   def start_link(owner), do: GenServer.start_link(__MODULE__, owner)
 
+  # Free when we asked: the kernel gives a port again only after all others.
   @impl true
-  def init(owner) do
-    Process.flag(:trap_exit, true)
-    # Free when we asked: the kernel gives a port again only after all others.
+  def init(owner) when is_pid(owner) do
     {:ok, socket} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
     {:ok, number} = :inet.port(socket)
     :gen_tcp.close(socket)
+    init({owner, number})
+  end
+
+  def init({owner, number}) do
+    Process.flag(:trap_exit, true)
 
     # -d twice has it say when it listens, and keeps it in the foreground.
     args = ["-d", "-d", "-address", "127.0.0.1", "-port", Integer.to_string(number)]

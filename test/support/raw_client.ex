@@ -17,6 +17,7 @@ defmodule Legation.RawClient do
     message_bytes_max: 1_048_576,
     engines_max: 1_000,
     queue_bytes_max: 1_048_576,
+    engine_queue_bytes_max: :infinity,
     calls_max: 1_000,
     callers_max: 1_000,
     handshake_ms: 60_000,

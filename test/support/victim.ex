@@ -134,7 +134,13 @@ defmodule Legation.Victim do
     assert listeners(alice) == victim.listeners
   end
 
-  defp listeners(alice), do: alice |> Legation.ListenerSupervisor.listeners() |> Enum.sort()
+  # The same ones, and where they are processes of ours the same processes.
+  defp listeners(alice) do
+    case transport(alice) do
+      :embedded -> alice |> Legation.ListenerSupervisor.listeners() |> Enum.sort()
+      :c_node -> alice |> Legation.listeners() |> Enum.map(&{&1.id, &1.address}) |> Enum.sort()
+    end
+  end
 
   @doc "What alice's engines have got and not yet been asked for, in order: `{:call | :cast | :info, term}`."
   def told(%{engine: engine}) do

@@ -1,6 +1,7 @@
 defmodule Legation.TestVM do
   @moduledoc """
-  Another BEAM in another operating-system process, without distribution: the other Erlang system that Legation is for.
+  Another BEAM in another operating-system process: the other Erlang system that Legation is for. It has no distribution, unless its
+  realms are behind a daemon (`Legation.TestTransport`), and then nobody knows its cookie.
 
       vm = TestVM.start!()
       TestVM.call(vm, String, :upcase, ["a"])          in a process of its own
@@ -20,7 +21,7 @@ defmodule Legation.TestVM do
   @doc """
   Starts a VM that ends with the test.
 
-    * `:args` - more arguments for `erl`
+    * `:args` - more arguments for `erl`, in place of those that make a node of it
     * `:env` - environment, `[{"NAME", "value"}]`
     * `:quiet` - what it writes to the terminal is thrown away
   """
@@ -63,7 +64,8 @@ defmodule Legation.TestVM do
     args =
       ["-noshell", "-noinput", "-pa"] ++
         paths ++
-        ["-kernel", "logger_level", "critical", "-s", "Elixir.Legation.TestVM", "main"] ++ Keyword.get(opts, :args, [])
+        ["-kernel", "logger_level", "critical", "-s", "Elixir.Legation.TestVM", "main"] ++
+        Keyword.get_lazy(opts, :args, &Legation.TestTransport.vm_args/0)
 
     quiet = if opts[:quiet], do: " >/dev/null 2>&1", else: ""
 
@@ -160,6 +162,19 @@ defmodule Legation.TestVM do
 
     receive do
       {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
+    end
+  end
+
+  @doc "An engine that tells the lasting process what it gets, and isn't published. Called with `here/4`."
+  def start_echo, do: start_child(Legation.TestEngines.Echo, owner: self())
+
+  @doc "Kills one process, anywhere, and says with which reason another ends by that."
+  def kill_and_see(killed, watched) do
+    monitor = Process.monitor(watched)
+    Process.exit(killed, :kill)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^watched, reason} -> reason
     end
   end
 

@@ -7,8 +7,8 @@ defmodule Legation.Connection.Handshake do
 
   @ask_timeout_ms 5_000
 
-  @channel_limits ~w(message_bytes_max depth_max engines_max queue_bytes_max calls_max callers_max handshake_ms ping_ms
-                     failures_max failures_window_ms overflow)a
+  @channel_limits ~w(message_bytes_max depth_max engines_max queue_bytes_max engine_queue_bytes_max calls_max callers_max
+                     handshake_ms ping_ms failures_max failures_window_ms overflow)a
 
   @doc "The channel of a new link."
   @spec channel(atom, Connection.t(), Instance.t()) :: {:ok, Native.channel()} | {:error, term}

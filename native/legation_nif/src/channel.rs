@@ -60,6 +60,7 @@ struct ChannelSettings {
     depth_max: u16,
     engines_max: u32,
     queue_bytes_max: usize,
+    engine_queue_bytes_max: Bound,
     calls_max: usize,
     callers_max: usize,
     handshake_ms: u64,
@@ -80,6 +81,7 @@ impl ChannelSettings {
             message_bytes_max: self.message_bytes_max,
             engines_max: self.engines_max,
             queue_bytes_max: self.queue_bytes_max,
+            engine_queue_bytes_max: Option::from(&self.engine_queue_bytes_max),
             calls_max: self.calls_max,
             callers_max: self.callers_max,
             handshake_ms: self.handshake_ms,
@@ -94,6 +96,26 @@ impl ChannelSettings {
 
 mod newest {
     rustler::atoms! { newest, oldest }
+}
+
+#[derive(rustler::NifUntaggedEnum)]
+enum Bound {
+    Number(usize),
+    None(Infinity),
+}
+
+#[derive(rustler::NifUnitEnum)]
+enum Infinity {
+    Infinity,
+}
+
+impl From<&Bound> for Option<usize> {
+    fn from(bound: &Bound) -> Self {
+        match bound {
+            Bound::Number(number) => Some(*number),
+            Bound::None(Infinity::Infinity) => None,
+        }
+    }
 }
 
 fn profile_of(profile: Atom) -> NifResult<Profile> {

@@ -4,14 +4,12 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
-use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{EncodePrivateKey, KeypairBytes};
-use ed25519_dalek::SigningKey;
 use legation_channel::tls::{LinkKey, TlsContext};
 use legation_proto::frame::cert::Cert;
 use legation_proto::frame::forget::{Forget, ForgetReason};
 use legation_proto::frame::learn::Learn;
 use legation_proto::identity::{check_public_key, NetworkKey, Purpose, RealmId};
+use legation_proto::key_text::{identity_pem, parse_network_key};
 use legation_proto::keyring::{Keyring, KeyringError};
 use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Resource, ResourceArc, Term};
 use zeroize::Zeroizing;
@@ -80,12 +78,9 @@ fn keyring_external<'a>(env: Env<'a>, public: Binary<'a>) -> NifResult<Term<'a>>
 #[rustler::nif(schedule = "DirtyIo")]
 fn keyring_generate<'a>(env: Env<'a>, path: Binary<'a>) -> NifResult<Term<'a>> {
     let seed = Zeroizing::new(random::<32>()?);
-    let key = SigningKey::from_bytes(&seed);
-    // Version 1, without the public half: OpenSSL 3.0 can't read version 2.
-    let document = KeypairBytes { secret_key: *seed, public_key: None };
-    let pem = document.to_pkcs8_pem(LineEnding::LF).map_err(|_| Error::BadArg)?;
+    let (pem, public) = identity_pem(&seed).map_err(|_| Error::BadArg)?;
     match write_new(as_path(&path)?, pem.as_bytes()) {
-        Ok(()) => Ok((atoms::ok(), binary(env, key.verifying_key().as_bytes())).encode(env)),
+        Ok(()) => Ok((atoms::ok(), binary(env, &public)).encode(env)),
         Err(reason) => Ok(error(env, atoms::key_file(), io_reason(&reason))),
     }
 }
@@ -159,25 +154,10 @@ fn network_load<'a>(env: Env<'a>, path: Option<Binary<'a>>) -> NifResult<Term<'a
         Ok(bytes) => Zeroizing::new(bytes),
         Err(reason) => return Ok(error(env, atoms::network_key_file(), io_reason(&reason))),
     };
-    match network_key(&bytes) {
+    match parse_network_key(&bytes) {
         Some(key) => Ok((atoms::ok(), ResourceArc::new(NetworkResource(key))).encode(env)),
         None => Ok(error(env, atoms::network_key_file(), atoms::not_a_network_key())),
     }
-}
-
-fn network_key(bytes: &[u8]) -> Option<NetworkKey> {
-    if let Ok(key) = <[u8; 32]>::try_from(bytes) {
-        return Some(NetworkKey::new(key));
-    }
-    let digits = std::str::from_utf8(bytes).ok()?.trim_end();
-    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut key = Zeroizing::new([0; 32]);
-    for (byte, pair) in key.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(NetworkKey::new(*key))
 }
 
 #[rustler::nif]

@@ -1,4 +1,23 @@
 //! The configuration of a daemon: one file, one realm.
+//!
+//! ```text
+//!  Source (file, standard input) ─► Document (TOML, places) ─► sections ─► Config
+//! ```
+//!
+//! Names, values and rules are those of `Legation.Options`; `packaging/legation.toml` shows all of them.
+
+mod address;
+mod document;
+mod error;
+mod limits;
+pub(crate) mod names;
+mod node;
+mod parse;
+mod peers;
+mod secret_file;
+mod source;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -6,8 +25,13 @@ use std::path::PathBuf;
 use legation_channel::channel::Profile;
 use legation_proto::limits::Limits as SessionLimits;
 
+pub use error::{io_words, ConfigError, Position, Problem};
+pub use names::SOCKET_PATH_BYTES_MAX;
+pub use parse::{parse, Places};
+pub use source::{check_together, read_key, read_network_key, Loaded, Source};
+
 /// Everything a realm's daemon is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// What this realm calls itself.
     pub realm: String,
@@ -22,6 +46,24 @@ pub struct Config {
     pub control_socket: Option<PathBuf>,
     /// 1: everything on one thread.
     pub threads: usize,
+}
+
+impl Config {
+    /// What of `new` can't be had without a restart. Peers, exports and what is allowed can.
+    pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
+        let differences = [
+            ("realm", self.realm != new.realm),
+            ("key", self.key != new.key),
+            ("network_key", self.network_key != new.network_key),
+            ("control_socket", self.control_socket != new.control_socket),
+            ("threads", self.threads != new.threads),
+            ("import", self.import != new.import),
+            ("node", self.node != new.node),
+            ("listen", self.listen != new.listen),
+            ("limits", self.limits != new.limits),
+        ];
+        differences.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
 }
 
 /// Where the identity's private key is.
@@ -44,17 +86,19 @@ impl std::fmt::Debug for Secret {
 }
 
 /// The side towards the BEAM.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
     /// `legation@127.0.0.1`.
     pub name: String,
     pub cookie: Secret,
-    /// Where BEAM nodes may dial us; loopback unless said otherwise. `None` for the port: any.
+    /// Where BEAM nodes may dial us; loopback unless said otherwise. Port 0: any.
     pub listen_ip: IpAddr,
     pub listen_port: u16,
     /// Register in EPMD, and look nodes up there.
     pub epmd: bool,
     pub epmd_port: u16,
+    /// A process `legation_echo` that answers calls with their request: what the benchmark measures.
+    pub echo: bool,
     /// BEAM nodes that we dial.
     pub connect: Vec<BeamAddress>,
     /// Whether the daemon itself registers names in `:global` (by calls to the node). Off where an Elixir side does it.
@@ -150,6 +194,9 @@ impl Operations {
     pub const EVENT: u16 = 128;
     pub const DEFAULT: Operations = Operations(Self::CALL | Self::CAST | Self::SEND);
 
+    pub const NAMES: [(u16, &'static str); 5] =
+        [(Self::CALL, "call"), (Self::CAST, "cast"), (Self::SEND, "send"), (Self::SYS, "sys"), (Self::EVENT, "event")];
+
     pub fn allows(self, operation: u16) -> bool {
         self.0 & operation != 0
     }
@@ -167,7 +214,7 @@ pub enum Import {
 }
 
 /// Every bound, named as in `Legation.Options`, and those of the BEAM's side.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub session: SessionLimits,
     /// Messages in an engine's mailbox above which it gets no more; asked of the gate.

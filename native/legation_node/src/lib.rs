@@ -22,3 +22,4 @@ pub mod identity;
 pub mod net;
 pub mod peers;
 pub mod realm;
+pub mod shutdown;

@@ -1,9 +1,50 @@
 //! The links to other realms: who may link with us, dialling, which link lives, drain.
+//!
+//! ```text
+//!  Peers ──┬── Peer per realm on the list: addresses, back-off, the link that is up      (peer, links, backoff: pure)
+//!          ├── Listener per address: places for those who have not proven who they are   (net::listener)
+//!          └── two tasks per connection, which ask: hello?, up?, and tell: ended          (net::peer_connection)
+//! ```
+//!
+//! What links bring goes to [`LinkEvents`]. Locks are held briefly, and none of `Peers`' own while events are told; an event
+//! handler may ask and tell `Peers` anything.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::Arc;
+pub(crate) mod backoff;
+mod counters;
+mod drain;
+mod links;
+mod listening;
+mod peer;
+mod questions;
+mod system;
+mod words;
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use legation_channel::knock::{KnockMemory, KnockSettings};
+use legation_proto::error::CloseCode;
+use legation_proto::identity::{check_public_key, KeyError, RealmId};
 use legation_proto::session::{Event, Session};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::config::{Limits, PeerConfig};
+use crate::identity::Identity;
+use crate::net::listener::Listener;
+use crate::net::peer_connection::{Control, Wanted};
+use peer::{Peer, Up};
+
+pub use crate::net::listener::{BoundAddress, ListenerInfo};
+pub use counters::PeersCounters;
+pub use drain::CutCall;
+pub use listening::ListenError;
+pub(crate) use questions::Verdict;
+pub(crate) use system::{fill_random, random, unix_ms};
+
+use counters::LogLimit;
 
 /// A link that is up: the session of one peer.
 #[derive(Debug)]
@@ -14,7 +55,7 @@ pub struct PeerLink {
     pub realm: Arc<str>,
     pub session: Arc<Session>,
     pub status: LinkStatus,
-    writer: Arc<tokio::sync::Notify>,
+    writer: Arc<Notify>,
     ended: AtomicBool,
 }
 
@@ -29,20 +70,14 @@ pub struct LinkStatus {
     pub version: u16,
     /// `tcp`, `unix`.
     pub carrier: &'static str,
-    /// Of the other end, as text.
+    /// Of the other end, as text: `10.0.0.7:4040`, `uid 1000`.
     pub address: String,
     /// Unix milliseconds.
     pub since_ms: u64,
 }
 
 impl PeerLink {
-    pub fn new(
-        tag: u64,
-        realm: Arc<str>,
-        session: Arc<Session>,
-        status: LinkStatus,
-        writer: Arc<tokio::sync::Notify>,
-    ) -> PeerLink {
+    pub fn new(tag: u64, realm: Arc<str>, session: Arc<Session>, status: LinkStatus, writer: Arc<Notify>) -> PeerLink {
         PeerLink { tag, realm, session, status, writer, ended: AtomicBool::new(false) }
     }
 
@@ -53,16 +88,19 @@ impl PeerLink {
 
     /// Nothing can be pushed any more; set when the link ends.
     pub fn has_ended(&self) -> bool {
-        self.ended.load(std::sync::atomic::Ordering::Acquire)
+        self.ended.load(Ordering::Acquire)
     }
 
     pub fn end(&self) {
-        self.ended.store(true, std::sync::atomic::Ordering::Release);
+        self.ended.store(true, Ordering::Release);
         self.session.end();
     }
 }
 
 /// Why a link ended or did not come about: `kind` and `code` as in Elixir's reasons (`docs/internals.md`).
+///
+/// Text of [`LinkEnd::Connect`] and [`LinkEnd::Carrier`] begins with the word that is Elixir's atom (`econnrefused`); what
+/// follows a space is detail (`uid_not_allowed 1000`, `channel …`). See [`LinkEnd::code`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEnd {
     /// The carrier did not come about.
@@ -81,7 +119,11 @@ pub enum LinkEnd {
     NoAnswer,
 }
 
-/// What links tell the realm, from their tasks. Must not wait. For one link: `up`, then events, then `ended`.
+/// What links tell the realm, from their tasks. Must not wait. For one link: `up`, then events, then `ended`; and an
+/// earlier link with the same realm has ended before the next one is up.
+///
+/// In a link's event handlers nothing may be asked of its session that reads (`make_receipts_for` but in `link_up`,
+/// `delivered`, `handle_bytes`): pushes, replies and announcements are fine.
 pub trait LinkEvents: Send + Sync {
     fn link_up(&self, link: &Arc<PeerLink>);
     /// One event of the session. What it leaves to flush on this link is said by returning true.
@@ -89,4 +131,280 @@ pub trait LinkEvents: Send + Sync {
     /// All events of one read are through.
     fn link_read_done(&self, link: &Arc<PeerLink>);
     fn link_ended(&self, link: &Arc<PeerLink>, why: &LinkEnd);
+}
+
+/// What has become of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    Up,
+    Connecting,
+    /// For the next dial.
+    Waiting,
+    /// It has no address: it dials us.
+    Listening,
+    Disconnected,
+    Drained,
+}
+
+impl PeerState {
+    pub fn name(self) -> &'static str {
+        match self {
+            PeerState::Up => "up",
+            PeerState::Connecting => "connecting",
+            PeerState::Waiting => "waiting",
+            PeerState::Listening => "listening",
+            PeerState::Disconnected => "disconnected",
+            PeerState::Drained => "drained",
+        }
+    }
+}
+
+/// What `peers` shows.
+#[derive(Clone, Debug)]
+pub struct PeerStatus {
+    pub realm: Arc<str>,
+    pub key: [u8; 32],
+    pub state: PeerState,
+    /// Dials since the last link.
+    pub attempts: u64,
+    /// How the last link or dial ended, while there is no link.
+    pub last_error: Option<LinkEnd>,
+    pub link: Option<LinkStatus>,
+}
+
+/// Why a peer can't be put on the list, or taken up again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddPeerError {
+    #[error("it is on the list already")]
+    AlreadyConnected,
+    #[error("the peer {0:?} has the same key")]
+    SameKey(String),
+    #[error("the key is our own")]
+    OwnKey,
+    #[error("the public key can't be used: {0}")]
+    BadKey(#[from] KeyError),
+    #[error("there is no such peer")]
+    UnknownRealm,
+}
+
+/// See the module's documentation.
+pub struct Peers {
+    pub(crate) identity: Identity,
+    pub(crate) limits: Limits,
+    pub(crate) events: Arc<dyn LinkEvents>,
+    pub(crate) counters: PeersCounters,
+    pub(crate) accept_log: LogLimit,
+    pub(crate) runtime: Handle,
+    /// Shared by all listeners.
+    pub(crate) knocks: Arc<Mutex<KnockMemory>>,
+    unlisted_log: LogLimit,
+    started: Instant,
+    last_tag: AtomicU64,
+    list: Mutex<List>,
+    listeners: Mutex<HashMap<String, Arc<Listener>>>,
+    /// All connections, whatever their state.
+    connections: Mutex<HashMap<u64, Arc<Control>>>,
+    /// The last one has gone.
+    idle: Notify,
+}
+
+#[derive(Default)]
+struct List {
+    peers: HashMap<Arc<str>, Peer>,
+    /// Whose key may connect.
+    by_realm_id: HashMap<RealmId, Arc<str>>,
+    /// Links that were told to close when their peer left, until they have ended.
+    leaving: HashMap<Arc<str>, Up>,
+    last_generation: u64,
+    /// Nobody is dialled and nobody let in any more.
+    stopping: bool,
+}
+
+impl Peers {
+    /// # Panics
+    /// Outside of a tokio runtime: its tasks run on the one that this is called in.
+    pub fn new(identity: Identity, limits: Limits, events: Arc<dyn LinkEvents>) -> Arc<Peers> {
+        let knocks = KnockSettings {
+            window_ms: limits.knock_window_ms,
+            boot_ms: limits.knock_boot_ms,
+            entries_max: limits.knock_entries_max,
+        };
+        Arc::new(Peers {
+            identity,
+            limits,
+            events,
+            counters: PeersCounters::default(),
+            accept_log: LogLimit::default(),
+            runtime: Handle::current(),
+            knocks: Arc::new(Mutex::new(KnockMemory::new(knocks, unix_ms()))),
+            unlisted_log: LogLimit::default(),
+            started: Instant::now(),
+            last_tag: AtomicU64::new(0),
+            list: Mutex::default(),
+            listeners: Mutex::default(),
+            connections: Mutex::default(),
+            idle: Notify::new(),
+        })
+    }
+
+    /// Puts a peer on the list and dials it, if it has addresses. One that was disconnected is taken up with these settings.
+    ///
+    /// # Errors
+    /// All but [`AddPeerError::UnknownRealm`].
+    pub fn add_peer(self: &Arc<Peers>, config: PeerConfig) -> Result<(), AddPeerError> {
+        check_public_key(&config.key)?;
+        let mut list = lock(&self.list);
+        if list.peers.get(config.realm.as_str()).is_some_and(|peer| peer.connected) {
+            return Err(AddPeerError::AlreadyConnected);
+        }
+        list.last_generation += 1;
+        let peer = Peer::new(config, &self.identity.realm_id, list.last_generation, &self.limits);
+        let realm = peer.realm.clone();
+        list.enter(&self.identity, &realm, peer.realm_id)?;
+        list.peers.insert(realm.clone(), peer);
+        self.dial(&mut list, &realm);
+        Ok(())
+    }
+
+    /// Takes a peer up again after [`Peers::disconnect`]. Of one that is connected nothing is to be done.
+    ///
+    /// # Errors
+    /// [`AddPeerError::UnknownRealm`]; [`AddPeerError::SameKey`] when another peer has got its key meanwhile.
+    pub fn connect(self: &Arc<Peers>, realm: &str) -> Result<(), AddPeerError> {
+        let mut list = lock(&self.list);
+        let peer = list.peers.get(realm).ok_or(AddPeerError::UnknownRealm)?;
+        if peer.connected {
+            return Ok(());
+        }
+        let (realm, realm_id) = (peer.realm.clone(), peer.realm_id);
+        list.enter(&self.identity, &realm, realm_id)?;
+        list.last_generation += 1;
+        let generation = list.last_generation;
+        if let Some(peer) = list.peers.get_mut(&realm) {
+            peer.start(generation);
+        }
+        self.dial(&mut list, &realm);
+        Ok(())
+    }
+
+    /// Closes the link to a realm, dials it no more and lets it in no more, until [`Peers::connect`]. Nothing can be pushed
+    /// from now on; that the link has ended its task tells. False: there is no such peer.
+    pub fn disconnect(&self, realm: &str) -> bool {
+        lock(&self.list).leave(realm)
+    }
+
+    /// The same, and forgets it.
+    pub fn remove_peer(&self, realm: &str) -> bool {
+        let mut list = lock(&self.list);
+        list.leave(realm);
+        list.peers.remove(realm).is_some()
+    }
+
+    /// Other settings for a peer; one that isn't on the list is put there. Its link stays if key and addresses do, otherwise
+    /// it is closed and there will be another. One that is disconnected stays so.
+    ///
+    /// # Errors
+    /// As [`Peers::add_peer`]; then everything is as before.
+    pub fn update_peer(self: &Arc<Peers>, config: PeerConfig) -> Result<(), AddPeerError> {
+        check_public_key(&config.key)?;
+        let mut list = lock(&self.list);
+        let Some(peer) = list.peers.get_mut(config.realm.as_str()) else {
+            drop(list);
+            return self.add_peer(config);
+        };
+        if peer.config.key == config.key && (peer.config.connect == config.connect || !peer.connected) {
+            peer.config = Arc::new(config);
+            return Ok(());
+        }
+        let connected = peer.connected;
+        list.last_generation += 1;
+        let mut peer = Peer::new(config, &self.identity.realm_id, list.last_generation, &self.limits);
+        let realm = peer.realm.clone();
+        list.check_key(&self.identity, &realm, &peer.realm_id)?;
+        list.leave(&realm);
+        if connected {
+            list.by_realm_id.insert(peer.realm_id, realm.clone());
+        }
+        peer.connected = connected;
+        list.peers.insert(realm.clone(), peer);
+        self.dial(&mut list, &realm);
+        Ok(())
+    }
+
+    /// The settings of a peer.
+    pub fn peer_config(&self, realm: &str) -> Option<Arc<PeerConfig>> {
+        lock(&self.list).peers.get(realm).map(|peer| peer.config.clone())
+    }
+
+    /// All peers, by name.
+    pub fn statuses(&self) -> Vec<PeerStatus> {
+        let mut statuses: Vec<PeerStatus> = lock(&self.list).peers.values().map(Peer::status).collect();
+        statuses.sort_by(|one, other| one.realm.cmp(&other.realm));
+        statuses
+    }
+
+    pub fn status(&self, realm: &str) -> Option<PeerStatus> {
+        lock(&self.list).peers.get(realm).map(Peer::status)
+    }
+
+    /// All links that are up.
+    pub fn links(&self) -> Vec<Arc<PeerLink>> {
+        let list = lock(&self.list);
+        list.peers.values().filter_map(Peer::link).filter(|link| !link.has_ended()).cloned().collect()
+    }
+
+    pub fn counters(&self) -> &PeersCounters {
+        &self.counters
+    }
+
+    /// Connections of all kinds, also those that are opening or closing.
+    pub fn open_connections(&self) -> usize {
+        lock(&self.connections).len()
+    }
+}
+
+impl List {
+    /// Whether another has the key.
+    fn check_key(&self, own: &Identity, realm: &Arc<str>, realm_id: &RealmId) -> Result<(), AddPeerError> {
+        if *realm_id == own.realm_id {
+            return Err(AddPeerError::OwnKey);
+        }
+        match self.by_realm_id.get(realm_id) {
+            Some(other) if other != realm => Err(AddPeerError::SameKey(other.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    /// From now on its key may connect.
+    fn enter(&mut self, own: &Identity, realm: &Arc<str>, realm_id: RealmId) -> Result<(), AddPeerError> {
+        self.check_key(own, realm, &realm_id)?;
+        self.by_realm_id.insert(realm_id, realm.clone());
+        Ok(())
+    }
+
+    /// And from now on no more.
+    fn leave(&mut self, realm: &str) -> bool {
+        let Some(peer) = self.peers.get_mut(realm) else { return false };
+        let (link, dial) = peer.stop();
+        for control in link.iter().map(|up| &up.control).chain(&dial) {
+            control.want(Wanted::Close(CloseCode::Normal));
+        }
+        if let Some(link) = link {
+            self.leaving.insert(peer.realm.clone(), link);
+        }
+        self.by_realm_id.retain(|_, other| **other != *realm);
+        true
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        self.peers.values_mut().for_each(Peer::cancel_timer);
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under a lock ends the task that it happened in; what it left is consistent enough to go on with.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -22,6 +22,7 @@ pub mod etf;
 pub mod frame;
 pub mod hello;
 pub mod identity;
+pub mod key_text;
 pub mod keyring;
 pub mod limits;
 pub mod receipt;

@@ -35,7 +35,7 @@ pub const ACK_AFTER_BYTES: u64 = 256 * 1024;
 pub const RECEIPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Settings of one session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest payload accepted from the peer and pushed to it, bytes.
     pub message_bytes_max: u32,
@@ -43,6 +43,9 @@ pub struct Limits {
     pub engines_max: u32,
     /// Bytes of payload that may wait in the outbound queue.
     pub queue_bytes_max: usize,
+    /// Of these, bytes of calls, casts and sends to one engine, so that a flooded one leaves room for others. Nothing is
+    /// kept per engine where there is no such bound. A message may be larger than it if nothing else of its engine waits.
+    pub engine_queue_bytes_max: Option<usize>,
     /// Calls in flight, each way.
     pub calls_max: usize,
     /// Processes of the peer that have calls in flight here, and of ours there.
@@ -54,7 +57,7 @@ pub struct Limits {
     /// Failed verifications within the window that close the link.
     pub failures_max: u32,
     pub failures_window_ms: u64,
-    /// What goes when the outbound queue is full: a new cast or send, or the oldest ones.
+    /// What goes when the outbound queue is full, or an engine's part of it: a new cast or send, or the oldest ones.
     pub overflow: Overflow,
     pub term: TermLimits,
 }
@@ -72,6 +75,7 @@ impl Default for Limits {
             message_bytes_max: 8 * 1024 * 1024,
             engines_max: 65_536,
             queue_bytes_max: 16 * 1024 * 1024,
+            engine_queue_bytes_max: None,
             calls_max: 65_536,
             callers_max: 65_536,
             handshake_ms: 5_000,

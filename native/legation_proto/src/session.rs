@@ -17,6 +17,7 @@ mod counters;
 mod inbound;
 mod outbound;
 mod queue;
+mod shares;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -170,7 +171,7 @@ impl Session {
             inbound: Mutex::new(Inbound::new(identity, now)),
             outbound: Mutex::new(Outbound::default()),
             calls: Mutex::new(Calls::default()),
-            queue: Mutex::new(Queue::new(limits.queue_bytes_max, limits.overflow)),
+            queue: Mutex::new(Queue::new(limits.queue_bytes_max, limits.engine_queue_bytes_max, limits.overflow)),
             shared: Shared { agreed, limits, keyring, counters: Counters::default(), sent_sequence: AtomicU64::new(0) },
         })
     }
@@ -210,12 +211,12 @@ impl Session {
             destination,
             payload: NewPayload::of(payload),
         };
-        let pushed = lock(&self.queue).push(message, false).map_err(|_| {
-            self.shared.counters.overload_out.one();
-            PushError::Overload
-        })?;
-        self.shared.counters.dropped_oldest.add(pushed.dropped);
-        Ok(pushed.wake)
+        self.enqueue(message, false)
+    }
+
+    fn enqueue(&self, message: NewMessage<'_>, always: bool) -> Result<bool, PushError> {
+        let pushed = lock(&self.queue).push(message, always, &self.shared.counters);
+        pushed.map_err(|_| PushError::Overload)
     }
 
     pub fn push_call(&self, now: UnixMs, call: &NewCall<'_>) -> Result<PushedCall, PushError> {
@@ -240,22 +241,14 @@ impl Session {
             destination: call.destination,
             payload,
         };
-        let pushed = lock(&self.queue).push(message, false);
-        let Ok(pushed) = pushed else {
+        let wake = self.enqueue(message, false).inspect_err(|_| {
             calls.finish(begun.call_id);
             if begun.new_caller {
                 calls.release_own_caller(begun.caller);
             }
-            self.shared.counters.overload_out.one();
-            return Err(PushError::Overload);
-        };
+        })?;
         self.shared.counters.calls_pending.set(calls.pending() as u64);
-        self.shared.counters.dropped_oldest.add(pushed.dropped);
-        Ok(PushedCall {
-            call_id: begun.call_id,
-            wake: pushed.wake,
-            new_caller: begun.new_caller.then_some(begun.caller),
-        })
+        Ok(PushedCall { call_id: begun.call_id, wake, new_caller: begun.new_caller.then_some(begun.caller) })
     }
 
     /// Answers a call of the peer's. `Ok(true)`: wake the Writer. A payload that can't go is counted, and the caller is
@@ -291,14 +284,8 @@ impl Session {
             destination: "",
             payload,
         };
-        let pushed = lock(&self.queue).push(message, true);
-        match pushed {
-            Ok(pushed) => Ok(pushed.wake),
-            Err(_) => {
-                self.shared.counters.overload_out.one();
-                Ok(self.push_refusal(call_id, &served.engine, Refusal::Overload))
-            }
-        }
+        let pushed = self.enqueue(message, true);
+        Ok(pushed.unwrap_or_else(|_| self.push_refusal(call_id, &served.engine, Refusal::Overload)))
     }
 
     /// Refuses a call of the peer's. True: wake the Writer.
@@ -340,8 +327,7 @@ impl Session {
             destination: "",
             payload: NewPayload::Slice(&[]),
         };
-        let pushed = lock(&self.queue).push(message, true);
-        pushed.is_ok_and(|pushed| pushed.wake)
+        self.enqueue(message, true).unwrap_or(false)
     }
 
     /// LEARN, FORGET or CERT with its signature, for the peer.

@@ -107,16 +107,21 @@ impl Calls {
         self.pending.len()
     }
 
-    /// Calls to an engine that was forgotten: its proxy's exit tells their callers.
-    pub fn forget_destination(&mut self, engine: &str) {
+    /// Takes out the calls to an engine that was forgotten: its proxy's exit tells their callers. Returns their ids.
+    pub fn forget_destination(&mut self, engine: &str) -> Vec<u64> {
         let own_callers = &mut self.own_callers;
+        let mut forgotten = Vec::new();
         self.pending.retain(|call_id, (caller, pending)| {
             let keep = *pending.destination != *engine;
-            if let (false, Some(caller)) = (keep, own_callers.get_mut(caller)) {
-                caller.calls.remove(call_id);
+            if !keep {
+                forgotten.push(*call_id);
+                if let Some(caller) = own_callers.get_mut(caller) {
+                    caller.calls.remove(call_id);
+                }
             }
             keep
         });
+        forgotten
     }
 
     pub fn older_than(&self, since: UnixMs) -> impl Iterator<Item = (u64, &Pending)> {
@@ -245,7 +250,8 @@ mod tests {
         assert!(calls.release_own_caller(ended.caller));
         assert!(calls.finish(ended.call_id).is_none());
         assert_eq!(calls.pending(), 1);
-        calls.forget_destination("ping");
+        assert_eq!(calls.forget_destination("pong"), []);
+        assert_eq!(calls.forget_destination("ping"), [other.call_id]);
         assert_eq!(calls.pending(), 0);
         assert!(calls.release_own_caller(other.caller));
     }

@@ -58,6 +58,8 @@ counters! {
     calls_over_limit, callers_over_limit,
     /// Receipts that were not made, their messages being delivered without.
     receipts_over_limit,
+    /// Of what was refused or dropped on the way out: what met the bound of its engine.
+    engine_queue_over_limit,
     /// Refused or dropped on the way out.
     overload_out, dropped_oldest, too_large_out, identifiers_out, bad_term_out,
 }

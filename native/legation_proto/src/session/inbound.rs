@@ -10,6 +10,7 @@ use crate::error::{InvalidFrame, LinkError, PeerMisbehaved};
 use crate::etf;
 use crate::frame::batch::{kind, label, Batch, Item, Refusal};
 use crate::frame::close::Close;
+use crate::frame::handle_release::Release;
 use crate::frame::{self, ack, cert::Cert, forget::Forget, handle_release, learn::Learn, ping, FrameType, Head};
 use crate::identity::{check_public_key, verify, NetworkId, Purpose};
 use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
@@ -233,15 +234,21 @@ impl Inbound {
             }
             FrameType::Learn => {
                 let outcome = self.handle_learn(shared, now, body, sink)?;
-                self.count_announcement(shared, now, outcome)
+                self.count_announcement(shared, now, outcome)?;
+                Ok(false)
             }
             FrameType::Forget => {
-                let outcome = self.handle_forget(session, body, sink)?;
-                self.count_announcement(shared, now, outcome)
+                let (outcome, wake) = match self.handle_forget(session, body, sink)? {
+                    Ok(wake) => (Ok(()), wake),
+                    Err(announcement) => (Err(announcement), false),
+                };
+                self.count_announcement(shared, now, outcome)?;
+                Ok(wake)
             }
             FrameType::Cert => {
                 let outcome = self.handle_cert(shared, now, body)?;
-                self.count_announcement(shared, now, outcome)
+                self.count_announcement(shared, now, outcome)?;
+                Ok(false)
             }
             FrameType::HandleRelease => {
                 let releases = handle_release::decode(body)?;
@@ -276,7 +283,7 @@ impl Inbound {
         shared: &Shared,
         now: UnixMs,
         outcome: Result<(), Announcement>,
-    ) -> Result<bool, LinkError> {
+    ) -> Result<(), LinkError> {
         match outcome {
             Ok(()) => {}
             Err(Announcement::Stale) => shared.counters.stale_announcement.one(),
@@ -286,7 +293,7 @@ impl Inbound {
                 self.failed(shared, now)?;
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Ten failed verifications within the window close the link.
@@ -344,12 +351,13 @@ impl Inbound {
         Ok(Ok(()))
     }
 
+    /// True: the Writer has to be woken.
     fn handle_forget(
         &mut self,
         session: &Session,
         bytes: &[u8],
         sink: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Result<(), Announcement>, InvalidFrame> {
+    ) -> Result<Result<bool, Announcement>, InvalidFrame> {
         let shared = &session.shared;
         let (forget, signature) = Forget::decode(bytes)?;
         if forget.realm != shared.agreed.peer {
@@ -369,14 +377,17 @@ impl Inbound {
         self.forgotten.insert(forget.engine.as_str().into(), forget.serial);
         if self.engines.remove(&*forget.engine).is_none() {
             shared.counters.unknown_forget.one();
-            return Ok(Ok(()));
+            return Ok(Ok(false));
         }
         let mut calls = session.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.forget_destination(&forget.engine);
+        let given_up = calls.forget_destination(&forget.engine);
         shared.counters.calls_pending.set(calls.pending() as u64);
         drop(calls);
         sink(Event::Forgotten { engine: &forget.engine, reason: forget.reason });
-        Ok(Ok(()))
+        // The peer still keeps them as calls that somebody may answer.
+        let mut queue = session.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let wake = given_up.into_iter().fold(false, |wake, id| queue.release(Release::Call(id)) | wake);
+        Ok(Ok(wake))
     }
 
     fn handle_cert(

@@ -77,7 +77,8 @@ impl Outbound {
                 Entry::Message(_) => self.write_messages(shared, out),
             }
         }
-        let cost = self.taken.entries[before..self.at].iter().map(Entry::cost).sum();
+        let sent = &self.taken.entries[before..self.at];
+        let cost = sent.iter().map(Entry::cost).sum();
         let drained = self.at == self.taken.entries.len();
         if drained {
             for entries in self.taken.releases.chunks(handle_release::ENTRIES_MAX) {
@@ -87,7 +88,7 @@ impl Outbound {
         }
 
         let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.sent(cost);
+        queue.sent(sent, cost);
         shared.counters.queue_bytes.set(queue.bytes() as u64);
         if !drained {
             return true;

@@ -9,6 +9,8 @@ use crate::frame::close::Close;
 use crate::frame::handle_release::Release;
 use crate::frame::FrameType;
 use crate::limits::Overflow;
+use crate::session::counters::Counters;
+use crate::session::shares::{Shares, END, NO_SHARE};
 
 /// Payloads above this come as a box of their own instead of being copied into the arena.
 pub(crate) const BOXED_ABOVE: usize = 64 * 1024;
@@ -38,6 +40,9 @@ pub(crate) struct Message {
     pub caller: u64,
     start: usize,
     boxed: Option<Box<[u8]>>,
+    /// Whom it counts against, and the next in that engine's chain.
+    share: u32,
+    next: u32,
 }
 
 impl Message {
@@ -69,10 +74,19 @@ impl Message {
         self.payload_bytes() + if self.aligned { 2 * ALIGNMENT } else { 0 }
     }
 
-    /// What counts against the queue's bound: payload and names.
-    fn cost(&self) -> usize {
-        self.payload_bytes as usize + usize::from(self.source_bytes) + usize::from(self.destination_bytes) + ENTRY_COST
+    /// Calls and answers are not: their callers wait.
+    fn is_droppable(&self) -> bool {
+        self.call_id == 0
     }
+
+    fn cost(&self) -> usize {
+        cost_of(self.payload_bytes(), usize::from(self.source_bytes), usize::from(self.destination_bytes))
+    }
+}
+
+/// What counts against the queue's bound: payload and names.
+fn cost_of(payload_bytes: usize, source_bytes: usize, destination_bytes: usize) -> usize {
+    payload_bytes + source_bytes + destination_bytes + ENTRY_COST
 }
 
 /// A message of no bytes still costs its entry.
@@ -93,6 +107,12 @@ pub(crate) struct NewMessage<'a> {
     pub source: &'a str,
     pub destination: &'a str,
     pub payload: NewPayload<'a>,
+}
+
+impl NewMessage<'_> {
+    fn cost(&self) -> usize {
+        cost_of(self.payload.len(), self.source.len(), self.destination.len())
+    }
 }
 
 pub(crate) enum NewPayload<'a> {
@@ -133,6 +153,8 @@ pub(crate) struct Queue {
     bytes: usize,
     bytes_max: usize,
     overflow: Overflow,
+    /// What each engine has of `bytes`, where that is bounded.
+    shares: Option<Box<Shares>>,
     /// Where to look for the next message to drop under [`Overflow::Oldest`].
     oldest: usize,
     dropped_bytes: usize,
@@ -144,23 +166,18 @@ pub(crate) struct Queue {
     closed: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pushed {
-    pub wake: bool,
-    /// Messages that were dropped to make room.
-    pub dropped: u64,
-}
-
+/// Nothing was queued; it has been counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
 impl Queue {
-    pub fn new(bytes_max: usize, overflow: Overflow) -> Queue {
+    pub fn new(bytes_max: usize, engine_bytes_max: Option<usize>, overflow: Overflow) -> Queue {
         Queue {
             waiting: Taken::default(),
             bytes: 0,
             bytes_max,
             overflow,
+            shares: engine_bytes_max.map(|bytes_max| Box::new(Shares::new(bytes_max))),
             oldest: 0,
             dropped_bytes: 0,
             scheduled: false,
@@ -186,48 +203,47 @@ impl Queue {
         self.bytes
     }
 
-    /// `droppable` messages (casts, sends) give way under [`Overflow::Oldest`]; `always` ones (replies) may exceed the
-    /// bound by as much again, because a lost reply would leave a caller waiting, and refusals by once more.
-    pub fn push(&mut self, message: NewMessage<'_>, always: bool) -> Result<Pushed, Full> {
-        let entry = Message {
+    /// Messages without a call give way under [`Overflow::Oldest`]; `always` ones (replies) may exceed the bound by as
+    /// much again, because a lost reply would leave a caller waiting, and refusals by once more. Neither counts against an
+    /// engine. `Ok(true)`: wake the Writer.
+    pub fn push(&mut self, message: NewMessage<'_>, always: bool, counters: &Counters) -> Result<bool, Full> {
+        let cost = message.cost();
+        let share = match always || self.shares.is_none() {
+            true => NO_SHARE,
+            false => self.share_with_room(message.destination, cost, counters)?,
+        };
+        self.make_room(message.kind, cost, always, counters)?;
+        let start = self.waiting.arena.len();
+        self.waiting.arena.extend_from_slice(message.source.as_bytes());
+        self.waiting.arena.extend_from_slice(message.destination.as_bytes());
+        let payload_bytes = message.payload.len() as u32;
+        let boxed = match message.payload {
+            NewPayload::Slice(bytes) => {
+                self.waiting.arena.extend_from_slice(bytes);
+                None
+            }
+            NewPayload::Boxed(bytes) => Some(bytes),
+        };
+        self.bytes += cost;
+        self.waiting.entries.push(Entry::Message(Message {
             kind: message.kind,
             detail: message.detail,
             aligned: message.aligned,
             dropped: false,
             source_bytes: message.source.len() as u8,
             destination_bytes: message.destination.len() as u8,
-            payload_bytes: message.payload.len() as u32,
+            payload_bytes,
             call_id: message.call_id,
             caller: message.caller,
-            start: self.waiting.arena.len(),
-            boxed: None,
-        };
-        let cost = entry.cost();
-        let limit = match message.kind {
-            kind::ERROR => 3 * self.bytes_max,
-            _ if always => 2 * self.bytes_max,
-            _ => self.bytes_max,
-        };
-        let mut dropped = 0;
-        if self.bytes + cost > limit {
-            if self.overflow == Overflow::Oldest && !always {
-                dropped = self.drop_oldest(cost);
-            }
-            if self.bytes + cost > limit {
-                return Err(Full);
-            }
+            start,
+            boxed,
+            share,
+            next: END,
+        }));
+        if share != NO_SHARE {
+            self.count_for_engine(share, cost);
         }
-        // `drop_oldest` may have moved the arena.
-        let mut entry = Message { start: self.waiting.arena.len(), ..entry };
-        self.waiting.arena.extend_from_slice(message.source.as_bytes());
-        self.waiting.arena.extend_from_slice(message.destination.as_bytes());
-        match message.payload {
-            NewPayload::Slice(bytes) => self.waiting.arena.extend_from_slice(bytes),
-            NewPayload::Boxed(bytes) => entry.boxed = Some(bytes),
-        }
-        self.bytes += cost;
-        self.waiting.entries.push(Entry::Message(entry));
-        Ok(Pushed { wake: self.wake(), dropped })
+        Ok(self.wake())
     }
 
     pub fn announce(&mut self, kind: FrameType, signed: Box<[u8]>) -> bool {
@@ -248,26 +264,119 @@ impl Queue {
         self.wake()
     }
 
+    fn make_room(&mut self, kind: u8, cost: usize, always: bool, counters: &Counters) -> Result<(), Full> {
+        let limit = match kind {
+            kind::ERROR => 3 * self.bytes_max,
+            _ if always => 2 * self.bytes_max,
+            _ => self.bytes_max,
+        };
+        if self.bytes + cost <= limit {
+            return Ok(());
+        }
+        if self.overflow == Overflow::Oldest && !always {
+            counters.dropped_oldest.add(self.drop_oldest(cost));
+        }
+        if self.bytes + cost <= limit {
+            return Ok(());
+        }
+        counters.overload_out.one();
+        Err(Full)
+    }
+
     fn drop_oldest(&mut self, needed: usize) -> u64 {
         let mut dropped = 0;
         while self.bytes + needed > self.bytes_max && self.oldest < self.waiting.entries.len() {
-            if let Entry::Message(message) = &mut self.waiting.entries[self.oldest] {
-                // Calls and answers stay: their callers wait.
-                let droppable = message.call_id == 0;
-                if droppable && !message.dropped {
-                    message.dropped = true;
-                    message.boxed = None;
-                    self.bytes -= message.cost();
-                    self.dropped_bytes += message.cost();
-                    dropped += 1;
-                }
-            }
+            dropped += u64::from(self.drop_entry(self.oldest));
             self.oldest += 1;
         }
+        self.compact_if_worth_it();
+        dropped
+    }
+
+    /// The share of an engine, where `cost` fits by now.
+    fn share_with_room(&mut self, engine: &str, cost: usize, counters: &Counters) -> Result<u32, Full> {
+        let Some(shares) = &mut self.shares else { return Ok(NO_SHARE) };
+        let share = shares.of(engine);
+        if shares.has_room(share, cost) {
+            return Ok(share);
+        }
+        if self.overflow == Overflow::Oldest {
+            let dropped = self.drop_oldest_of(share, cost);
+            counters.dropped_oldest.add(dropped);
+            counters.engine_queue_over_limit.add(dropped);
+        }
+        match &self.shares {
+            Some(shares) if shares.has_room(share, cost) => Ok(share),
+            _ => {
+                counters.overload_out.one();
+                counters.engine_queue_over_limit.one();
+                Err(Full)
+            }
+        }
+    }
+
+    fn drop_oldest_of(&mut self, share: u32, needed: usize) -> u64 {
+        let mut dropped = 0;
+        while let Some(shares) = &mut self.shares {
+            let index = shares.oldest(share);
+            if index == END || shares.has_room(share, needed) {
+                break;
+            }
+            if let Entry::Message(message) = &self.waiting.entries[index as usize] {
+                shares.set_oldest(share, message.next);
+            }
+            dropped += u64::from(self.drop_entry(index as usize));
+        }
+        self.compact_if_worth_it();
+        dropped
+    }
+
+    /// The last entry is a message of this share.
+    fn count_for_engine(&mut self, share: u32, cost: usize) {
+        if let Some(shares) = &mut self.shares {
+            shares.takes(share, cost);
+        }
+        self.link(self.waiting.entries.len() - 1);
+    }
+
+    /// False for what stays: calls and answers, whose callers wait, and announcements.
+    fn drop_entry(&mut self, index: usize) -> bool {
+        let Entry::Message(message) = &mut self.waiting.entries[index] else { return false };
+        if message.dropped || !message.is_droppable() {
+            return false;
+        }
+        message.dropped = true;
+        message.boxed = None;
+        let cost = message.cost();
+        self.bytes -= cost;
+        self.dropped_bytes += cost;
+        if let Some(shares) = &mut self.shares {
+            shares.gives_back(message.share, cost);
+        }
+        true
+    }
+
+    /// Makes an entry the newest of its engine's chain, if it may have to give way one day.
+    fn link(&mut self, index: usize) {
+        let Some(shares) = &mut self.shares else { return };
+        let Entry::Message(message) = &mut self.waiting.entries[index] else { return };
+        if self.overflow == Overflow::Newest || message.share == NO_SHARE || !message.is_droppable() {
+            return;
+        }
+        message.next = END;
+        // So many entries are more than any memory holds; they would only not give way.
+        let Ok(number) = u32::try_from(index) else { return };
+        if let Some(before) = shares.append(message.share, number) {
+            if let Entry::Message(before) = &mut self.waiting.entries[before as usize] {
+                before.next = number;
+            }
+        }
+    }
+
+    fn compact_if_worth_it(&mut self) {
         if self.dropped_bytes > self.bytes_max / 2 {
             self.compact();
         }
-        dropped
     }
 
     /// Gives the dropped messages' bytes back: without it a stalled link's arena would grow with every push.
@@ -296,6 +405,12 @@ impl Queue {
         self.oldest = kept_before_oldest;
         self.waiting.arena = arena;
         self.dropped_bytes = 0;
+        if let Some(shares) = &mut self.shares {
+            shares.next_round();
+            for index in 0..self.waiting.entries.len() {
+                self.link(index);
+            }
+        }
     }
 
     /// Swaps everything that waits for the empty `taken` (whose capacity is used again). `sent` messages' cost is
@@ -305,6 +420,9 @@ impl Queue {
         std::mem::swap(&mut self.waiting, taken);
         self.oldest = 0;
         self.dropped_bytes = 0;
+        if let Some(shares) = &mut self.shares {
+            shares.next_round();
+        }
     }
 
     pub fn take_close(&mut self) -> Option<Close> {
@@ -317,8 +435,16 @@ impl Queue {
         self.closed
     }
 
-    pub fn sent(&mut self, cost: usize) {
+    /// Entries that were taken have gone out, `cost` being the sum of theirs.
+    pub fn sent(&mut self, entries: &[Entry], cost: usize) {
         self.bytes = self.bytes.saturating_sub(cost);
+        if let Some(shares) = &mut self.shares {
+            for entry in entries {
+                if let Entry::Message(message) = entry {
+                    shares.gives_back(message.share, entry.cost());
+                }
+            }
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -351,84 +477,4 @@ impl Entry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cast(payload: &[u8]) -> NewMessage<'_> {
-        NewMessage {
-            kind: 2,
-            detail: 0,
-            aligned: false,
-            call_id: 0,
-            caller: 0,
-            source: "",
-            destination: "d",
-            payload: NewPayload::Slice(payload),
-        }
-    }
-
-    const COST: usize = 10 + 1 + ENTRY_COST;
-
-    fn payloads(queue: &mut Queue) -> Vec<Vec<u8>> {
-        let mut taken = Taken::default();
-        queue.take(&mut taken);
-        let arena = &taken.arena;
-        taken
-            .entries
-            .iter()
-            .filter_map(|entry| match entry {
-                Entry::Message(message) if !message.dropped => Some(message.payload(arena).to_vec()),
-                _ => None,
-            })
-            .collect()
-    }
-
-    #[test]
-    fn the_first_push_wakes_and_the_next_does_not_until_settled() {
-        let mut queue = Queue::new(1_000, Overflow::Newest);
-        assert!(queue.push(cast(b"a"), false).unwrap().wake);
-        assert!(!queue.push(cast(b"b"), false).unwrap().wake);
-        assert!(!queue.settle(), "something waits");
-        queue.take(&mut Taken::default());
-        assert!(queue.settle());
-        assert!(queue.push(cast(b"c"), false).unwrap().wake);
-    }
-
-    #[test]
-    fn a_queue_takes_what_fits_exactly_and_refuses_one_byte_more() {
-        let mut queue = Queue::new(2 * COST, Overflow::Newest);
-        assert!(queue.push(cast(&[1; 10]), false).is_ok());
-        assert_eq!(queue.push(cast(&[2; 11]), false), Err(Full));
-        assert!(queue.push(cast(&[2; 10]), false).is_ok());
-        assert_eq!(queue.push(cast(b""), false), Err(Full));
-        queue.sent(COST);
-        assert!(queue.push(cast(b""), false).is_ok());
-    }
-
-    #[test]
-    fn oldest_casts_give_way_when_configured_and_memory_stays_bounded() {
-        let mut queue = Queue::new(10 * COST, Overflow::Oldest);
-        let mut dropped = 0;
-        for number in 0..10_000u32 {
-            let mut payload = [0; 10];
-            payload[..4].copy_from_slice(&number.to_le_bytes());
-            dropped += queue.push(cast(&payload), false).unwrap().dropped;
-            assert!(queue.waiting.arena.len() <= 20 * COST);
-            assert!(queue.waiting.entries.len() <= 20);
-        }
-        assert_eq!(dropped, 9_990);
-        let left: Vec<u32> =
-            payloads(&mut queue).iter().map(|p| u32::from_le_bytes([p[0], p[1], p[2], p[3]])).collect();
-        assert_eq!(left, (9_990..10_000).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn calls_are_never_dropped_for_newer_casts() {
-        let mut queue = Queue::new(2 * COST, Overflow::Oldest);
-        for _ in 0..2 {
-            queue.push(NewMessage { kind: 3, call_id: 1, caller: 1, ..cast(&[9; 10]) }, false).unwrap();
-        }
-        assert_eq!(queue.push(cast(&[1; 10]), false), Err(Full));
-        assert_eq!(payloads(&mut queue).len(), 2);
-    }
-}
+mod tests;

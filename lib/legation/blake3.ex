@@ -1,8 +1,8 @@
-defmodule Legation.TestBlake3 do
-  @moduledoc """
-  BLAKE3 as its paper has it, in its three modes, slow and simple: so that what Rust computes is checked by something that
-  isn't Rust.
-  """
+defmodule Legation.Blake3 do
+  @moduledoc false
+  # BLAKE3 as its paper has it, in its three modes, slow and simple. It is for those few kilobytes that a user's keyholder
+  # signs where there is no native library (Legation.CNode.KeyAgent); and in tests, so that what Rust computes is checked by
+  # something that isn't Rust.
 
   import Bitwise
 

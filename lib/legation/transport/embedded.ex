@@ -1,0 +1,223 @@
+defmodule Legation.Transport.Embedded do
+  @moduledoc false
+  # Everything in this VM: the native library signs and verifies, processes here have the sockets.
+  #
+  #   Keyholder · Directory · GlobalNames · ProxySupervisor · PeerSupervisor · ConnectionSupervisor · ListenerSupervisor
+  #
+  # Listeners are last, so they stop first.
+
+  @behaviour Legation.Transport
+
+  alias Legation.{
+    Counters,
+    Directory,
+    Instance,
+    Listener,
+    ListenerSupervisor,
+    Native,
+    Options,
+    Peer,
+    PeerSupervisor,
+    Proxy
+  }
+
+  @impl true
+  def prepare(options), do: {:ok, options}
+
+  @impl true
+  def children(%Options{name: name} = options, config) do
+    [
+      {Legation.Keyholder, options},
+      {Directory, {options, config}},
+      {Legation.GlobalNames, options},
+      {Legation.ProxySupervisor, name},
+      {PeerSupervisor, {name, config}},
+      {Legation.Connection, options},
+      {ListenerSupervisor, {name, config}}
+    ]
+  end
+
+  ## Our engines
+
+  @impl true
+  def publish(instance, engine, target, opts), do: Directory.publish(instance.name, engine, target, opts)
+
+  @impl true
+  def withdraw(instance, engine), do: Directory.withdraw(instance.name, engine)
+
+  ## Looking around
+
+  @impl true
+  def engines(%Instance{options: %{realm: own_realm}} = instance) do
+    foreign =
+      for {name, pid, realm, engine, counts, info} <- :ets.tab2list(instance.foreign) do
+        Map.merge(info, %{
+          name: name,
+          engine: engine,
+          realm: realm,
+          local: false,
+          pid: pid,
+          state: :up,
+          counters: Proxy.counts(counts)
+        })
+      end
+
+    ours =
+      for {engine, info} <- :ets.tab2list(instance.details) do
+        Map.merge(info, %{
+          name: engine <> "@" <> own_realm,
+          engine: engine,
+          realm: own_realm,
+          local: true,
+          state: :published
+        })
+      end
+
+    ours ++ foreign
+  end
+
+  @impl true
+  def peers(instance) do
+    counters = sessions(instance)
+
+    for {realm, status} <- :ets.tab2list(instance.peers),
+        do: Map.put(status, :counters, Map.get(counters, realm, %{}))
+  end
+
+  @impl true
+  def connections(instance) do
+    for {_tag, _realm, session, status} <- :ets.tab2list(instance.links),
+        do: Map.put(status, :counters, Native.session_counters(session))
+  end
+
+  @impl true
+  def listeners(instance) do
+    for {_id, pid} <- ListenerSupervisor.listeners(instance.name), do: Listener.info(pid)
+  end
+
+  @impl true
+  def counters(instance) do
+    ended =
+      for [realm, counters] <- :ets.match(instance.config, {{:ended, :"$1"}, :"$2"}), into: %{}, do: {realm, counters}
+
+    instance.counters |> Counters.to_map() |> Map.merge(%{sessions: sessions(instance), ended: ended})
+  end
+
+  defp sessions(instance) do
+    for {_tag, realm, session, _status} <- :ets.tab2list(instance.links),
+        into: %{},
+        do: {realm, Native.session_counters(session)}
+  end
+
+  @impl true
+  def verify_receipt(instance, receipt, key), do: Native.verify_receipt(receipt, key, instance.identity.network_id)
+
+  ## Peers
+
+  @impl true
+  def connect(instance, realm) when is_binary(realm) do
+    case :ets.lookup(instance.config, {:peer, realm}) do
+      [{_key, _peer, :connected}] -> :ok
+      [{_key, peer, :disconnected}] -> start_peer(instance, peer)
+      [] -> {:error, :unknown_realm}
+    end
+  end
+
+  def connect(instance, %Options.Peer{} = peer) do
+    case :ets.lookup(instance.config, {:peer, peer.realm}) do
+      [{_key, _peer, :connected}] -> {:error, {:already_connected, peer.realm}}
+      _new_or_disconnected -> start_peer(instance, peer)
+    end
+  end
+
+  defp start_peer(instance, peer) do
+    case PeerSupervisor.start_peer(instance.name, peer) do
+      {:ok, _pid} ->
+        :ets.insert(instance.config, {{:peer, peer.realm}, peer, :connected})
+        :ok
+
+      {:error, {:already_started, _pid}} ->
+        {:error, {:already_connected, peer.realm}}
+
+      {:error, reason} ->
+        {:error, reason}
+    end
+  end
+
+  @impl true
+  def disconnect(instance, realm) do
+    if :ets.update_element(instance.config, {:peer, realm}, {3, :disconnected}) do
+      PeerSupervisor.stop_peer(instance.name, realm)
+      Directory.peer_stopped(instance.name, realm)
+    else
+      {:error, :unknown_realm}
+    end
+  end
+
+  @impl true
+  def drain(instance, timeout_ms) do
+    for {id, _pid} <- ListenerSupervisor.listeners(instance.name),
+        do: ListenerSupervisor.stop_listener(instance.name, id)
+
+    cut =
+      for({{:peer, realm}, pid, _, _} <- peer_children(instance), is_pid(pid), do: {realm, pid})
+      |> Enum.map(fn {realm, pid} -> {realm, Task.async(fn -> Peer.drain(pid, timeout_ms) end)} end)
+      |> Enum.flat_map(fn {realm, task} ->
+        {:ok, calls} = Task.await(task, :infinity)
+        for {engine, caller} <- calls, do: {engine <> "@" <> realm, caller}
+      end)
+
+    {:ok, cut}
+  end
+
+  defp peer_children(instance), do: Supervisor.which_children(Instance.process(instance.name, PeerSupervisor))
+
+  @impl true
+  def subscribe(instance), do: Directory.subscribe(instance.name)
+
+  @impl true
+  def unsubscribe(instance, ref), do: Directory.unsubscribe(instance.name, ref)
+
+  ## Listeners
+
+  @impl true
+  def add_listener(instance, id, carrier, opts) do
+    case ListenerSupervisor.start_listener(instance.name, id, carrier, opts) do
+      {:ok, pid} ->
+        :ets.insert(instance.config, {{:listener, id}, carrier, opts})
+        {:ok, Listener.info(pid)}
+
+      {:error, {:already_started, _pid}} ->
+        {:error, {:already_listening, id}}
+
+      {:error, reason} ->
+        {:error, reason}
+    end
+  end
+
+  @impl true
+  def remove_listener(%Instance{config: config} = instance, id) do
+    with :ok <- ListenerSupervisor.stop_listener(instance.name, id) do
+      for [key, opts] <- :ets.match(config, {{:listener, :"$1"}, :_, :"$2"}),
+          (opts[:id] || key) == id,
+          do: :ets.delete(config, {:listener, key})
+
+      :ets.delete(config, {:bound, id})
+      :ok
+    end
+  end
+
+  ## Messages
+
+  @impl true
+  def key(instance, full_name), do: Directory.key(instance, full_name)
+
+  # Through the proxy in any case: it keeps the order of what one process sends to one engine.
+  @impl true
+  def send_from_caller(instance, proxy, message) do
+    case :ets.lookup(instance.pids, self()) do
+      [{_pid, src}] -> send(proxy, {instance.ref, {:send_as, src, message}})
+      [] -> send(proxy, message)
+    end
+  end
+end

@@ -1,0 +1,525 @@
+//! The reader of a connection: opens it, feeds what arrives to the link, and does what the link's events say.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{pin, Pin};
+use std::sync::Arc;
+use std::task::{ready, Context, Poll};
+use std::time::Duration;
+
+use legation_channel::knock::KnockRefused;
+use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkFault, LinkRandom};
+use legation_proto::error::CloseCode;
+use legation_proto::hello::{Role, SignRequest};
+use legation_proto::identity::RealmId;
+use legation_proto::session::{Event, Session};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::control::{Control, Wanted};
+use super::writer::Writer;
+use crate::config::CarrierConfig;
+use crate::net::carrier::{profile_name, CarrierError, Label, ReadHalf, Stream};
+use crate::net::listener::Listener;
+use crate::peers::{fill_random, lock, unix_ms, LinkEnd, LinkStatus, PeerLink, Peers, Verdict};
+
+/// Much fits into one read, one decryption, one batch. Strangers get little of our time at once; a hello fits.
+const READ_BYTES: usize = 256 * 1024;
+const STRANGERS_READ_BYTES: usize = 4 * 1024;
+/// After a read of more than this others get a turn.
+const TURN_BYTES: usize = 32 * 1024;
+/// Reads in which a goodbye is looked for when nothing can be sent any more.
+const LAST_READS_MAX: usize = 64;
+/// How long the last frames may take to leave when a link closes.
+const FINISH: Duration = Duration::from_millis(1_000);
+
+/// A connection that is to be.
+pub(crate) struct Connection {
+    pub peers: Arc<Peers>,
+    pub tag: u64,
+    pub control: Arc<Control>,
+    pub origin: Origin,
+}
+
+pub(crate) enum Origin {
+    /// The initiator knows its peer.
+    Dial {
+        realm: Arc<str>,
+        generation: u64,
+        key: [u8; 32],
+        address: CarrierConfig,
+    },
+    Accepted {
+        listener: Arc<Listener>,
+        stream: Stream,
+    },
+}
+
+/// From opening to end. Ends by itself, or soon after its [`Control`] is told so; aborted, it says no goodbye, and everybody
+/// who has to hear of its end does all the same.
+pub(crate) async fn run(connection: Connection) {
+    let Connection { peers, tag, control, origin } = connection;
+    let mut reader = Reader {
+        peers,
+        tag,
+        control,
+        listener: None,
+        realm: None,
+        phase: Phase::Opening,
+        knocked: false,
+        wake: Arc::new(Notify::new()),
+        link: None,
+        writer: None,
+        peer_link: None,
+        carrier: "",
+        label: Label::Unknown,
+        asked: None,
+        end: None,
+        woken: false,
+        delivered: false,
+        reported: false,
+    };
+    let mut half = None;
+    let why = reader.open_and_read(origin, &mut half).await;
+    reader.finish(why, half).await;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No link yet.
+    Opening,
+    Handshake,
+    Up,
+    /// The peer isn't welcome; its CLOSE is queued.
+    Refused,
+}
+
+/// What the link asks and can't be told while it is at work.
+enum Asked {
+    Sign(SignRequest),
+    Hello { peer: RealmId, key: [u8; 32] },
+}
+
+struct Reader {
+    peers: Arc<Peers>,
+    tag: u64,
+    control: Arc<Control>,
+    /// Of a responder.
+    listener: Option<Arc<Listener>>,
+    /// The peer's name, once it is known, and which of its lives on the list this link belongs to.
+    realm: Option<(Arc<str>, u64)>,
+    phase: Phase,
+    knocked: bool,
+    wake: Arc<Notify>,
+    link: Option<Arc<Link>>,
+    writer: Option<Writer>,
+    /// Once the session is up.
+    peer_link: Option<Arc<PeerLink>>,
+    carrier: &'static str,
+    label: Label,
+
+    // What one step of the link has brought.
+    asked: Option<Asked>,
+    end: Option<LinkEnd>,
+    woken: bool,
+    delivered: bool,
+
+    reported: bool,
+}
+
+impl Reader {
+    async fn open_and_read(&mut self, origin: Origin, half: &mut Option<ReadHalf>) -> LinkEnd {
+        let opened = match origin {
+            Origin::Dial { realm, generation, key, address } => {
+                self.realm = Some((realm, generation));
+                self.dial(&key, &address).await
+            }
+            Origin::Accepted { listener, stream } => {
+                self.listener = Some(listener.clone());
+                self.open(stream, &listener.config, None)
+            }
+        };
+        match opened {
+            Ok(opened) => self.read(half.insert(opened)).await,
+            Err(end) => end,
+        }
+    }
+
+    async fn dial(&mut self, key: &[u8; 32], address: &CarrierConfig) -> Result<ReadHalf, LinkEnd> {
+        let handshake = Duration::from_millis(self.peers.limits.session.handshake_ms);
+        let stream = tokio::select! {
+            biased;
+            wanted = self.control.wanted() => return Err(wanted.into()),
+            stream = Stream::connect(address, handshake) => stream.map_err(not_connected)?,
+        };
+        self.open(stream, address, Some(key))
+    }
+
+    /// `peer`: whom we have dialled.
+    fn open(&mut self, stream: Stream, config: &CarrierConfig, peer: Option<&[u8; 32]>) -> Result<ReadHalf, LinkEnd> {
+        self.carrier = config.name();
+        self.label = stream.label();
+        stream.check_peer(config).map_err(not_connected)?;
+        let link = self.new_link(config, peer)?;
+        let (reading, writing) = stream.into_halves();
+        let writer =
+            Writer::start(link.clone(), writing, self.wake.clone(), self.control.clone(), config.send_timeout());
+        self.link = Some(link);
+        self.writer = Some(writer);
+        self.phase = Phase::Handshake;
+        Ok(reading)
+    }
+
+    fn new_link(&self, config: &CarrierConfig, peer: Option<&[u8; 32]>) -> Result<Arc<Link>, LinkEnd> {
+        let (peers, identity) = (&self.peers, &self.peers.identity);
+        config.check_profile().map_err(not_connected)?;
+        let random = link_random().ok_or_else(|| LinkEnd::Connect("no_randomness".into()))?;
+        let link_config = LinkConfig {
+            profile: config.profile(),
+            keyring: identity.keyring.clone(),
+            network: identity.network.clone(),
+            tls: identity.tls.clone(),
+            limits: peers.limits.session.clone(),
+            random,
+            now: unix_ms(),
+        };
+        let link = match peer {
+            Some(peer) => Link::connect(link_config, peer, config.knock()),
+            None => Link::accept_from(link_config, config.knock().then(|| peers.knocks.clone())),
+        };
+        link.map(Arc::new).map_err(|error| LinkEnd::Connect(format!("channel {error}")))
+    }
+
+    async fn read(&mut self, half: &mut ReadHalf) -> LinkEnd {
+        let control = self.control.clone();
+        let mut timer = pin!(sleep(Duration::ZERO));
+        // None once the link has nothing to wait for: its end is on its way.
+        let mut next = self.handle_timeout();
+        let mut opening = true;
+        loop {
+            if let Some(end) = self.end.take() {
+                return end;
+            }
+            if opening && self.phase == Phase::Up {
+                // From now on the heartbeat counts, and no longer the handshake's end.
+                opening = false;
+                next = self.handle_timeout();
+                continue;
+            }
+            if let Some(asked) = self.asked.take() {
+                self.answer(asked).await;
+                continue;
+            }
+            if let Some(wait) = next.take() {
+                timer.as_mut().reset(tokio::time::Instant::now() + wait);
+            }
+            tokio::select! {
+                biased;
+                wanted = control.wanted() => match wanted {
+                    Wanted::Evict if self.phase == Phase::Up => {}
+                    Wanted::Broken(_) => {
+                        self.read_what_is_there(half).await;
+                        return self.end.take().unwrap_or(wanted.into());
+                    }
+                    wanted => return wanted.into(),
+                },
+                () = &mut timer => {
+                    next = self.handle_timeout();
+                    if next.is_none() && self.end.is_none() {
+                        return LinkEnd::Local("crashed");
+                    }
+                }
+                read = poll_fn(|cx| self.poll_read(half, cx)) => match read {
+                    Ok(0) => return LinkEnd::Carrier(CarrierError::CLOSED.to_string()),
+                    // Others of this thread get a turn, however much comes.
+                    Ok(bytes) if bytes > TURN_BYTES => tokio::task::yield_now().await,
+                    Ok(_) => {}
+                    Err(error) => return LinkEnd::Carrier(CarrierError::broken(&error).to_string()),
+                },
+            }
+        }
+    }
+
+    /// One read, handled. The buffer belongs to the thread: an idle link holds none.
+    fn poll_read(&mut self, half: &mut ReadHalf, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        thread_local! {
+            static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+        }
+        let mut buffer = BUFFER.take();
+        buffer.resize(READ_BYTES, 0);
+        let most = if self.phase == Phase::Up { READ_BYTES } else { STRANGERS_READ_BYTES };
+        let mut into = ReadBuf::new(&mut buffer[..most]);
+        let polled = Pin::new(half).poll_read(cx, &mut into);
+        let bytes = into.filled();
+        if !bytes.is_empty() {
+            self.step(|link, sink| link.handle_bytes(unix_ms(), bytes, sink));
+        }
+        let read = bytes.len();
+        BUFFER.set(buffer);
+        ready!(polled)?;
+        Poll::Ready(Ok(read))
+    }
+
+    /// The peer may have said why it takes nothing any more.
+    async fn read_what_is_there(&mut self, half: &mut ReadHalf) {
+        for _ in 0..LAST_READS_MAX {
+            let read = poll_fn(|cx| Poll::Ready(self.poll_read(half, cx))).await;
+            if self.end.is_some() || !matches!(read, Poll::Ready(Ok(1..))) {
+                return;
+            }
+        }
+    }
+
+    /// Time-out of the handshake, heartbeat of the session. Returns how long to wait until the next.
+    fn handle_timeout(&mut self) -> Option<Duration> {
+        let now = unix_ms();
+        let mut next = None;
+        self.step(|link, sink| {
+            let (wake, at) = link.handle_timeout(now, sink);
+            next = at.map(|at| Duration::from_millis(at.saturating_sub(now).max(1)));
+            wake
+        });
+        next
+    }
+
+    /// Has the link do something and delivers what comes of it; then the writer is woken once.
+    fn step(&mut self, work: impl FnOnce(&Link, &mut dyn FnMut(LinkEvent<'_>)) -> bool) {
+        let Some(link) = self.link.clone() else { return };
+        let control = self.control.clone();
+        let delivering = lock(&control.delivering);
+        let mut wake = work(&link, &mut |event| self.handle_event(event));
+        wake |= std::mem::take(&mut self.woken);
+        if let (Some(peer_link), true) = (&self.peer_link, std::mem::take(&mut self.delivered)) {
+            self.peers.events.link_read_done(peer_link);
+            wake |= peer_link.session.delivered();
+        }
+        drop(delivering);
+        if !wake {
+            self.control.activity.notify_waiters();
+            return;
+        }
+        // A responder that has something to say has accepted the knock.
+        if let (Some(listener), false, Phase::Handshake) = (&self.listener, self.knocked, self.phase) {
+            self.knocked = true;
+            if !listener.knocked(self.tag) {
+                self.peers.counters.handshakes_refused.one();
+                self.end = Some(Wanted::Evict.into());
+                return;
+            }
+        }
+        self.wake.notify_one();
+        self.control.activity.notify_waiters();
+    }
+
+    fn handle_event(&mut self, event: LinkEvent<'_>) {
+        match event {
+            LinkEvent::Session(Event::Closed { code, text }) => {
+                self.end.get_or_insert(LinkEnd::Closed { code: code.name(), text });
+            }
+            LinkEvent::Session(event) => {
+                // Nothing is delivered of a link that was not wanted, or has been ended meanwhile.
+                if let Some(peer_link) = self.peer_link.as_ref().filter(|peer_link| !peer_link.has_ended()) {
+                    self.delivered = true;
+                    self.woken |= self.peers.events.link_event(peer_link, event);
+                }
+            }
+            LinkEvent::Sign(request) => self.asked = Some(Asked::Sign(request)),
+            LinkEvent::Decide { peer, key } => self.asked = Some(Asked::Hello { peer, key }),
+            LinkEvent::Up(session) => self.up(session),
+            LinkEvent::Fault(fault) => {
+                self.end.get_or_insert_with(|| fault_end(&fault));
+            }
+        }
+    }
+
+    fn up(&mut self, session: Arc<Session>) {
+        // The session is only now to be seen by the writer: it must look again, whatever it was told before.
+        self.woken = true;
+        let Some((realm, generation)) = self.realm.clone() else {
+            self.end = Some(LinkEnd::Local(CloseCode::Unlisted.name()));
+            return;
+        };
+        let agreed = session.agreed();
+        let (initiator, role) = match agreed.role {
+            Role::Initiator => (true, "initiator"),
+            Role::Responder => (false, "responder"),
+        };
+        let status = LinkStatus {
+            key: agreed.peer_key,
+            profile: self.link.as_ref().map_or("", |link| profile_name(link.profile())),
+            role,
+            version: agreed.version,
+            carrier: self.carrier,
+            address: self.label.to_string(),
+            since_ms: unix_ms(),
+        };
+        let link = Arc::new(PeerLink::new(self.tag, realm, session, status, self.wake.clone()));
+        match self.peers.link_up(&link, generation, initiator, &self.control) {
+            Ok(()) => {
+                if let Some(listener) = &self.listener {
+                    listener.up(self.tag);
+                }
+                self.phase = Phase::Up;
+                self.peers.events.link_up(&link);
+                self.peer_link = Some(link);
+            }
+            Err(code) => {
+                link.end();
+                self.end = Some(LinkEnd::Local(code.name()));
+            }
+        }
+    }
+
+    async fn answer(&mut self, asked: Asked) {
+        match asked {
+            Asked::Hello { peer, key } => match self.peers.hello(&peer, &key) {
+                Verdict::Welcome { realm, generation } => {
+                    self.realm = Some((realm, generation));
+                    self.step(|link, sink| link.accept(unix_ms(), sink));
+                }
+                Verdict::Refused(code) => {
+                    self.close(code, "refused");
+                    self.phase = Phase::Refused;
+                    self.end = Some(LinkEnd::Local(code.name()));
+                }
+            },
+            Asked::Sign(request) => self.sign(request).await,
+        }
+    }
+
+    /// The key may be with an agent that takes its time, but not more than a handshake has.
+    async fn sign(&mut self, request: SignRequest) {
+        let control = self.control.clone();
+        let identity = self.peers.identity.clone();
+        let limit = Duration::from_millis(self.peers.limits.session.handshake_ms);
+        let signed = tokio::select! {
+            biased;
+            wanted = control.wanted() => {
+                self.end = Some(wanted.into());
+                return;
+            }
+            signed = timeout(limit, identity.signer.sign(&identity, request.purpose, &request.body)) => signed,
+        };
+        match signed {
+            Ok(Ok(signature)) => {
+                self.step(|link, sink| link.handle_signature(unix_ms(), request.id, &signature, sink));
+            }
+            Ok(Err(error)) => self.end = Some(LinkEnd::Keyholder(error.to_string())),
+            Err(_) => self.end = Some(LinkEnd::Keyholder("timeout".into())),
+        }
+    }
+
+    fn close(&self, code: CloseCode, text: &str) {
+        if self.link.as_ref().is_some_and(|link| link.close(code, text)) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// First those who wait hear of it: their calls end now, not when the last bytes have left, and the peer can be
+    /// dialled again. Then the last bytes.
+    async fn finish(&mut self, why: LinkEnd, half: Option<ReadHalf>) {
+        self.report(&why);
+        match &why {
+            _ if self.phase == Phase::Refused => {}
+            LinkEnd::Local(code) => self.close(CloseCode::from_name(code).unwrap_or(CloseCode::Normal), ""),
+            LinkEnd::Keyholder(_) => self.close(CloseCode::Overload, ""),
+            // Closed already, or queued.
+            _ => {}
+        }
+        // Over a broken carrier nothing leaves any more.
+        let (Some(mut writer), Some(mut half), false) = (self.writer.take(), half, matches!(why, LinkEnd::Carrier(_)))
+        else {
+            return;
+        };
+        let begun = tokio::time::Instant::now();
+        if !writer.finish(FINISH).await {
+            // A peer that takes nothing.
+            half.abort();
+            return;
+        }
+        drop(writer);
+        // Closing over what has come and was not read would be a reset, and could take our goodbye along.
+        if self.phase == Phase::Up && !matches!(why, LinkEnd::Closed { .. }) {
+            let left = FINISH.saturating_sub(begun.elapsed());
+            drop(timeout(left, read_to_end(&mut half)).await);
+        }
+    }
+
+    fn report(&mut self, why: &LinkEnd) {
+        if std::mem::replace(&mut self.reported, true) {
+            return;
+        }
+        let counters = &self.peers.counters;
+        if let Some(peer_link) = &self.peer_link {
+            match why {
+                LinkEnd::Fault { code: "timeout", .. } => counters.links_silent.one(),
+                LinkEnd::Fault { code: "abuse", .. } => counters.links_abused.one(),
+                _ => {}
+            }
+            tracing::info!(realm = &*peer_link.realm, %why, "a link has ended");
+            self.control.end_link(peer_link, self.peers.events.as_ref(), why);
+        } else if self.phase == Phase::Refused || !matches!(why, LinkEnd::Local(_)) {
+            counters.handshakes_failed.one();
+            match why {
+                LinkEnd::Fault { code: "knock", .. } => counters.knocks_refused.one(),
+                LinkEnd::Fault { code: "knock_memory_full", .. } => counters.knock_memory_full.one(),
+                LinkEnd::Fault { code: "timeout", .. } => counters.handshakes_timed_out.one(),
+                _ => {}
+            }
+            tracing::debug!(carrier = self.carrier, address = %self.label, %why, "a handshake failed");
+        }
+        if let Some((realm, generation)) = &self.realm {
+            self.peers.link_ended(realm, *generation, self.tag, why);
+        }
+    }
+}
+
+/// Whatever ends this task, aborted or not.
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.report(&LinkEnd::Local(if std::thread::panicking() { "crashed" } else { "shutdown" }));
+        self.writer = None;
+        if let Some(listener) = &self.listener {
+            listener.ended(self.tag);
+        }
+        self.peers.connection_gone(self.tag);
+    }
+}
+
+impl From<Wanted> for LinkEnd {
+    fn from(wanted: Wanted) -> LinkEnd {
+        match wanted {
+            Wanted::Close(code) => LinkEnd::Local(code.name()),
+            Wanted::Evict => LinkEnd::Carrier("evicted".into()),
+            Wanted::Broken(error) => LinkEnd::Carrier(error.to_string()),
+        }
+    }
+}
+
+fn not_connected(error: CarrierError) -> LinkEnd {
+    LinkEnd::Connect(error.to_string())
+}
+
+fn fault_end(fault: &LinkFault) -> LinkEnd {
+    let code = match fault {
+        LinkFault::Knock(KnockRefused::MemoryFull) => "knock_memory_full",
+        LinkFault::Knock(_) => "knock",
+        LinkFault::Channel(_) => "channel",
+        LinkFault::Protocol(error) => CloseCode::from(error).name(),
+    };
+    LinkEnd::Fault { code, detail: fault.to_string() }
+}
+
+async fn read_to_end(half: &mut ReadHalf) {
+    let mut buffer = vec![0; STRANGERS_READ_BYTES];
+    while let Ok(1..) = half.read(&mut buffer).await {}
+}
+
+fn link_random() -> Option<LinkRandom> {
+    let mut random = LinkRandom { knock: [0; 16], nonce: [0; 32], ephemeral: [0; 32], session: [0; 32] };
+    let LinkRandom { knock, nonce, ephemeral, session } = &mut random;
+    let filled = fill_random(knock) && fill_random(nonce) && fill_random(ephemeral) && fill_random(session);
+    filled.then_some(random)
+}

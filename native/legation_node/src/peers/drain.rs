@@ -1,0 +1,99 @@
+//! Going in good order.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use legation_proto::error::CloseCode;
+use tokio::time::{timeout_at, Instant};
+
+use super::peer::{Peer, Up};
+use super::{lock, unix_ms, PeerLink, Peers};
+use crate::net::peer_connection::Wanted;
+
+/// A call of ours that was still open when a link was closed by [`Peers::drain`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutCall {
+    /// The peer that was called, and which of its engines.
+    pub realm: Arc<str>,
+    pub engine: Box<str>,
+    /// What was given to `Session::push_call`.
+    pub context: Box<[u8]>,
+}
+
+/// After their tasks were aborted connections are gone as soon as the runtime gets to it.
+const ABORTED: Duration = Duration::from_millis(1_000);
+
+impl Peers {
+    /// Prepares to stop: listens no more, dials no more, waits until no call is open in either direction, and says goodbye
+    /// on each link. Returns the calls of ours that were still open after `within`.
+    pub async fn drain(&self, within: Duration) -> Vec<CutCall> {
+        let deadline = Instant::now() + within;
+        self.unlisten_all();
+        let links: Vec<Up> = lock(&self.list).peers.values_mut().filter_map(Peer::drain).collect();
+        let cut = join_all(links.into_iter().map(|up| drain_link(up, deadline))).await;
+        cut.into_iter().flatten().collect()
+    }
+
+    /// Says goodbye on every connection and waits until all are gone; those that take longer are aborted. Nobody is dialled
+    /// and nobody let in from now on.
+    pub async fn shutdown(&self, within: Duration) {
+        {
+            let mut list = lock(&self.list);
+            list.stopping = true;
+            list.peers.values_mut().for_each(Peer::cancel_timer);
+        }
+        self.unlisten_all();
+        for control in lock(&self.connections).values() {
+            control.want(Wanted::Close(CloseCode::Shutdown));
+        }
+        if self.wait_idle(Instant::now() + within).await {
+            return;
+        }
+        for task in lock(&self.connections).values().filter_map(|control| control.task.get()) {
+            task.abort();
+        }
+        self.wait_idle(Instant::now() + ABORTED).await;
+    }
+
+    /// False: there were connections still.
+    async fn wait_idle(&self, deadline: Instant) -> bool {
+        loop {
+            let mut idle = pin!(self.idle.notified());
+            idle.as_mut().enable();
+            if lock(&self.connections).is_empty() {
+                return true;
+            }
+            if timeout_at(deadline, idle).await.is_err() {
+                return false;
+            }
+        }
+    }
+}
+
+/// Waits for the last open call, then closes.
+async fn drain_link(up: Up, deadline: Instant) -> Vec<CutCall> {
+    let mut cut = Vec::new();
+    loop {
+        let mut activity = pin!(up.control.activity.notified());
+        activity.as_mut().enable();
+        if up.link.has_ended() || !has_open_calls(&up.link) {
+            break;
+        }
+        if timeout_at(deadline, activity).await.is_err() {
+            up.link.session.sweep(unix_ms(), 0, |_, pending| {
+                let (engine, context) = (pending.destination.clone(), pending.context.clone());
+                cut.push(CutCall { realm: up.link.realm.clone(), engine, context });
+            });
+            break;
+        }
+    }
+    up.control.want(Wanted::Close(CloseCode::Shutdown));
+    cut
+}
+
+fn has_open_calls(link: &PeerLink) -> bool {
+    let counters = link.session.counters();
+    counters.calls_pending.get() > 0 || counters.calls_served.get() > 0
+}

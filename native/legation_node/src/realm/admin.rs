@@ -1,0 +1,75 @@
+//! A realm as its control socket sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{json, Value};
+
+use crate::net::control_socket::{Admin, AdminError, Later};
+use crate::peers::AddPeerError;
+use crate::realm::Realm;
+
+impl Realm {
+    pub fn admin(self: &Arc<Realm>) -> Arc<dyn Admin> {
+        self.clone()
+    }
+}
+
+impl Admin for Realm {
+    fn status(&self) -> Value {
+        self.status_json()
+    }
+
+    fn peers(&self) -> Value {
+        self.peers_json()
+    }
+
+    fn engines(&self) -> Value {
+        self.engines_json()
+    }
+
+    fn connections(&self) -> Value {
+        self.connections_json()
+    }
+
+    fn counters(&self) -> Value {
+        self.counters_json()
+    }
+
+    fn connect(&self, realm: &str) -> Result<(), AdminError> {
+        match Realm::peers(self).map(|peers| peers.connect(realm)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(AddPeerError::AlreadyConnected)) => {
+                Err(AdminError::new("already_connected", format!("the peer {realm:?} is connected already")))
+            }
+            Some(Err(AddPeerError::UnknownRealm)) | None => Err(unknown(realm)),
+            Some(Err(reason)) => Err(AdminError::new("refused", reason.to_string())),
+        }
+    }
+
+    fn disconnect(&self, realm: &str) -> Result<(), AdminError> {
+        match Realm::peers(self).is_some_and(|peers| peers.disconnect(realm)) {
+            true => Ok(()),
+            false => Err(unknown(realm)),
+        }
+    }
+
+    fn drain(&self, within: Duration) -> Later<'_, Value> {
+        Box::pin(async move {
+            let cut = Realm::drain(self, within).await;
+            cut.into_iter().map(|(engine, caller)| json!({ "engine": engine, "caller": pid_text(&caller) })).collect()
+        })
+    }
+}
+
+fn unknown(realm: &str) -> AdminError {
+    AdminError::new("unknown_realm", format!("there is no peer {realm:?}"))
+}
+
+/// `<id.serial> at node`: there is no number for a node that would mean anything outside of it.
+fn pid_text(raw: &[u8]) -> String {
+    match crate::dist::term::pid(raw) {
+        Some(pid) => format!("<{}.{}> at {}", pid.id, pid.serial, String::from_utf8_lossy(pid.node)),
+        None => String::new(),
+    }
+}

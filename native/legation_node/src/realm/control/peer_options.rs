@@ -1,0 +1,186 @@
+//! Peers and addresses as the control engine is given them: property lists or maps. An error is the name of the option that can't be meant.
+
+use std::path::PathBuf;
+
+use erl_dist::term::Term;
+use legation_channel::channel::Profile;
+use legation_proto::identity::is_engine_name;
+use legation_proto::key_text::parse_public_key;
+
+use crate::config::names::is_realm;
+use crate::config::{CarrierConfig, Export, ExportedEngine, Limits, ListenConfig, Operations, PeerConfig, Uids};
+use crate::realm::terms::{as_atom, as_boolean, as_bytes, as_list, as_text, as_tuple, as_unsigned, Options};
+
+type BadOption = &'static str;
+
+/// `realm`, `key`, `connect`, `export`, `allow`, `filter`.
+pub fn peer(value: &Term, limits: &Limits) -> Result<PeerConfig, BadOption> {
+    let options = Options::of(value).ok_or("peer")?;
+    if options.unknown(&["realm", "key", "connect", "export", "allow", "filter", "reasons"]).is_some() {
+        return Err("unknown_option");
+    }
+    let realm = options.get("realm").and_then(as_text).filter(|realm| is_realm(realm)).ok_or("realm")?;
+    let key = options.get("key").and_then(public_key).ok_or("key")?;
+    let connect = match options.get("connect") {
+        Some(addresses) => as_list(addresses)
+            .ok_or("connect")?
+            .iter()
+            .map(|address| carrier(address, limits, true).ok_or("connect"))
+            .collect::<Result<_, _>>()?,
+        None => Vec::new(),
+    };
+    let export = match options.get("export") {
+        Some(all) if as_atom(all) == Some("all") => Export::All,
+        Some(engines) => {
+            let engines = as_list(engines).ok_or("export")?.iter();
+            Export::These(engines.map(|engine| exported(engine).ok_or("export")).collect::<Result<_, _>>()?)
+        }
+        None => Export::These(Vec::new()),
+    };
+    let allow = match options.get("allow") {
+        Some(allow) => operations(allow).ok_or("allow")?,
+        None => Operations::DEFAULT,
+    };
+    let filter = options.get("filter").map_or(Some(false), as_boolean).ok_or("filter")?;
+    Ok(PeerConfig { realm, key, connect, export, allow, filter })
+}
+
+/// `{tcp | unix, Options}`, in which `id` may stand.
+pub fn listener(value: &Term, limits: &Limits) -> Result<ListenConfig, BadOption> {
+    let carrier = carrier(value, limits, false).ok_or("address")?;
+    let id = match as_tuple(value) {
+        Some([_, options]) => Options::of(options).and_then(|options| options.get("id").and_then(as_text)),
+        _ => None,
+    };
+    // A port of the kernel's choice may be asked for again and again.
+    let any_port = matches!(&carrier, CarrierConfig::Tcp { port: 0, .. });
+    let id = id.unwrap_or_else(|| match any_port {
+        true => format!("{carrier}#{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
+        false => carrier.to_string(),
+    });
+    Ok(ListenConfig { id, carrier })
+}
+
+static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+
+/// A list of operations by name.
+pub fn operations(value: &Term) -> Option<Operations> {
+    let names = as_list(value)?.iter().map(|name| match as_text(name)?.as_str() {
+        "call" => Some(Operations::CALL),
+        "cast" => Some(Operations::CAST),
+        "send" => Some(Operations::SEND),
+        "sys" => Some(Operations::SYS),
+        "event" => Some(Operations::EVENT),
+        _ => None,
+    });
+    let mut bits = 0;
+    for operation in names {
+        bits |= operation?;
+    }
+    Some(Operations(bits))
+}
+
+fn public_key(value: &Term) -> Option<[u8; 32]> {
+    if let Some(Ok(key)) = as_bytes(value).map(<[u8; 32]>::try_from) {
+        return Some(key);
+    }
+    parse_public_key(&as_text(value)?)
+}
+
+fn exported(value: &Term) -> Option<ExportedEngine> {
+    let (name, options) = match as_tuple(value) {
+        Some([name, options]) => (name, Some(Options::of(options)?)),
+        Some(_) => return None,
+        None => (value, None),
+    };
+    let name = as_text(name).filter(|name| is_engine_name(name))?;
+    let Some(options) = options else {
+        return Some(ExportedEngine { name, allow: None, filter: false });
+    };
+    if options.unknown(&["allow", "filter"]).is_some() {
+        return None;
+    }
+    let allow = match options.get("allow") {
+        Some(allow) => Some(operations(allow)?),
+        None => None,
+    };
+    let filter = options.get("filter").map_or(Some(false), as_boolean)?;
+    Some(ExportedEngine { name, allow, filter })
+}
+
+fn carrier(value: &Term, limits: &Limits, dial: bool) -> Option<CarrierConfig> {
+    let [kind, options] = as_tuple(value)? else {
+        return None;
+    };
+    let options = Options::of(options)?;
+    let send_timeout_ms = match options.get("send_timeout_ms") {
+        Some(ms) => as_unsigned(ms).filter(|ms| (1..=u64::from(u32::MAX)).contains(ms))?,
+        None => limits.send_timeout_ms,
+    };
+    match as_atom(kind)? {
+        "tcp" => {
+            if options.unknown(&["host", "ip", "port", "profile", "send_timeout_ms", "id"]).is_some() {
+                return None;
+            }
+            let host = match options.get(if dial { "host" } else { "ip" }) {
+                Some(host) => address_text(host)?,
+                None if dial => return None,
+                None => "0.0.0.0".to_owned(),
+            };
+            let port = match options.get("port") {
+                Some(port) => u16::try_from(as_unsigned(port)?).ok()?,
+                None if dial => return None,
+                None => 0,
+            };
+            let profile = profile(&options, Profile::Tls)?;
+            (profile != Profile::Local).then_some(CarrierConfig::Tcp { host, port, profile, send_timeout_ms })
+        }
+        "unix" => {
+            if options.unknown(&["path", "uids", "profile", "send_timeout_ms", "id"]).is_some() {
+                return None;
+            }
+            let path = PathBuf::from(options.get("path").and_then(as_text).filter(|path| !path.is_empty())?);
+            let uids = match options.get("uids") {
+                Some(any) if as_atom(any) == Some("any") => Uids::Any,
+                Some(Term::ByteList(uids)) => Uids::These(uids.bytes.iter().map(|uid| u32::from(*uid)).collect()),
+                Some(uids) => {
+                    let uids = as_list(uids)?.iter().map(|uid| u32::try_from(as_unsigned(uid)?).ok());
+                    Uids::These(uids.collect::<Option<_>>()?)
+                }
+                None => Uids::Own,
+            };
+            let profile = profile(&options, Profile::Local)?;
+            Some(CarrierConfig::Unix { path, profile, uids, send_timeout_ms })
+        }
+        _ => None,
+    }
+}
+
+fn profile(options: &Options<'_>, default: Profile) -> Option<Profile> {
+    match options.get("profile").map(as_text) {
+        None => Some(default),
+        Some(name) => match name?.as_str() {
+            "tls" => Some(Profile::Tls),
+            "local" => Some(Profile::Local),
+            "plain" => Some(Profile::Plain),
+            _ => None,
+        },
+    }
+}
+
+/// Text, or a tuple as `inet` has it.
+fn address_text(value: &Term) -> Option<String> {
+    let Some(numbers) = as_tuple(value) else {
+        return as_text(value);
+    };
+    let numbers: Vec<u16> =
+        numbers.iter().map(|number| u16::try_from(as_unsigned(number)?).ok()).collect::<Option<_>>()?;
+    match numbers[..] {
+        [a, b, c, d] => {
+            let octet = |number: u16| u8::try_from(number).ok();
+            Some(std::net::Ipv4Addr::new(octet(a)?, octet(b)?, octet(c)?, octet(d)?).to_string())
+        }
+        [a, b, c, d, e, f, g, h] => Some(std::net::Ipv6Addr::new(a, b, c, d, e, f, g, h).to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,180 @@
+//! Messages that somebody on the BEAM has to look at before they are delivered: where the policy has a filter, or mailboxes a bound.
+//!
+//! The gate is a process of the Elixir side. It gets the payload as a binary, decodes it without making atoms, asks the filter, delivers,
+//! and says what came of it. All messages for such an engine go this way, so their order is kept.
+//!
+//! ```text
+//!  {legation_gate, Id, Target, Kind, Label, From, Meta, Payload} ──► gate ──► engine
+//!                                                  {gate, Id, ok | {refuse, Reason}} ◄──┘
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use legation_proto::frame::batch::Refusal;
+use legation_proto::session::Delivery;
+
+use crate::config::Operations;
+use crate::dist::control::encode;
+use crate::dist::term;
+use crate::peers::PeerLink;
+use crate::realm::engines::Reach;
+use crate::realm::incoming::{key_of, Kind, Parcel};
+use crate::realm::node::{Node, Watch};
+use crate::realm::{lock, Realm};
+
+/// The process that looks at messages, and what it has not yet answered.
+#[derive(Debug, Default)]
+pub struct Gate {
+    process: Option<(Arc<Node>, Box<[u8]>, u64)>,
+    open: HashMap<u64, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    link: Arc<PeerLink>,
+    /// Only of a call is there anything to refuse.
+    parcel: Parcel<'static>,
+}
+
+/// Messages that wait for the gate. Each is a message in its mailbox, too.
+const OPEN_MAX: usize = 65_536;
+
+impl Realm {
+    pub(crate) fn has_gate(&self) -> bool {
+        lock(&self.gate).process.is_some()
+    }
+
+    /// The one before it is let go.
+    pub(crate) fn set_gate(&self, node: &Arc<Node>, pid: &[u8]) {
+        let number = self.watch(node, pid, Watch::Gate);
+        let before = lock(&self.gate).process.replace((node.clone(), pid.into(), number));
+        if let Some((node, pid, number)) = before {
+            self.unwatch(&node, &pid, number);
+            self.refuse_open(Refusal::Overload);
+        }
+    }
+
+    pub(crate) fn gate_ended(&self, number: u64) {
+        {
+            let mut gate = lock(&self.gate);
+            if gate.process.as_ref().is_none_or(|(_, _, current)| *current != number) {
+                return;
+            }
+            gate.process = None;
+        }
+        self.refuse_open(Refusal::Overload);
+    }
+
+    fn refuse_open(&self, refusal: Refusal) {
+        let open: Vec<_> = lock(&self.gate).open.drain().collect();
+        for (_, Open { link, parcel }) in open {
+            if self.turn_away(&link, &parcel, refusal) {
+                link.wake();
+            }
+        }
+    }
+
+    /// True: there is something to flush on the link.
+    pub(crate) fn to_gate(&self, link: &Arc<PeerLink>, parcel: Parcel<'_>, reach: &Reach) -> bool {
+        let Reach::Engine(engine) = reach else {
+            return false;
+        };
+        let (kind, label, from) = match &parcel.kind {
+            Kind::Deliver(Delivery::Cast) => ("cast", 0, None),
+            Kind::Deliver(Delivery::Send) => ("send", 0, None),
+            Kind::Call { label, call_id, caller } => match self.stand_in(link, *caller) {
+                Some(stand_in) => ("call", *label, Some((stand_in, *call_id))),
+                None => return self.turn_away(link, &parcel, Refusal::Overload),
+            },
+            Kind::Reply { .. } => return false,
+        };
+        let number = self.new_number();
+        let mut message = Vec::with_capacity(parcel.payload.len() + 256);
+        term::put_tuple_header(&mut message, 8);
+        term::put_atom(&mut message, "legation_gate");
+        term::put_u64(&mut message, number);
+        match &engine.publication.registered {
+            Some(name) => term::put_atom(&mut message, name),
+            None => message.extend_from_slice(&engine.publication.pid),
+        }
+        term::put_atom(&mut message, kind);
+        term::put_u64(&mut message, u64::from(label));
+        match from {
+            Some((stand_in, call_id)) => {
+                let pid = self.own_pid(stand_in);
+                self.put_from(&mut message, &pid, call_id, &link.realm, &parcel.source);
+            }
+            None => term::put_atom(&mut message, "none"),
+        }
+        term::put_map_header(&mut message, 4);
+        term::put_atom(&mut message, "realm");
+        term::put_binary(&mut message, link.realm.as_bytes());
+        term::put_atom(&mut message, "engine");
+        term::put_binary(&mut message, parcel.engine.as_bytes());
+        term::put_atom(&mut message, "source");
+        term::put_binary(&mut message, parcel.source.as_bytes());
+        term::put_atom(&mut message, "op");
+        term::put_atom(&mut message, operation_name(engine.operation));
+        term::put_binary(&mut message, &parcel.payload);
+
+        let mut control = Vec::with_capacity(96);
+        let sent = {
+            let mut gate = lock(&self.gate);
+            let Some((node, pid, _)) = &gate.process else {
+                drop(gate);
+                // Nobody could ask the filter, and it has not agreed.
+                return self.turn_away(link, &parcel, Refusal::Filtered);
+            };
+            if gate.open.len() >= OPEN_MAX {
+                self.counters.gate_over_limit.one();
+                false
+            } else {
+                encode::send_sender(&mut control, self.agent_pid(), pid);
+                let sent = node.link.push(key_of(pid), &control, &[&message]).is_ok();
+                if sent {
+                    let kept = Parcel {
+                        kind: parcel.kind.clone(),
+                        engine: parcel.engine.clone(),
+                        source: parcel.source.clone(),
+                        payload: Vec::new().into(),
+                        receipt: parcel.receipt.clone(),
+                    };
+                    gate.open.insert(number, Open { link: link.clone(), parcel: kept.owned() });
+                }
+                sent
+            }
+        };
+        match sent {
+            true => false,
+            false => self.turn_away(link, &parcel, Refusal::Overload),
+        }
+    }
+
+    /// What the gate says of a message.
+    pub(crate) fn gate_answered(&self, number: u64, refused: Option<&str>) {
+        let Some(Open { link, parcel }) = lock(&self.gate).open.remove(&number) else {
+            self.counters.beam_strays.one();
+            return;
+        };
+        match refused {
+            Some(reason) => {
+                let refusal = Refusal::ALL.into_iter().find(|refusal| refusal.name() == reason);
+                if self.turn_away(&link, &parcel, refusal.unwrap_or(Refusal::Filtered)) {
+                    link.wake();
+                }
+            }
+            None => self.send_receipt_of(&link, &parcel),
+        }
+    }
+}
+
+fn operation_name(operation: u16) -> &'static str {
+    match operation {
+        Operations::CAST => "cast",
+        Operations::SEND => "send",
+        Operations::SYS => "sys",
+        Operations::EVENT => "event",
+        _ => "call",
+    }
+}

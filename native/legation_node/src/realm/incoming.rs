@@ -1,0 +1,440 @@
+//! From an event of a session to a message on a BEAM node, or not.
+//!
+//! Only what stands in the table of our engines, for this peer, can be reached: no registered name, no pid, no
+//! `{Name, Node}`. An engine that the peer may not see looks exactly like one that isn't there.
+//!
+//! ```text
+//!  event ─► engine, policy ─► [gate] ─► [held behind another] ─► atoms known? ─► frame for the node
+//! ```
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use legation_proto::frame::batch::{label, Refusal};
+use legation_proto::session::Delivery;
+
+use crate::config::Operations;
+use crate::dist::control::encode;
+use crate::dist::term;
+use crate::peers::PeerLink;
+use crate::realm::atoms::Verdict;
+use crate::realm::counters::Drop;
+use crate::realm::engines::Reach;
+use crate::realm::node::{Held, Hold, Node, Question};
+use crate::realm::policy::operation_of;
+use crate::realm::{lock, read, Body, Realm, StandIn};
+
+/// One message from a peer. Owned while it is held.
+#[derive(Clone, Debug)]
+pub struct Parcel<'a> {
+    pub kind: Kind<'a>,
+    /// The engine of ours that it is for; of a reply, nothing.
+    pub engine: Cow<'a, str>,
+    /// The engine that signed it; empty for the realm itself.
+    pub source: Cow<'a, str>,
+    /// Version byte first.
+    pub payload: Cow<'a, [u8]>,
+    pub receipt: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Kind<'a> {
+    Deliver(Delivery),
+    Call {
+        label: u8,
+        call_id: u64,
+        caller: u64,
+    },
+    /// To a call of ours; what [`Context`] was made of.
+    Reply {
+        context: Cow<'a, [u8]>,
+    },
+}
+
+impl Parcel<'_> {
+    pub(crate) fn owned(self) -> Parcel<'static> {
+        Parcel {
+            kind: match self.kind {
+                Kind::Deliver(delivery) => Kind::Deliver(delivery),
+                Kind::Call { label, call_id, caller } => Kind::Call { label, call_id, caller },
+                Kind::Reply { context } => Kind::Reply { context: Cow::Owned(context.into_owned()) },
+            },
+            engine: Cow::Owned(self.engine.into_owned()),
+            source: Cow::Owned(self.source.into_owned()),
+            payload: Cow::Owned(self.payload.into_owned()),
+            receipt: self.receipt,
+        }
+    }
+
+    fn cost(&self) -> usize {
+        let context = match &self.kind {
+            Kind::Reply { context } => context.len(),
+            _ => 0,
+        };
+        self.payload.len() + self.engine.len() + self.source.len() + context + 128
+    }
+}
+
+/// How to answer a call of a BEAM process: kept by the session as opaque bytes.
+///
+/// ```text
+///  0 number of the process that was called, u64
+///  8 length of the pid, u16
+/// 10 pid, raw
+///  . tag, raw, to the end
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    pub called: u64,
+    pub pid: &'a [u8],
+    pub tag: &'a [u8],
+}
+
+impl<'a> Context<'a> {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.called.to_le_bytes());
+        out.extend_from_slice(&(self.pid.len() as u16).to_le_bytes());
+        out.extend_from_slice(self.pid);
+        out.extend_from_slice(self.tag);
+    }
+
+    pub fn decode(bytes: &'a [u8]) -> Option<Context<'a>> {
+        let (called, rest) = bytes.split_first_chunk::<8>()?;
+        let (length, rest) = rest.split_first_chunk::<2>()?;
+        let (pid, tag) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        Some(Context { called: u64::from_le_bytes(*called), pid, tag })
+    }
+}
+
+impl Realm {
+    /// True: there is something to flush on this link.
+    pub(crate) fn arrive(&self, link: &Arc<PeerLink>, parcel: Parcel<'_>) -> bool {
+        let reach = match self.reach(link, &parcel) {
+            Ok(reach) => reach,
+            Err(refusal) => return self.turn_away(link, &parcel, refusal),
+        };
+        let node = reach.node().clone();
+        if reach.asks_gate() {
+            return self.to_gate(link, parcel, &reach);
+        }
+        {
+            let mut holds = lock(&node.holds);
+            if let Some(hold) = holds.get_mut(&link.tag) {
+                let (queued, bytes) = (hold.queue.len(), hold.bytes + parcel.cost());
+                if queued >= self.limits.held_messages_max || bytes > self.limits.held_bytes_max {
+                    drop(holds);
+                    self.counters.held_over_limit.one();
+                    return self.turn_away(link, &parcel, Refusal::Overload);
+                }
+                hold.bytes = bytes;
+                hold.queue.push_back(Held::Message(parcel.owned()));
+                return false;
+            }
+        }
+        let verdict = lock(&node.atoms).judge(&parcel.payload, self.now());
+        match verdict {
+            Verdict::Known => self.post(link, &node, &parcel, &reach),
+            Verdict::Unknown => self.turn_away(link, &parcel, Refusal::Undecodable),
+            Verdict::Ask(atoms) => {
+                let hold = Hold {
+                    link: link.clone(),
+                    bytes: parcel.cost(),
+                    queue: VecDeque::from([Held::Message(parcel.owned())]),
+                    asked: atoms,
+                    since: self.now(),
+                };
+                let mut holds = lock(&node.holds);
+                self.ask_atoms(&node, &hold);
+                holds.insert(link.tag, hold);
+                false
+            }
+        }
+    }
+
+    fn ask_atoms(&self, node: &Arc<Node>, hold: &Hold) {
+        self.counters.atoms_asked.one();
+        let mut list = Vec::with_capacity(64);
+        list.push(term::VERSION);
+        term::put_list_header(&mut list, hold.asked.len() as u32);
+        for text in &hold.asked {
+            term::put_atom(&mut list, text);
+        }
+        term::put_nil(&mut list);
+        // The arguments of binary_to_term/2.
+        let mut arguments = Vec::with_capacity(list.len() + 32);
+        term::put_list_header(&mut arguments, 2);
+        term::put_binary(&mut arguments, &list);
+        term::put_list_header(&mut arguments, 1);
+        term::put_atom(&mut arguments, "safe");
+        term::put_nil(&mut arguments);
+        term::put_nil(&mut arguments);
+        self.ask(node, "erlang", "binary_to_term", &arguments, Question::Atoms { link: hold.link.tag });
+    }
+
+    /// The node has said whether it has the atoms that this link's hold waits for. `None`: it did not say.
+    pub(crate) fn atoms_answered(&self, node: &Arc<Node>, link: u64, known: Option<bool>) {
+        let mut holds = lock(&node.holds);
+        let Some(hold) = holds.get_mut(&link) else {
+            return;
+        };
+        let asked = std::mem::take(&mut hold.asked);
+        let mut refused = known != Some(true);
+        {
+            let mut atoms = lock(&node.atoms);
+            match known {
+                Some(true) => asked.into_iter().for_each(|text| atoms.add(text)),
+                Some(false) => atoms.refuse(asked, self.now()),
+                None => {}
+            }
+        }
+        let mut wake = false;
+        let mut first = true;
+        while let Some(held) = hold.queue.pop_front() {
+            match held {
+                Held::Signal { key, control, payload } => node.link.push_signal(key, &control, &[&payload]),
+                Held::Message(parcel) => {
+                    hold.bytes = hold.bytes.saturating_sub(parcel.cost());
+                    // The first has its verdict: not to be asked again, even if there is no room to remember it.
+                    let verdict = match (std::mem::take(&mut first), std::mem::take(&mut refused)) {
+                        (true, true) => Verdict::Unknown,
+                        (true, false) => Verdict::Known,
+                        _ => lock(&node.atoms).judge(&parcel.payload, self.now()),
+                    };
+                    match verdict {
+                        Verdict::Known => match self.reach(&hold.link, &parcel) {
+                            Ok(reach) => wake |= self.post(&hold.link, node, &parcel, &reach),
+                            Err(refusal) => wake |= self.turn_away(&hold.link, &parcel, refusal),
+                        },
+                        Verdict::Unknown => wake |= self.turn_away(&hold.link, &parcel, Refusal::Undecodable),
+                        Verdict::Ask(atoms) => {
+                            hold.bytes += parcel.cost();
+                            hold.queue.push_front(Held::Message(parcel));
+                            hold.asked = atoms;
+                            hold.since = self.now();
+                            self.ask_atoms(node, hold);
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        if wake {
+            hold.link.wake();
+        }
+        if hold.queue.is_empty() {
+            holds.remove(&link);
+        }
+    }
+
+    /// Where a message goes, if it may.
+    fn reach(&self, link: &PeerLink, parcel: &Parcel<'_>) -> Result<Reach, Refusal> {
+        match &parcel.kind {
+            Kind::Reply { context } => {
+                let context = Context::decode(context).ok_or(Refusal::Noproc)?;
+                let pid = term::pid(context.pid).ok_or(Refusal::Noproc)?;
+                self.node_of(&pid).map(Reach::Caller).ok_or(Refusal::Noproc)
+            }
+            Kind::Deliver(delivery) => {
+                let operation = match delivery {
+                    Delivery::Send => Operations::SEND,
+                    Delivery::Cast => Operations::CAST,
+                };
+                self.reach_engine(link, &parcel.engine, operation, &parcel.payload)
+            }
+            Kind::Call { label, .. } => self.reach_engine(link, &parcel.engine, operation_of(*label), &parcel.payload),
+        }
+    }
+
+    /// To the node, in the form that its processes expect. True: there is something to flush on the link.
+    fn post(&self, link: &Arc<PeerLink>, node: &Arc<Node>, parcel: &Parcel<'_>, reach: &Reach) -> bool {
+        let content = parcel.payload.get(1..).unwrap_or_default();
+        let sent = match (&parcel.kind, reach) {
+            (Kind::Reply { context }, _) => {
+                if let Some(context) = Context::decode(context) {
+                    self.answer_on(node, context.called, context.pid, context.tag, &[content]);
+                }
+                return false;
+            }
+            (Kind::Deliver(delivery), Reach::Engine(engine)) => {
+                let mut control = Vec::with_capacity(96);
+                engine.put_control(&mut control, self.agent_pid());
+                match delivery {
+                    Delivery::Send => node.link.push(engine.key, &control, &[content]),
+                    Delivery::Cast => node.link.push(engine.key, &control, &[CAST_HEAD, content]),
+                }
+            }
+            (Kind::Call { label, call_id, caller }, Reach::Engine(engine)) => {
+                let Some(stand_in) = self.stand_in(link, *caller) else {
+                    return self.turn_away(link, parcel, Refusal::Overload);
+                };
+                let mut pid = Vec::with_capacity(40);
+                self.put_own_pid(&mut pid, stand_in);
+                let mut control = Vec::with_capacity(96);
+                engine.put_control(&mut control, &pid);
+                let mut head = Vec::with_capacity(160);
+                term::put_tuple_header(&mut head, 3);
+                match *label {
+                    label::SYSTEM => term::put_atom(&mut head, "system"),
+                    label::CALLER => head.extend_from_slice(&pid),
+                    _ => term::put_atom(&mut head, "$gen_call"),
+                }
+                self.put_from(&mut head, &pid, *call_id, &link.realm, &parcel.source);
+                node.link.push(engine.key, &control, &[&head, content])
+            }
+            (_, Reach::Caller(_)) => return false,
+        };
+        match (sent, reach) {
+            (Ok(()), Reach::Engine(engine)) => {
+                if let (Some(pid), Some(receipt)) = (&engine.receipts, &parcel.receipt) {
+                    self.send_receipt(pid, link, parcel, receipt);
+                }
+                false
+            }
+            (Ok(()), Reach::Caller(_)) => false,
+            (Err(_), _) => {
+                self.counters.beam_overload.one();
+                self.turn_away(link, parcel, Refusal::Overload)
+            }
+        }
+    }
+
+    /// `{Pid, {'$legation', CallId, Realm, Engine}}`: what a called engine answers to.
+    pub(crate) fn put_from(&self, out: &mut Vec<u8>, pid: &[u8], call_id: u64, realm: &str, source: &str) {
+        term::put_tuple_header(out, 2);
+        out.extend_from_slice(pid);
+        term::put_tuple_header(out, 4);
+        term::put_atom(out, "$legation");
+        term::put_u64(out, call_id);
+        term::put_binary(out, realm.as_bytes());
+        term::put_binary(out, source.as_bytes());
+    }
+
+    /// The process that stands for a caller of the peer's, made on its first call.
+    pub(crate) fn stand_in(&self, link: &Arc<PeerLink>, caller: u64) -> Option<u64> {
+        let mut stand_ins = lock(&self.stand_ins);
+        if let Some(number) = stand_ins.get(&(link.tag, caller)) {
+            return Some(*number);
+        }
+        if link.has_ended() {
+            return None;
+        }
+        let body = Body::StandIn(StandIn { link: link.clone(), caller });
+        let number = lock(&self.space).spawn(Arc::new(body));
+        stand_ins.insert((link.tag, caller), number);
+        Some(number)
+    }
+
+    /// The receipt of a message that the gate has delivered.
+    pub(crate) fn send_receipt_of(&self, link: &PeerLink, parcel: &Parcel<'_>) {
+        let publication = read(&self.engines).get(&*parcel.engine).cloned();
+        let receipts = publication.and_then(|publication| publication.options.receipts.clone());
+        if let (Some(pid), Some(receipt)) = (receipts, &parcel.receipt) {
+            self.send_receipt(&pid, link, parcel, receipt);
+        }
+    }
+
+    fn send_receipt(&self, pid: &[u8], link: &PeerLink, parcel: &Parcel<'_>, receipt: &[u8]) {
+        let Some(to) = term::pid(pid) else {
+            return;
+        };
+        let Some(node) = self.node_of(&to) else {
+            return;
+        };
+        let mut message = Vec::with_capacity(receipt.len() + 128);
+        term::put_tuple_header(&mut message, 3);
+        term::put_atom(&mut message, "legation_receipt");
+        term::put_binary(&mut message, parcel.engine.as_bytes());
+        term::put_map_header(&mut message, 3);
+        term::put_atom(&mut message, "realm");
+        term::put_binary(&mut message, link.realm.as_bytes());
+        term::put_atom(&mut message, "source");
+        term::put_binary(&mut message, parcel.source.as_bytes());
+        term::put_atom(&mut message, "receipt");
+        term::put_binary(&mut message, receipt);
+        self.send_term(&node, pid, &message);
+    }
+
+    /// What can't be delivered: a call is refused, a cast or send dropped and counted. A reply that can't be
+    /// decoded is an error to the caller, who waits.
+    pub(crate) fn turn_away(&self, link: &Arc<PeerLink>, parcel: &Parcel<'_>, refusal: Refusal) -> bool {
+        if refusal == Refusal::Undecodable {
+            link.session.counters().undecodable.one();
+        }
+        match &parcel.kind {
+            Kind::Call { call_id, .. } => {
+                self.counters.calls_refused.one();
+                link.session.refuse(*call_id, refusal)
+            }
+            Kind::Deliver(delivery) => {
+                self.counters.dropped(refusal);
+                self.log_drop(Drop {
+                    direction: "in",
+                    kind: if *delivery == Delivery::Cast { "cast" } else { "send" },
+                    realm: &link.realm,
+                    engine: &parcel.engine,
+                    reason: refusal.name(),
+                });
+                false
+            }
+            Kind::Reply { context } => {
+                if let (Some(context), Refusal::Undecodable | Refusal::Overload) = (Context::decode(context), refusal) {
+                    self.answer_refused(&context, refusal.name());
+                } else {
+                    self.counters.replies_unroutable.one();
+                }
+                false
+            }
+        }
+    }
+
+    /// `{error, {legation, Reason}}` to a BEAM process that has called.
+    pub(crate) fn answer_refused(&self, context: &Context<'_>, reason: &str) {
+        let mut reply = Vec::with_capacity(48);
+        put_refusal(&mut reply, reason);
+        self.answer(context.called, context.pid, context.tag, &[&reply]);
+    }
+
+    /// An answer to `{Pid, Tag}`, by way of the node that the pid is of.
+    pub(crate) fn answer(&self, called: u64, pid: &[u8], tag: &[u8], reply: &[&[u8]]) {
+        match term::pid(pid).and_then(|pid| self.node_of(&pid)) {
+            Some(node) => self.answer_on(&node, called, pid, tag, reply),
+            None => self.counters.replies_unroutable.one(),
+        }
+    }
+
+    pub(crate) fn answer_on(&self, node: &Arc<Node>, called: u64, pid: &[u8], tag: &[u8], reply: &[&[u8]]) {
+        let mut own = Vec::with_capacity(40);
+        self.put_own_pid(&mut own, called);
+        let mut control = Vec::with_capacity(128);
+        // To the alias where there is one: then it reaches nobody once nobody waits.
+        match crate::realm::request::alias_of(tag) {
+            Some(alias) => encode::alias_send(&mut control, &own, alias),
+            None => encode::send_sender(&mut control, &own, pid),
+        }
+        let mut pieces: Vec<&[u8]> = Vec::with_capacity(2 + reply.len());
+        pieces.extend([PAIR_HEAD, tag]);
+        pieces.extend_from_slice(reply);
+        node.link.push_signal(key_of(pid), &control, &pieces);
+    }
+}
+
+/// `{error, {legation, Reason}}`.
+pub(crate) fn put_refusal(out: &mut Vec<u8>, reason: &str) {
+    term::put_tuple_header(out, 2);
+    term::put_atom(out, "error");
+    term::put_tuple_header(out, 2);
+    term::put_atom(out, "legation");
+    term::put_atom(out, reason);
+}
+
+/// What is sent to one process keeps its order.
+pub(crate) fn key_of(pid: &[u8]) -> u64 {
+    term::pid(pid).map_or(0, |pid| u64::from(pid.id) << 32 | u64::from(pid.serial))
+}
+
+/// `{'$gen_cast', `.
+const CAST_HEAD: &[u8] = b"h\x02w\x09$gen_cast";
+
+/// `{_, _`.
+const PAIR_HEAD: &[u8] = b"h\x02";

@@ -1,0 +1,243 @@
+//! What links to peers tell us: sessions that begin and end, engines that are learned and forgotten.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use legation_proto::frame::forget::ForgetReason;
+use legation_proto::frame::learn::Learn;
+use legation_proto::session::Event;
+
+use crate::dist::term;
+use crate::peers::{LinkEnd, LinkEvents, PeerLink};
+use crate::realm::engines::put_exit_reason;
+use crate::realm::incoming::{put_refusal, Context, Kind, Parcel};
+use crate::realm::node::Watch;
+use crate::realm::{lock, status, terms, write, Body, Counts, EngineInfo, Proxy, Realm};
+
+impl LinkEvents for Realm {
+    fn link_up(&self, link: &Arc<PeerLink>) {
+        let events = lock(&self.events);
+        write(&self.links).insert(link.tag, link.clone());
+        self.announce_all(link);
+        events.tell(self, || {
+            let realm = terms::binary(link.realm.as_bytes());
+            terms::tuple(vec![terms::atom("peer_up"), realm, status::link_term(link)])
+        });
+        drop(events);
+        tracing::info!(realm = %link.realm, profile = link.status.profile, address = %link.status.address, "a peer is up");
+    }
+
+    fn link_event(&self, link: &Arc<PeerLink>, event: Event<'_>) -> bool {
+        match event {
+            Event::Deliver { delivery, destination, source, payload, receipt } => {
+                let kind = Kind::Deliver(delivery);
+                let (engine, source) = (Cow::Borrowed(destination), Cow::Borrowed(source));
+                self.arrive(link, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt })
+            }
+            Event::Call { destination, source, label, call_id, caller, payload, receipt } => {
+                let kind = Kind::Call { label, call_id, caller };
+                let (engine, source) = (Cow::Borrowed(destination), Cow::Borrowed(source));
+                self.arrive(link, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt })
+            }
+            Event::Reply { context, payload } => {
+                let kind = Kind::Reply { context: Cow::Borrowed(context) };
+                let (engine, source) = (Cow::Borrowed(""), Cow::Borrowed(""));
+                self.arrive(link, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt: None })
+            }
+            Event::Refused { context, refusal } => {
+                // As a reply, so that it keeps its place behind what is held.
+                let mut payload = vec![term::VERSION];
+                put_refusal(&mut payload, refusal.name());
+                let kind = Kind::Reply { context: Cow::Borrowed(context) };
+                let (engine, source) = (Cow::Borrowed(""), Cow::Borrowed(""));
+                self.arrive(link, Parcel { kind, engine, source, payload: Cow::Owned(payload), receipt: None })
+            }
+            Event::Learned(learn) => {
+                self.learned(link, learn);
+                false
+            }
+            Event::Forgotten { engine, reason } => {
+                self.forgotten(link, engine, reason);
+                false
+            }
+            Event::Released { caller } => {
+                let number = lock(&self.stand_ins).remove(&(link.tag, caller));
+                if let Some(number) = number {
+                    self.end_process(number, NORMAL, Some(link.tag));
+                }
+                false
+            }
+            Event::Closed { .. } => false,
+        }
+    }
+
+    fn link_read_done(&self, _link: &Arc<PeerLink>) {}
+
+    fn link_ended(&self, link: &Arc<PeerLink>, why: &LinkEnd) {
+        link.end();
+        let events = lock(&self.events);
+        write(&self.links).remove(&link.tag);
+        self.keep_counters(link);
+        let (mut proxies, mut stand_ins) = (Vec::new(), Vec::new());
+        for (number, body) in lock(&self.space).iter() {
+            match &**body {
+                Body::Proxy(proxy) if proxy.link.tag == link.tag => proxies.push((number, proxy.full_name.clone())),
+                Body::StandIn(stand_in) if stand_in.link.tag == link.tag => stand_ins.push((number, stand_in.caller)),
+                _ => {}
+            }
+        }
+        for (number, full_name) in proxies {
+            self.names.forgotten(&full_name);
+            self.end_process(number, NOCONNECTION, Some(link.tag));
+            events.tell(self, || forgotten_event(&full_name, "noconnection"));
+        }
+        for (number, caller) in stand_ins {
+            lock(&self.stand_ins).remove(&(link.tag, caller));
+            self.end_process(number, NOCONNECTION, Some(link.tag));
+        }
+        events.tell(self, || {
+            let realm = terms::binary(link.realm.as_bytes());
+            terms::tuple(vec![terms::atom("peer_down"), realm, status::end_term(why)])
+        });
+        drop(events);
+        self.forget_callers(link);
+        tracing::info!(realm = %link.realm, why = %status::end_text(why), "a peer is down");
+    }
+}
+
+impl Realm {
+    fn learned(&self, link: &Arc<PeerLink>, learn: &Learn) {
+        let events = lock(&self.events);
+        let info =
+            EngineInfo { key: learn.key, serial: learn.serial, version: learn.version, operations: learn.operations };
+        let full_name: Box<str> = format!("{}@{}", learn.engine, link.realm).into();
+        let known = {
+            let space = lock(&self.space);
+            space.whereis(full_name.as_bytes()).and_then(|number| space.get(number).cloned())
+        };
+        if let Some(Body::Proxy(proxy)) = known.as_deref() {
+            // Announced again: the process stays, and what is said of it changes.
+            if proxy.link.tag == link.tag {
+                *lock(&proxy.info) = info;
+                return;
+            }
+        }
+        let proxy = Proxy {
+            full_name: full_name.clone(),
+            engine: learn.engine.as_str().into(),
+            link: link.clone(),
+            info: Mutex::new(info.clone()),
+            counts: Counts::default(),
+        };
+        let body = Arc::new(Body::Proxy(proxy));
+        let number = {
+            let mut space = lock(&self.space);
+            let number = space.spawn(body);
+            if !space.register(&full_name, number) {
+                // Only the daemon's own names are there before, and none of them has an `@`.
+                space.end(number);
+                return;
+            }
+            if let Some(alias) = self.names.alias_of(&full_name) {
+                if !space.register(alias, number) {
+                    self.counters.global_names_taken.one();
+                    tracing::warn!(name = alias, engine = %full_name, "a local name is taken; the engine is not imported as it");
+                }
+            }
+            number
+        };
+        let pid = self.own_pid(number);
+        self.names.learned(&full_name, &pid);
+        events.tell(self, || {
+            let name = terms::binary(full_name.as_bytes());
+            terms::tuple(vec![terms::atom("engine_learned"), name, status::info_term(&info, &pid)])
+        });
+    }
+
+    fn forgotten(&self, link: &Arc<PeerLink>, engine: &str, reason: ForgetReason) {
+        let events = lock(&self.events);
+        let full_name = format!("{engine}@{}", link.realm);
+        let number = {
+            let space = lock(&self.space);
+            let number = space.whereis(full_name.as_bytes());
+            number.filter(|number| matches!(space.get(*number).map(|body| &**body), Some(Body::Proxy(proxy)) if proxy.link.tag == link.tag))
+        };
+        let Some(number) = number else {
+            return;
+        };
+        self.names.forgotten(&full_name);
+        let mut exit = Vec::with_capacity(32);
+        put_exit_reason(&mut exit, reason);
+        self.end_process(number, &exit, Some(link.tag));
+        events.tell(self, || forgotten_event(&full_name, reason.name()));
+    }
+
+    /// They were of a session that is over.
+    fn forget_callers(&self, link: &PeerLink) {
+        for node in self.connected_nodes() {
+            let callers: Vec<_> = lock(&node.watches)
+                .iter()
+                .filter_map(|(number, watch)| match watch {
+                    Watch::Caller { link: of, pid, .. } if of.tag == link.tag => Some((*number, pid.clone())),
+                    _ => None,
+                })
+                .collect();
+            for (number, pid) in callers {
+                self.unwatch(&node, &pid, number);
+            }
+        }
+    }
+
+    pub(crate) fn tell_name_lost(&self, _number: u64, proxy: &Proxy, winner: &[u8]) {
+        let winner = match term::pid(winner) {
+            Some(pid) => terms::pid(pid.raw),
+            None => terms::atom("undefined"),
+        };
+        lock(&self.events).tell(self, || {
+            terms::tuple(vec![terms::atom("name_lost"), terms::binary(proxy.full_name.as_bytes()), winner])
+        });
+    }
+
+    /// What a session has counted outlives it: an attack that closes its link must not take the evidence along.
+    fn keep_counters(&self, link: &PeerLink) {
+        let mut ended = lock(&self.ended);
+        let sums = ended.entry((*link.realm).into()).or_default();
+        *sums.entry("sessions").or_insert(0) += 1;
+        for (name, value) in link.session.counters().all() {
+            if !status::GAUGES.contains(&name) {
+                *sums.entry(name).or_insert(0) += value;
+            }
+        }
+    }
+
+    pub(crate) fn ended_counters(&self) -> HashMap<Box<str>, HashMap<&'static str, u64>> {
+        lock(&self.ended).clone()
+    }
+
+    /// Calls in flight that nobody waits for and no monitor guards: their process is on a node that is gone.
+    pub(crate) fn sweep(&self) {
+        for link in self.links() {
+            let mut orphans = Vec::new();
+            link.session.sweep(self.now(), self.limits.call_age_ms, |call_id, pending| {
+                let pid = Context::decode(&pending.context).and_then(|context| term::pid(context.pid));
+                if pid.is_none_or(|pid| self.node_of(&pid).is_none()) {
+                    orphans.push(call_id);
+                }
+            });
+            let cancelled = orphans.into_iter().fold(false, |wake, call_id| link.session.cancel(call_id) | wake);
+            if cancelled {
+                link.wake();
+            }
+        }
+    }
+}
+
+fn forgotten_event(full_name: &str, reason: &str) -> erl_dist::term::Term {
+    terms::tuple(vec![terms::atom("engine_forgotten"), terms::binary(full_name), terms::atom(reason)])
+}
+
+use std::sync::Mutex;
+
+const NORMAL: &[u8] = b"w\x06normal";
+const NOCONNECTION: &[u8] = b"w\x0cnoconnection";

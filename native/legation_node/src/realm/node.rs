@@ -1,0 +1,91 @@
+//! A BEAM node that is connected: what we know of it, what we watch and ask there, and what waits for an answer.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+
+use legation_proto::UnixMs;
+use tokio::sync::oneshot;
+
+use crate::net::beam::NodeLink;
+use crate::peers::PeerLink;
+use crate::realm::atoms::KnownAtoms;
+use crate::realm::incoming::Parcel;
+
+#[derive(Debug)]
+pub struct Node {
+    pub link: Arc<NodeLink>,
+    pub atoms: Mutex<KnownAtoms>,
+    /// Our monitors of its processes, by the number of their reference.
+    pub watches: Mutex<HashMap<u64, Watch>>,
+    /// What its `rex` was asked.
+    pub questions: Mutex<HashMap<u64, Question>>,
+    /// What waits for the node's word on its atoms, by link: everything that came behind on that link for this node.
+    pub holds: Mutex<HashMap<u64, Hold>>,
+    /// Monitors and links that its processes have on ours.
+    pub monitors: AtomicUsize,
+}
+
+/// Why we watch a process of a BEAM node.
+#[derive(Debug)]
+pub enum Watch {
+    /// It has called; its number at the peer is given back when it ends.
+    Caller { link: Arc<PeerLink>, number: u64, pid: Box<[u8]> },
+    /// It is an engine.
+    Engine { name: Box<str> },
+    /// It hears of peers and engines.
+    Subscriber,
+    /// It has a global name that one of ours stands by for.
+    Holder { name: Box<str> },
+    /// It looks at messages for us.
+    Gate,
+}
+
+#[derive(Debug)]
+pub enum Question {
+    /// Whether it has the atoms of what this link's hold begins with.
+    Atoms { link: u64 },
+    /// The answer, as a term without version byte.
+    Call(oneshot::Sender<Vec<u8>>),
+}
+
+/// What came on one link for this node, while the node is asked about the first of it.
+#[derive(Debug)]
+pub struct Hold {
+    pub link: Arc<PeerLink>,
+    pub queue: VecDeque<Held>,
+    pub bytes: usize,
+    /// The atoms in question, and since when.
+    pub asked: Vec<Box<str>>,
+    pub since: UnixMs,
+}
+
+#[derive(Debug)]
+pub enum Held {
+    Message(Parcel<'static>),
+    /// A `DOWN` or an exit, which must not overtake the reply before it.
+    Signal {
+        key: u64,
+        control: Vec<u8>,
+        payload: Vec<u8>,
+    },
+}
+
+impl Question {
+    pub fn is_about_atoms_of(&self, of: u64) -> bool {
+        matches!(self, Question::Atoms { link } if *link == of)
+    }
+}
+
+impl Node {
+    pub fn new(link: Arc<NodeLink>, atoms: KnownAtoms) -> Node {
+        Node {
+            link,
+            atoms: Mutex::new(atoms),
+            watches: Mutex::default(),
+            questions: Mutex::default(),
+            holds: Mutex::default(),
+            monitors: AtomicUsize::new(0),
+        }
+    }
+}

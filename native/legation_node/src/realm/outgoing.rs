@@ -1,0 +1,198 @@
+//! From a message of a BEAM process to a push into a session: what is sent to a proxy is for the foreign engine.
+//!
+//! The payload is never decoded: its shape is looked at, the session scans it, and it goes as it came. For a call the `from` stays at
+//! home, as the opaque context of the session's entry.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+use legation_proto::session::{Delivery, NewCall, PushError};
+
+use crate::dist::term::{self, Pid};
+use crate::realm::counters::Drop;
+use crate::realm::incoming::Context;
+use crate::realm::node::{Node, Watch};
+use crate::realm::request::{classify, monitor_words, Request};
+use crate::realm::space::MonitorKey;
+use crate::realm::{lock, read, Proxy, Realm};
+
+impl Realm {
+    /// `message`: version byte first. `number`: of the proxy's process.
+    pub(crate) fn send_out(
+        &self,
+        node: &Arc<Node>,
+        number: u64,
+        proxy: &Proxy,
+        from: Option<&Pid<'_>>,
+        message: &mut [u8],
+    ) {
+        // First, while the bytes are whole: the node has what it sends.
+        lock(&node.atoms).learn(message);
+        match classify(message) {
+            Request::Call { label, pid, tag, request } => {
+                proxy.counts.calls.fetch_add(1, Ordering::Relaxed);
+                let mut context = Vec::with_capacity(10 + pid.len() + tag.len());
+                let caller: Box<[u8]> = message[pid.clone()].into();
+                Context { called: number, pid: &caller, tag: &message[tag.clone()] }.encode(&mut context);
+                let guard = monitor_words(&message[tag]);
+                // A payload begins with its version byte; what stood before the request has been copied.
+                let start = request.start - 1;
+                message[start] = term::VERSION;
+                let payload = &message[start..request.end];
+                self.push_call(node, number, proxy, label, &caller, guard, &context, payload);
+            }
+            Request::Cast { message: content } => {
+                proxy.counts.casts.fetch_add(1, Ordering::Relaxed);
+                let start = content.start - 1;
+                message[start] = term::VERSION;
+                self.push(proxy, Delivery::Cast, from, &message[start..content.end]);
+            }
+            Request::Plain => {
+                if self.is_name_conflict(number, proxy, message) {
+                    return;
+                }
+                proxy.counts.sends.fetch_add(1, Ordering::Relaxed);
+                self.push(proxy, Delivery::Send, from, message);
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn push_call(
+        &self,
+        node: &Arc<Node>,
+        number: u64,
+        proxy: &Proxy,
+        label: u8,
+        caller: &[u8],
+        guard: Option<[u32; 5]>,
+        context: &[u8],
+        payload: &[u8],
+    ) {
+        let source = self.published_as(caller);
+        let call = NewCall {
+            destination: &proxy.engine,
+            label,
+            source: source.as_deref().unwrap_or(""),
+            caller,
+            context,
+            payload,
+        };
+        match proxy.link.session.push_call(self.now(), &call) {
+            Ok(pushed) => {
+                if pushed.wake {
+                    proxy.link.wake();
+                }
+                if let Some(words) = guard {
+                    let key = MonitorKey { node: node.link.number, words };
+                    lock(&self.space).guard_call(number, &key, proxy.link.tag, pushed.call_id);
+                }
+                if let Some(caller_number) = pushed.new_caller {
+                    self.watch_caller(caller, proxy, caller_number);
+                }
+            }
+            // The session is over, and so is the proxy in a moment: then the caller gets a real signal.
+            Err(PushError::Ended) => {}
+            Err(error) => {
+                if let Some(context) = Context::decode(context) {
+                    self.answer_refused(&context, reason_of(error));
+                }
+            }
+        }
+    }
+
+    /// The caller may be on another node than the message came from: a call can be passed on.
+    fn watch_caller(&self, caller: &[u8], proxy: &Proxy, number: u64) {
+        let Some(pid) = term::pid(caller) else {
+            return;
+        };
+        let watch = Watch::Caller { link: proxy.link.clone(), number, pid: caller.into() };
+        match self.node_of(&pid) {
+            Some(node) => {
+                self.watch(&node, caller, watch);
+            }
+            // The reply will look for it once more.
+            None => self.dial_for(&pid),
+        }
+    }
+
+    fn push(&self, proxy: &Proxy, delivery: Delivery, from: Option<&Pid<'_>>, payload: &[u8]) {
+        let source = from.and_then(|from| self.published_as(from.raw));
+        let source = source.as_deref().unwrap_or("");
+        match proxy.link.session.push(delivery, source, &proxy.engine, payload, false) {
+            Ok(wake) => {
+                if wake {
+                    proxy.link.wake();
+                }
+            }
+            Err(error) => self.drop_out(proxy, delivery, reason_of(error)),
+        }
+    }
+
+    fn drop_out(&self, proxy: &Proxy, delivery: Delivery, reason: &'static str) {
+        proxy.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        self.counters.dropped_reason(reason);
+        self.log_drop(Drop {
+            direction: "out",
+            kind: if delivery == Delivery::Cast { "cast" } else { "send" },
+            realm: &proxy.link.realm,
+            engine: &proxy.engine,
+            reason,
+        });
+    }
+
+    /// A message over the limit, of which only the beginning has come.
+    pub(crate) fn send_out_oversized(&self, number: u64, proxy: &Proxy, head: &[u8]) {
+        proxy.link.session.counters().too_large_out.one();
+        match oversized_call(head) {
+            Some((pid, tag)) => {
+                proxy.counts.calls.fetch_add(1, Ordering::Relaxed);
+                self.answer_refused(&Context { called: number, pid, tag }, "too_large");
+            }
+            None => {
+                let is_cast = term::tuple(head.get(1..).unwrap_or_default())
+                    .and_then(|(_, first)| term::take_atom(first))
+                    .is_some_and(|(atom, _)| atom.eq_str("$gen_cast"));
+                self.drop_out(proxy, if is_cast { Delivery::Cast } else { Delivery::Send }, "too_large");
+            }
+        }
+    }
+
+    /// The engine of ours that this process is, if it was published.
+    pub(crate) fn published_as(&self, pid: &[u8]) -> Option<Box<str>> {
+        let published_as = read(&self.published_as);
+        match published_as.is_empty() {
+            true => None,
+            false => published_as.get(pid).cloned(),
+        }
+    }
+}
+
+/// `{_, {Pid, Tag}, ...`, whatever comes behind it and however it is cut.
+fn oversized_call(head: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (arity, first) = term::tuple(head.get(1..)?)?;
+    if arity != 3 {
+        return None;
+    }
+    let is_call = match term::take_atom(first) {
+        Some((atom, _)) => atom.eq_str("$gen_call") || atom.eq_str("system"),
+        None => term::take_pid(first).is_some(),
+    };
+    let from = term::skip(first)?;
+    let rest = term::skip(from)?;
+    let [pid, tag] = term::elements::<2>(&from[..from.len() - rest.len()])?;
+    (is_call && term::pid(pid).is_some()).then_some((pid, tag))
+}
+
+/// As `Legation.Error` knows it.
+fn reason_of(error: PushError) -> &'static str {
+    match error {
+        PushError::Overload => "overload",
+        PushError::TooLarge => "too_large",
+        PushError::Identifiers => "identifiers",
+        PushError::BadTerm => "bad_term",
+        PushError::UnknownCall => "unknown_call",
+        PushError::BadName => "noproc",
+        _ => "ended",
+    }
+}

@@ -1,0 +1,110 @@
+//! A link over a socket that sends so many bytes and no more, and reads or doesn't.
+
+use std::net::SocketAddr;
+
+use legation_channel::channel::Profile;
+use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkRandom};
+use legation_node::identity::Identity;
+use legation_proto::limits::Limits;
+use legation_proto::session::Event;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::now_ms;
+
+/// How a connection went.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub sent: usize,
+    pub received: usize,
+    pub up: bool,
+    /// The code of the other side's CLOSE.
+    pub closed: Option<&'static str>,
+    /// The other side has closed the carrier.
+    pub end_of_stream: bool,
+}
+
+pub struct Client {
+    pub stream: TcpStream,
+    pub link: Link,
+    pub outcome: Outcome,
+}
+
+impl Client {
+    /// Dials as this identity.
+    pub async fn dial(to: SocketAddr, identity: &Identity, peer: &[u8; 32], profile: Profile) -> Client {
+        let stream = TcpStream::connect(to).await.unwrap();
+        let link = Link::connect(config(identity, profile), peer, true).unwrap();
+        Client { stream, link, outcome: Outcome::default() }
+    }
+
+    /// Answers whoever has dialled this. Nobody has to knock.
+    pub fn answer(stream: TcpStream, identity: &Identity, profile: Profile) -> Client {
+        let link = Link::accept_from(config(identity, profile), None).unwrap();
+        Client { stream, link, outcome: Outcome::default() }
+    }
+
+    /// Goes on until the session is up, the other side has closed, or `budget` bytes in all were sent.
+    pub async fn run(&mut self, budget: usize) {
+        loop {
+            let mut out = Vec::new();
+            self.link.flush(&mut out).unwrap();
+            let allowed = out.len().min(budget - self.outcome.sent);
+            if self.stream.write_all(&out[..allowed]).await.is_err() {
+                self.outcome.end_of_stream = true;
+                return;
+            }
+            self.outcome.sent += allowed;
+            if self.outcome.sent == budget || self.outcome.up || self.outcome.closed.is_some() {
+                return;
+            }
+            if !self.read().await {
+                return;
+            }
+        }
+    }
+
+    /// One read. False: nothing more comes.
+    pub async fn read(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        let Ok(read @ 1..) = self.stream.read(&mut buffer).await else {
+            self.outcome.end_of_stream = true;
+            return false;
+        };
+        self.outcome.received += read;
+        let (mut decide, mut up, mut closed) = (false, false, None);
+        self.link.handle_bytes(now_ms(), &buffer[..read], &mut |event| match event {
+            LinkEvent::Decide { .. } => decide = true,
+            LinkEvent::Up(_) => up = true,
+            LinkEvent::Session(Event::Closed { code, .. }) => closed = Some(code.name()),
+            LinkEvent::Fault(fault) => panic!("{fault}"),
+            _ => {}
+        });
+        if decide {
+            self.link.accept(now_ms(), &mut |event| up |= matches!(event, LinkEvent::Up(_)));
+        }
+        self.outcome.up |= up;
+        self.outcome.closed = self.outcome.closed.or(closed);
+        true
+    }
+}
+
+fn config(identity: &Identity, profile: Profile) -> LinkConfig {
+    let mut random = [0; 112];
+    getrandom::fill(&mut random).unwrap();
+    let part = |at: usize| random[at..at + 32].try_into().unwrap();
+    LinkConfig {
+        profile,
+        keyring: identity.keyring.clone(),
+        network: identity.network.clone(),
+        tls: identity.tls.clone(),
+        limits: Limits::default(),
+        random: LinkRandom {
+            knock: random[..16].try_into().unwrap(),
+            nonce: part(16),
+            ephemeral: part(48),
+            session: part(80),
+        },
+        now: now_ms(),
+    }
+}
