@@ -132,6 +132,8 @@ pub struct Realm {
     pub(crate) certificate: Mutex<Option<Box<[u8]>>>,
     pub(crate) names: Names,
     pub(crate) gate: Mutex<Gate>,
+    /// Replies that wait for a node to be dialled: how many, and their bytes.
+    pub(crate) dialling: Mutex<(usize, usize)>,
     /// What sessions that are over have counted, by realm.
     ended: Mutex<HashMap<Box<str>, HashMap<&'static str, u64>>>,
     next_number: AtomicU64,

@@ -125,6 +125,7 @@ impl Realm {
             certificate: Mutex::new(None),
             names,
             gate: Mutex::new(Gate::default()),
+            dialling: Mutex::default(),
             ended: Mutex::new(HashMap::new()),
             next_number: AtomicU64::new(1),
             drops_logged: Mutex::default(),
