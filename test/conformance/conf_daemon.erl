@@ -5,18 +5,12 @@
 
 -define(READY_MS, 30000).
 
-%% Configs: what the files say, without extension by name. Returns when it says that it is ready.
-start(Name, Configs, Env) ->
+%% Its configuration's text. Returns when it says that it is ready.
+start(Name, Config, Env) ->
     Dir = os:getenv("CONFORMANCE_DIR"),
-    Files = [
-        begin
-            File = filename:join(Dir, Realm ++ ".toml"),
-            ok = file:write_file(File, Text),
-            File
-        end
-     || {Realm, Text} <- Configs
-    ],
-    Args = ["run"] ++ lists:append([["--config", File] || File <- Files]),
+    File = filename:join(Dir, Name ++ ".toml"),
+    ok = file:write_file(File, Config),
+    Args = ["run", "--supervised", "--config", File],
     Log = filename:join(Dir, Name ++ ".log"),
     Starter = self(),
     {Pid, Ref} = spawn_monitor(fun() -> hold(Starter, Args, Env, Log) end),
@@ -51,7 +45,7 @@ listen(Port, Device, Starter, OsPid, Said) ->
     receive
         {Port, {data, Data}} ->
             ok = file:write(Device, Data),
-            case Starter =/= told andalso binary:match(<<Said/binary, Data/binary>>, <<"ready">>) of
+            case Starter =/= told andalso binary:match(<<Said/binary, Data/binary>>, <<"legation ready ">>) of
                 false -> listen(Port, Device, Starter, OsPid, Said);
                 nomatch -> listen(Port, Device, Starter, OsPid, <<Said/binary, Data/binary>>);
                 _There ->

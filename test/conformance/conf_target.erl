@@ -6,7 +6,7 @@
 %%   conf_target_embedded the same, but that realm has the embedded transport, in an Elixir VM
 -module(conf_target).
 
--export([start/1, stop/0, node/0, realm/0, at/3, eval/3, engine/1, engine/2, helper/0, forget_helper/0, roles/1]).
+-export([start/1, stop/0, node/0, realm/0, at/3, eval/3, engine/1, engine/2, helper/0, roles/1]).
 -export([part/0, settle/0, many/2, restart/0, lose_system/0, back/1]).
 
 -define(PATIENCE, 20000).
@@ -88,15 +88,17 @@ reachable(#{full := Full} = Engine) ->
 %% An engine that is always there, for barriers.
 helper() ->
     case persistent_term:get({?MODULE, helper}, none) of
-        none ->
-            Helper = engine("helper"),
-            persistent_term:put({?MODULE, helper}, Helper),
-            Helper;
-        Helper ->
-            Helper
+        none -> keep_helper(engine("helper"));
+        %% After a restart.
+        {back, Helper} -> keep_helper(back(Helper));
+        Helper -> Helper
     end.
 
-forget_helper() -> persistent_term:erase({?MODULE, helper}).
+keep_helper(Helper) ->
+    persistent_term:put({?MODULE, helper}, Helper),
+    Helper.
+
+helper_restarts() -> persistent_term:put({?MODULE, helper}, {back, helper()}).
 
 %% Prefix1 to PrefixCount, which are numbered and answer `which`.
 many(Count, Prefix) ->
@@ -135,12 +137,12 @@ settle(Times) ->
 
 restart() ->
     {Module, State} = kept(),
-    forget_helper(),
+    helper_restarts(),
     keep(Module, Module:restart(State)).
 
 lose_system() ->
     {Module, State} = kept(),
-    forget_helper(),
+    helper_restarts(),
     keep(Module, Module:lose_system(State)).
 
 roles(#{pid := Pid}) -> [{Pid, 'Pid'} | roles(#{})];

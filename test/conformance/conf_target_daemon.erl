@@ -36,17 +36,18 @@ start_daemon(#{keys := Keys, realms := Paths} = State) ->
         ],
         limits()
     ],
-    Daemon = conf_daemon:start("bob", [{"bob", Config}], []),
+    Daemon = conf_daemon:start("bob", Config, []),
     true = net_kernel:connect_node(?NODE),
     State#{daemon => Daemon}.
 
 %% The other system: its own cookie, and its own epmd.
 start_system(#{cookie := Cookie} = State) ->
     Epmd = [{"ERL_EPMD_PORT", os:getenv("CONFORMANCE_OTHER_EPMD_PORT")}],
-    Host = conf_node:start(?HOST, #{cookie => Cookie, env => Epmd}),
+    conf_node:start(?HOST, #{cookie => Cookie, env => Epmd}),
     ok = conf_node:call(?HOST, conf_host, start, [conf_main:modules()]),
-    Daemon = conf_daemon:start("others", [{Realm, other_config(Realm, State)} || Realm <- ["alice", "carol"]], Epmd),
-    State#{others => Daemon, host_node => Host}.
+    Others = [conf_daemon:start(Realm, other_config(Realm, State), Epmd) || Realm <- ["alice", "carol"]],
+    [true = conf_node:call(?HOST, net_kernel, connect_node, [other_node(Realm)]) || Realm <- ["alice", "carol"]],
+    State#{others => Others}.
 
 other_config(Realm, #{keys := Keys, realms := Paths, cookie := Cookie}) ->
     [
@@ -66,13 +67,16 @@ head(Realm, Node, Cookie) ->
         "tick_ms = 250\n"
     ].
 
-limits() -> "[limits]\nreconnect_min_ms = 10\nreconnect_max_ms = 100\n".
+%% Room for a few of the largest messages at once: what is over a bound is refused or dropped, which BEAM nodes never do.
+limits() ->
+    "[limits]\nreconnect_min_ms = 10\nreconnect_max_ms = 100\n"
+    "queue_bytes_max = 67108864\nengine_queue_bytes_max = 67108864\n".
 
 other_node(Realm) -> list_to_atom("legation_" ++ Realm ++ "@127.0.0.1").
 
 stop(#{daemon := Daemon, others := Others}) ->
     conf_daemon:kill(Daemon),
-    conf_daemon:kill(Others),
+    [conf_daemon:kill(Other) || Other <- Others],
     conf_node:kill(?HOST).
 
 publish(Local, Realm, _State) -> {?MODULE, publish_at, [other_node(binary_to_list(Realm)), Local]}.
@@ -122,5 +126,5 @@ restart(#{daemon := Daemon} = State) ->
 
 lose_system(#{others := Others} = State) ->
     conf_node:kill(?HOST),
-    conf_daemon:kill(Others),
+    [conf_daemon:kill(Other) || Other <- Others],
     start_system(State).

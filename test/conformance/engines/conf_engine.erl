@@ -3,7 +3,7 @@
 -module(conf_engine).
 -behaviour(gen_server).
 
--export([start/1, log/1, log/2, await_held/2]).
+-export([start/1, log/1, log/2, await_held/2, long_atom/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -record(state, {held = #{}, log = [], count = 0, waiting = []}).
@@ -18,6 +18,10 @@ log(Id) -> gen_server:call(conf_host:pid(Id), log).
 log(Id, Count) -> gen_server:call(conf_host:pid(Id), {log, Count}, 15000).
 %% When a call is held under this key.
 await_held(Id, Key) -> gen_server:call(conf_host:pid(Id), {await_held, Key}, 15000).
+
+% The longest there can be, which both sides have by this.
+long_atom() ->
+    'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'.
 
 init(Options) ->
     process_flag(trap_exit, proplists:get_bool(trap_exit, Options)),

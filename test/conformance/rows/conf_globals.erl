@@ -75,8 +75,14 @@ gone_after_disconnect(#{full := Full, node := Node}) ->
     erlang:disconnect_node(Node),
     await(fun() -> global:whereis_name(Full) =:= undefined end).
 
+%% Time and again, and at once.
 back_after_disconnect(#{full := Full, pid := Pid, node := Node}) ->
-    conf_target:part(),
-    await(fun() -> global:whereis_name(Full) =:= undefined end),
-    true = net_kernel:connect_node(Node),
-    {await(fun() -> global:whereis_name(Full) =:= Pid end), ended(fun() -> gen_server:call({global, Full}, {echo, 1}) end), nothing_left()}.
+    conf_lib:same([
+        begin
+            conf_target:part(),
+            true = net_kernel:connect_node(Node),
+            Back = await(fun() -> global:whereis_name(Full) =:= Pid end),
+            {Back, ended(fun() -> gen_server:call({global, Full}, {echo, 1}) end), nothing_left()}
+        end
+     || _ <- lists:seq(1, 10)
+    ]).
