@@ -134,6 +134,8 @@ pub struct Realm {
     pub(crate) gate: Mutex<Gate>,
     /// A node has answered, and nothing is held for it any more.
     pub(crate) released: tokio::sync::Notify,
+    /// Replies that wait for a node to be dialled: how many, and their bytes.
+    pub(crate) dialling: Mutex<(usize, usize)>,
     /// What sessions that are over have counted, by realm.
     ended: Mutex<HashMap<Box<str>, HashMap<&'static str, u64>>>,
     next_number: AtomicU64,

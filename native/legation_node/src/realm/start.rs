@@ -126,6 +126,7 @@ impl Realm {
             names,
             gate: Mutex::new(Gate::default()),
             released: tokio::sync::Notify::new(),
+            dialling: Mutex::default(),
             ended: Mutex::new(HashMap::new()),
             next_number: AtomicU64::new(1),
             drops_logged: Mutex::default(),
