@@ -44,6 +44,8 @@ defmodule Legation.ClusterTest do
     assert_receive {:cast, {:hello, 1}}
     :peer.call(plain, :global, :send, ["echo@alice", {:hello, 2}])
     assert_receive {:info, {:hello, 2}}
+    # A daemon lets no node have atoms that it doesn't know already, and these it may not.
+    :peer.call(plain, :erlang, :length, [[:remote, :realm, :engine, :key]])
     assert {:remote, %{realm: "bob", engine: ""}} = :peer.call(plain, :gen_server, :call, [name, :who])
 
     # By pid, over distribution.
