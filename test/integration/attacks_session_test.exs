@@ -157,12 +157,12 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
       atoms = :erlang.system_info(:atom_count)
       report = Victim.attack(victim, "new-atoms", count: 100_000)
-      assert %{"link" => "alive", "sent" => 100_000, "replies" => 0, "errors" => %{"undecodable" => 50_000}} = report
+      Victim.assert_no_atoms(report, 100_000, transport(victim.alice))
       counted = Victim.counted(victim)
       assert :erlang.system_info(:atom_count) == atoms
       assert Victim.told(victim) == []
       # 5 and 5 were of the first run.
-      assert counted.undecodable == 100_010
+      if transport(victim.alice) == :embedded, do: assert(counted.undecodable == 100_010)
       Victim.assert_well(victim)
     end
 

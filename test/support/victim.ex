@@ -112,6 +112,21 @@ defmodule Legation.Victim do
     Hostile.run(attack, address ++ Keyword.merge(defaults, opts))
   end
 
+  @doc """
+  What comes of `count` messages with new atoms, half of them calls, at an instance of this transport. A daemon asks the node
+  about atoms, and meanwhile holds no more messages than it may; what it has not refused yet is not in the report.
+  """
+  def assert_no_atoms(report, count, :embedded) do
+    calls = div(count, 2)
+    assert %{"link" => "alive", "sent" => ^count, "replies" => 0, "errors" => %{"undecodable" => ^calls}} = report
+  end
+
+  def assert_no_atoms(report, count, :c_node) do
+    assert %{"link" => "alive", "sent" => ^count, "replies" => 0, "errors" => errors} = report
+    assert Map.keys(errors) -- ["overload", "undecodable"] == []
+    assert errors["undecodable"] > 0
+  end
+
   @doc "Waits until mallory's session is over; what she has made alice count, in all of them."
   def counted(victim) do
     await(victim.watch, {:peer_down, "mallory"})
