@@ -64,10 +64,12 @@ defmodule Demo.Epmd do
 
   @start_ms 10_000
 
-  @doc "Starts it. Returns its port and what `stop/1` takes."
   def start!(dir) do
     [tcp_port] = free_ports(1)
+    start!(dir, tcp_port)
+  end
 
+  def start!(dir, tcp_port) do
     port =
       Port.open({:spawn_executable, program()}, [
         :binary,

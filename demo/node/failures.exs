@@ -5,7 +5,7 @@ defmodule Demo.Failures do
   import Demo.Report
   import Demo.Steps
 
-  alias Demo.{Daemon, Engines, Systems, VM}
+  alias Demo.{Daemon, Engines, Epmd, Systems, VM}
 
   @strangers 1_000
 
@@ -81,7 +81,7 @@ defmodule Demo.Failures do
 
   def killed(systems) do
     section("8  Killed", "By kill -9, so that nobody can say goodbye.")
-    systems |> daemon_killed() |> node_killed()
+    systems |> daemon_killed() |> node_killed() |> epmd_killed()
   end
 
   defp daemon_killed(%{alice: alice, bob: bob, bob2: bob2} = systems) do
@@ -141,6 +141,18 @@ defmodule Demo.Failures do
     text = "ping is a new process, was published again, and counts from the start"
     expect(alice, ~S|GenServer.call({:global, "ping@bob"}, :ping)|, {:pong, 1}, text)
     systems
+  end
+
+  defp epmd_killed(%{bob: bob, dir: dir, epmd: epmd} = systems) do
+    subsection("EPMD, which new nodes ask")
+    names = "lists:sort([N || {N, _Port} <- element(2, erl_epmd:names({127,0,0,1}))])"
+    code("$", "kill -KILL #{epmd.os_pid}; epmd -port #{epmd.tcp_port} &")
+    Epmd.stop(epmd)
+    epmd = Epmd.start!(dir, epmd.tcp_port)
+    await_value(bob, names, &('legation' in &1))
+    names = "[N || {\"legation\" = N, _Port} <- element(2, erl_epmd:names({127,0,0,1}))]"
+    expect(bob, names, ['legation'], "the daemon has registered again")
+    %{systems | epmd: epmd}
   end
 
   defp down, do: ~S|receive do {:DOWN, ^ping, :process, _pid, reason} -> reason after 5_000 -> :nothing end|
