@@ -1,6 +1,6 @@
 //! One realm: its processes, names and engines; what a message means.
 //!
-//! Driven from two sides, by tasks that own sockets: [`BeamEvents`] by connections to BEAM nodes, [`LinkEvents`] by links to peers. Neither
+//! Driven from two sides, by tasks that own sockets: [`BeamEvents`](crate::net::beam::BeamEvents) by connections to BEAM nodes, [`LinkEvents`](crate::peers::LinkEvents) by links to peers. Neither
 //! waits here. What takes a while (a signature of an agent, a question to a node) is a task of its own.
 //!
 //! | what | where |
@@ -132,6 +132,10 @@ pub struct Realm {
     pub(crate) certificate: Mutex<Option<Box<[u8]>>>,
     pub(crate) names: Names,
     pub(crate) gate: Mutex<Gate>,
+    /// A node has answered, and nothing is held for it any more.
+    pub(crate) released: tokio::sync::Notify,
+    /// Replies that wait for a node to be dialled: how many, and their bytes.
+    pub(crate) dialling: Mutex<(usize, usize)>,
     /// What sessions that are over have counted, by realm.
     ended: Mutex<HashMap<Box<str>, HashMap<&'static str, u64>>>,
     next_number: AtomicU64,

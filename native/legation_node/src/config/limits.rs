@@ -52,7 +52,7 @@ impl Default for Limits {
             // Not all that a node has but those that it has sent us; some 4 MiB of them per node.
             known_atoms_max: 65_536,
             // Asking the node takes a round trip on the same machine: what a peer sends meanwhile.
-            held_messages_max: 1_024,
+            held_messages_max: 65_536,
             held_bytes_max: 16 * MIB,
             // People and monitors that look in at the same time.
             control_connections_max: 16,

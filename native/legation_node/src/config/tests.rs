@@ -329,6 +329,35 @@ fn limits_are_accepted_at_their_bounds_and_refused_one_past_them() {
     }
 }
 
+/// `name: {8 * @mib, …},` as lines of TOML.
+fn limits_of_the_embedded_transport() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../lib/legation/options.ex");
+    let source = std::fs::read_to_string(path).unwrap();
+    let (_, list) = source.split_once("@limits [\n").unwrap();
+    let (list, _) = list.split_once("\n  ]").unwrap();
+    let line = |line: &str| {
+        let (name, rest) = line.trim().split_once(": {").unwrap();
+        let (default, _) = rest.split_once(", ").unwrap();
+        match (default.strip_suffix(" * @mib"), default.strip_prefix(':')) {
+            (Some(mib), _) => format!("{name} = {}", mib.parse::<u64>().unwrap() << 20),
+            (_, Some(atom)) => format!("{name} = \"{atom}\""),
+            _ => format!("{name} = {default}"),
+        }
+    };
+    list.lines().map(line).collect()
+}
+
+#[test]
+fn limits_have_the_names_and_defaults_of_the_embedded_transport() {
+    let lines = limits_of_the_embedded_transport();
+    assert!(lines.len() > 20, "{lines:?}");
+    let mut limits = read(&minimal(&format!("---\n[limits]\n{}\n", lines.join("\n")))).unwrap().limits;
+    // The one that differs: see its reason.
+    assert_eq!(limits.session.engine_queue_bytes_max, None);
+    limits.session.engine_queue_bytes_max = Limits::default().session.engine_queue_bytes_max;
+    assert_eq!(limits, Limits::default());
+}
+
 #[test]
 fn a_reload_says_what_it_cannot_change() {
     let old = read(&minimal("")).unwrap();

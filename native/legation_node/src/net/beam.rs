@@ -312,6 +312,10 @@ impl Drop for Running {
     }
 }
 
+/// A message of a BEAM node is the payload and what is around it: `{'$gen_call', {Pid, Tag}, Payload}`. Which payload is too
+/// large is the session's to say.
+const ENVELOPE_BYTES: usize = 64 * 1024;
+
 impl Settings {
     fn new(config: &NodeConfig, limits: &Limits, local: LocalNode, connect: Vec<Address>) -> Settings {
         Settings {
@@ -327,7 +331,7 @@ impl Settings {
             outbound: OutboundBounds { queue_bytes_max: limits.beam_queue_bytes_max },
             inbound: InboundConfig {
                 header: false,
-                message_bytes_max: limits.session.message_bytes_max as usize,
+                message_bytes_max: (limits.session.message_bytes_max as usize).saturating_add(ENVELOPE_BYTES),
                 fragmented_max: limits.beam_fragmented_max,
                 fragmented_bytes_max: limits.beam_fragmented_bytes_max,
             },

@@ -26,9 +26,21 @@ const UNKNOWN_MAX: usize = 4_096;
 /// More unknown atoms than this in one message are not asked for.
 pub const ASKED_MAX: usize = 1_024;
 
-/// These are in every emulator from its start (`erts/emulator/beam/atom.names`), and our own, which we use in every call.
-const EVERYWHERE: [&str; 32] = [
+/// These are in every emulator from its start (`erts/emulator/beam/atom.names`), and our own: what we use in every call, and what a
+/// call can be refused with.
+const EVERYWHERE: [&str; 43] = [
     "$legation",
+    "legation",
+    "forbidden",
+    "filtered",
+    "undecodable",
+    "overload",
+    "too_large",
+    "identifiers",
+    "abandoned",
+    "bad_term",
+    "ended",
+    "unknown_call",
     "true",
     "false",
     "undefined",
@@ -151,6 +163,8 @@ impl KnownAtoms {
 
 #[cfg(test)]
 mod tests {
+    use legation_proto::frame::batch::Refusal;
+
     use super::*;
 
     fn message(atoms: &[&str]) -> Vec<u8> {
@@ -172,6 +186,14 @@ mod tests {
         assert_eq!(atoms.judge(&message(&["ok", "ping", "ping"]), 0), Verdict::Ask(texts(&["ping"])));
         atoms.learn(&message(&["ping"]));
         assert_eq!(atoms.judge(&message(&["ok", "ping"]), 0), Verdict::Known);
+    }
+
+    #[test]
+    fn what_a_call_can_be_refused_with_is_known_everywhere() {
+        let atoms = KnownAtoms::new(100, std::iter::empty());
+        for refusal in Refusal::ALL {
+            assert_eq!(atoms.judge(&message(&["error", "legation", refusal.name()]), 0), Verdict::Known, "{refusal:?}");
+        }
     }
 
     #[test]

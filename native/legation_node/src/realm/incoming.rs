@@ -112,7 +112,12 @@ impl Realm {
     pub(crate) fn arrive(&self, link: &Arc<PeerLink>, parcel: Parcel<'_>) -> bool {
         let reach = match self.reach(link, &parcel) {
             Ok(reach) => reach,
-            Err(refusal) => return self.turn_away(link, &parcel, refusal),
+            Err(refusal) => {
+                return match &parcel.kind {
+                    Kind::Reply { .. } => self.dial_and_arrive(link, parcel),
+                    _ => self.turn_away(link, &parcel, refusal),
+                }
+            }
         };
         let node = reach.node().clone();
         if reach.asks_gate() {
@@ -150,6 +155,47 @@ impl Realm {
                 false
             }
         }
+    }
+
+    /// A reply to a process on a node that isn't connected, which is where a call was passed on from: it waits until the node is.
+    fn dial_and_arrive(&self, link: &Arc<PeerLink>, parcel: Parcel<'_>) -> bool {
+        let caller = match &parcel.kind {
+            Kind::Reply { context } => Context::decode(context).map(|context| context.pid.to_vec()),
+            _ => None,
+        };
+        let cost = parcel.cost();
+        let (Some(caller), Some(realm)) = (caller, self.me()) else {
+            return self.turn_away(link, &parcel, Refusal::Noproc);
+        };
+        {
+            let mut dialling = lock(&self.dialling);
+            let (count, bytes) = (dialling.0 + 1, dialling.1 + cost);
+            if count > self.limits.held_messages_max || bytes > self.limits.held_bytes_max {
+                drop(dialling);
+                self.counters.held_over_limit.one();
+                return self.turn_away(link, &parcel, Refusal::Noproc);
+            }
+            *dialling = (count, bytes);
+        }
+        let (link, parcel) = (link.clone(), parcel.owned());
+        tokio::spawn(async move {
+            let dialled = match term::pid(&caller) {
+                Some(pid) => realm.dial_node(&pid).await.is_some(),
+                None => false,
+            };
+            {
+                let mut dialling = lock(&realm.dialling);
+                *dialling = (dialling.0 - 1, dialling.1 - cost);
+            }
+            let flush = match dialled {
+                true => realm.arrive(&link, parcel),
+                false => realm.turn_away(&link, &parcel, Refusal::Noproc),
+            };
+            if flush {
+                link.wake();
+            }
+        });
+        false
     }
 
     fn ask_atoms(&self, node: &Arc<Node>, hold: &Hold) {
@@ -224,6 +270,7 @@ impl Realm {
         }
         if hold.queue.is_empty() {
             holds.remove(&link);
+            self.released.notify_waiters();
         }
     }
 

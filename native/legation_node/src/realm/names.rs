@@ -210,6 +210,7 @@ impl Realm {
     /// None when the node did not answer; false when nothing came of it.
     async fn register_batch(self: &Arc<Self>, node: &Arc<Node>, batch: &[Named]) -> Option<bool> {
         let number = node.link.number;
+        self.settle_global(node).await?;
         let found = self.whereis_global(node, batch.iter().map(|named| &*named.name)).await?;
         let mut missing = Vec::new();
         let mut progress = false;
@@ -247,6 +248,17 @@ impl Realm {
             }
         }
         Some(progress)
+    }
+
+    /// When this is answered, the node's `global` has dealt with the end of an earlier connection. Until then `whereis_name` finds
+    /// names that go in a moment.
+    async fn settle_global(&self, node: &Arc<Node>) -> Option<()> {
+        let mut arguments = Vec::new();
+        term::put_list_header(&mut arguments, 2);
+        term::put_atom(&mut arguments, "global_name_server");
+        term::put_atom(&mut arguments, "get");
+        term::put_nil(&mut arguments);
+        self.call(node, "sys", "statistics", &arguments).await.map(drop)
     }
 
     async fn whereis_global<'a>(

@@ -54,6 +54,7 @@ impl BeamEvents for Realm {
         // Nobody answers any more; those who asked are told by it.
         lock(&node.questions).clear();
         let holds: Vec<_> = lock(&node.holds).drain().collect();
+        self.released.notify_waiters();
         for (_, hold) in holds {
             let mut wake = false;
             for held in hold.queue {

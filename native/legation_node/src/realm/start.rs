@@ -125,6 +125,8 @@ impl Realm {
             certificate: Mutex::new(None),
             names,
             gate: Mutex::new(Gate::default()),
+            released: tokio::sync::Notify::new(),
+            dialling: Mutex::default(),
             ended: Mutex::new(HashMap::new()),
             next_number: AtomicU64::new(1),
             drops_logged: Mutex::default(),
@@ -223,12 +225,29 @@ impl Realm {
         let Some(peers) = self.peers() else {
             return Vec::new();
         };
+        let deadline = tokio::time::Instant::now() + timeout;
         let cut = peers.drain(timeout).await.into_iter();
+        self.release_held(deadline).await;
         cut.filter_map(|call| {
             let pid = Context::decode(&call.context)?.pid.to_vec();
             Some((format!("{}@{}", call.engine, call.realm), pid))
         })
         .collect()
+    }
+
+    /// A reply that has come may still wait for its node's word on an atom in it.
+    async fn release_held(&self, deadline: tokio::time::Instant) {
+        loop {
+            let mut released = std::pin::pin!(self.released.notified());
+            // Asked for before we look, so that one that comes right then is not missed.
+            released.as_mut().enable();
+            if self.connected_nodes().iter().all(|node| lock(&node.holds).is_empty()) {
+                return;
+            }
+            if tokio::time::timeout_at(deadline, released).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Goodbyes to peers, then to the BEAM.

@@ -11,7 +11,7 @@
 
 use super::{tag, take_atom, Atom};
 
-/// What follows the first term. `None`: it isn't well-formed, is cut short, or is [not accepted](super::tag).
+/// What follows the first term. `None`: it isn't well-formed, is cut short, or is of a kind that no BEAM sends us (compressed, textual float, record, atom cache, local).
 ///
 /// Identifiers and funs are accepted. Atoms are not checked to be UTF-8, floats not to be finite.
 pub fn skip(terms: &[u8]) -> Option<&[u8]> {
