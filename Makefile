@@ -5,7 +5,7 @@ export LC_ALL = C.UTF-8
 # cargo and mix use all cores themselves, and runners share the build directories.
 .NOTPARALLEL:
 
-.PHONY: help setup build test check test-rust test-elixir test-consumer format demo bench clean
+.PHONY: help setup build test check test-rust test-elixir test-consumer format demo demo-node bench clean
 
 help:
 	@echo 'make setup    check for what is needed; on Debian, install it'
@@ -14,6 +14,7 @@ help:
 	@echo 'make check    only formatting and lints'
 	@echo 'make format   put the formatting right'
 	@echo 'make demo     two realms that talk'
+	@echo 'make demo-node  plain Erlang, with the daemon beside it'
 	@echo 'make bench    how fast it is'
 
 setup:
@@ -45,9 +46,12 @@ format:
 	cargo fmt --all
 	mix format
 
-# It sees to the set-up itself.
+# They see to the set-up themselves.
 demo:
 	@scripts/demo
+
+demo-node:
+	@scripts/demo-node
 
 bench: setup
 	scripts/bench
