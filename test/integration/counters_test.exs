@@ -10,9 +10,18 @@ defmodule Legation.CountersTest do
     of_session = counters.sessions |> Map.fetch!("bob") |> Map.keys()
     of_instance = Map.keys(counters) -- [:sessions, :ended]
 
-    [_title, instance, session] = "docs/counters.md" |> File.read!() |> String.split("\n## ")
+    [_title, instance, _daemon, session] = "docs/counters.md" |> File.read!() |> String.split("\n## ")
     assert documented(instance) == of_instance |> Enum.map(&to_string/1) |> Enum.sort()
     assert documented(session) == of_session |> Enum.map(&to_string/1) |> Enum.sort()
+  end
+
+  @tag :c_node
+  test "docs/counters.md has every counter of a daemon" do
+    counters = Legation.counters(start_realm("alice"))
+    [_title, instance, daemon, _session] = "docs/counters.md" |> File.read!() |> String.split("\n## ")
+    of_daemon = counters |> Map.drop([:sessions, :ended]) |> Map.keys() |> Enum.map(&to_string/1)
+    assert of_daemon -- (documented(instance) ++ documented(daemon)) == []
+    assert documented(daemon) -- of_daemon == []
   end
 
   # The names in the first column.
