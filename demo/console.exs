@@ -75,7 +75,7 @@ defmodule Demo.Console do
     {value, binding} = Code.eval_string(code, binding)
     {{:value, value}, binding}
   catch
-    :exit, reason -> {{:exit, reason, Exception.format_exit(reason)}, binding}
+    :exit, reason -> {{:exit, reason, "** (exit) " <> Exception.format_exit(reason)}, binding}
     kind, reason -> {{:crash, Exception.format(kind, reason, __STACKTRACE__)}, binding}
   end
 

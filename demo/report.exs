@@ -15,7 +15,7 @@ defmodule Demo.Report do
   @doc "What was evaluated where, and perhaps the rest of it, or what it printed, in lines of their own."
   def code(realm, code, lines \\ []) do
     IO.puts("   " <> paint(:cyan, String.pad_trailing(realm <> ">", 9)) <> code)
-    for line <- lines, do: IO.puts(String.duplicate(" ", 12) <> line)
+    for line <- lines, do: IO.puts(String.trim_trailing(String.duplicate(" ", 12) <> line))
   end
 
   def check(text, got, expected), do: check_that(text, got === expected, got, inspect(expected))

@@ -5,16 +5,14 @@
 # DIR is an empty directory for keys, sockets and logs; HOSTILE the program of rust_tests/src/bin/hostile.rs. This is a third VM, which
 # starts the other two (demo/alice, demo/bob), has them evaluate what it prints, and compares what comes of it with what it must be.
 
-for file <- ["vm.exs", "report.exs"], do: Code.require_file(file, __DIR__)
+for file <- ["vm.exs", "report.exs", "steps.exs"], do: Code.require_file(file, __DIR__)
 
 defmodule Demo do
   import Demo.Report
+  import Demo.Steps
 
   alias Demo.{Processes, VM}
 
-  # How long something may take of which Legation tells nobody, and how often we look.
-  @patience_ms 10_000
-  @look_ms 10
   # A caller who has to wait for an answer waits 5 s. This is "at once", also on a busy machine.
   @at_once_us 1_000_000
 
@@ -175,7 +173,7 @@ defmodule Demo do
       )
     end
 
-    for {vm, engine} <- [{bob, "counter@alice"}, {bob, "desk@alice"}, {alice, "greeter@bob"}] do
+    for {vm, engine} <- [{bob, "counter@alice"}, {bob, "desk@alice"}, {bob, "door@alice"}, {alice, "greeter@bob"}] do
       info = VM.await(vm, :engine_learned, engine)
       key = "ed25519:" <> Base.url_encode64(info.key, padding: false)
       await_global(vm, engine)
@@ -183,7 +181,8 @@ defmodule Demo do
     end
 
     foreign = "for engine <- Legation.engines(), not engine.local, do: engine.name"
-    check("that is all: bob is not told of alice's diary", value(bob, foreign), ["counter@alice", "desk@alice"])
+    expected = ["counter@alice", "desk@alice", "door@alice"]
+    check("that is all: bob is not told of alice's diary", value(bob, foreign), expected)
   end
 
   defp conversation(alice, bob) do
@@ -289,7 +288,7 @@ defmodule Demo do
     check("bob hangs up", value(bob, ~S|Legation.disconnect("alice")|), :ok)
     check_that("alice is told", true, VM.await(alice, :peer_down, "bob"), nil)
     check("its proxies have ended with the link", value(bob, ~S|Legation.whereis("counter@alice")|), nil)
-    for engine <- ["counter@alice", "desk@alice"], do: VM.await(bob, :engine_forgotten, engine)
+    for engine <- ["counter@alice", "desk@alice", "door@alice"], do: VM.await(bob, :engine_forgotten, engine)
 
     code =
       ~S|Legation.connect(realm: "alice", key: alice_key, connect: [unix: [path: "alice.sock"]], export: ["greeter"])|
@@ -460,99 +459,11 @@ defmodule Demo do
 
   ## In the VMs
 
-  # Shown, and evaluated.
-  defp value(vm, code) do
-    code(vm.realm, code)
-    quiet(vm, code)
-  end
-
-  defp quiet(vm, code) do
-    case VM.eval(vm, code) do
-      {:value, value} -> value
-      {:exit, _reason, text} -> raise Demo.Failed, "in #{vm.realm}'s VM #{code} exited: #{text}"
-    end
-  end
-
-  defp exit_reason(vm, code) do
-    case VM.eval(vm, code) do
-      {:exit, reason, text} ->
-        code(vm.realm, code, ["** (exit) " <> (text |> String.split("\n") |> Enum.map_join(" ", &String.trim/1))])
-        reason
-
-      {:value, value} ->
-        raise Demo.Failed, "in #{vm.realm}'s VM #{code} was to exit, and returned #{inspect(value)}"
-    end
-  end
-
   # :global is told off the hot path, a moment after the engine was learned.
   defp await_global(vm, engine), do: await_value(vm, ~s|is_pid(:global.whereis_name("#{engine}"))|, & &1)
 
   defp counter(vm, name), do: quiet(vm, "Legation.counters().#{name}")
   defp await_counter(vm, name, good?), do: await_value(vm, "Legation.counters().#{name}", good?)
-
-  defp await_value(vm, code, good?, until_ms \\ now_ms() + @patience_ms) do
-    value = quiet(vm, code)
-
-    cond do
-      good?.(value) ->
-        value
-
-      now_ms() < until_ms ->
-        receive do
-        after
-          @look_ms -> await_value(vm, code, good?, until_ms)
-        end
-
-      true ->
-        raise Demo.Failed, "in #{vm.realm}'s VM #{code} is still #{inspect(value)} after #{@patience_ms} ms"
-    end
-  end
-
-  defp now_ms, do: System.monotonic_time(:millisecond)
-
-  ## The end
-
-  def run(args) do
-    main(args)
-    :ok
-  rescue
-    failed in Demo.Failed -> {:failed, failed.message}
-    error -> {:failed, Exception.format(:error, error, __STACKTRACE__)}
-  catch
-    kind, reason -> {:failed, Exception.format(kind, reason, __STACKTRACE__)}
-  end
-
-  def finish(:ok, started_ms),
-    do: IO.puts("\nAll of it was as it must be. It took #{Float.round((now_ms() - started_ms) / 1000, 1)} s.")
-
-  def finish({:failed, text}, [dir | _rest]) do
-    Processes.kill_all(dir)
-    failure(text)
-
-    for log <- dir |> Path.join("*.log") |> Path.wildcard(), File.stat!(log).size > 0 do
-      IO.puts(:stderr, "\n  The end of #{Path.basename(log)}:")
-
-      log
-      |> File.read!()
-      |> String.split("\n", trim: true)
-      |> Enum.take(-20)
-      |> Enum.each(&IO.puts(:stderr, "    " <> &1))
-    end
-
-    IO.puts(:stderr, "\nThe demonstration has FAILED. Both VMs were killed.")
-  end
 end
 
-started_ms = System.monotonic_time(:millisecond)
-args = System.argv()
-
-case Demo.run(args) do
-  :ok ->
-    Demo.finish(:ok, started_ms)
-    # Whoever is told to stop ends with 0 as well; this says that we have come to the end.
-    args |> hd() |> Path.join("finished") |> File.write!("")
-
-  failed ->
-    Demo.finish(failed, args)
-    System.halt(1)
-end
+Demo.Steps.run(System.argv(), &Demo.main/1)

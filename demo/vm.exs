@@ -1,20 +1,25 @@
 defmodule Demo.VM do
   @moduledoc false
-  # A realm's VM: an operating-system process that runs one of the two applications, with demo/console.exs at the other
-  # end of two pipes. There is nothing else between it and us.
+  # A VM: an operating-system process that runs an application, with a console at the other end of two pipes. There is
+  # nothing else between it and us.
 
   @start_ms 20_000
   @answer_ms 10_000
   # Longer than an instance takes to say goodbye.
   @stop_ms 10_000
 
-  @enforce_keys [:realm, :port, :os_pid, :dir]
+  @enforce_keys [:realm, :language, :port, :os_pid, :dir]
   defstruct @enforce_keys
 
-  @doc "Starts `demo/<realm>`. What it prints goes into `<realm>.log`."
-  def start!(realm, dir, env) do
+  @doc "Starts `demo/<realm>`, with demo/console.exs. What it prints goes into `<realm>.log`."
+  def start!(realm, dir, env),
+    do:
+      start!(realm, :elixir, dir, env, "mix run --no-compile --no-deps-check ../console.exs", Path.join(__DIR__, realm))
+
+  @doc "The same of any command that starts a console for this language, in the directory `cd`."
+  def start!(realm, language, dir, env, command, cd) do
     # `exec` all the way, so that the shell's number is the VM's.
-    command = ~S(exec mix run --no-compile --no-deps-check ../console.exs </dev/null >"$DEMO_DIR/$0.log" 2>&1)
+    command = ~s(exec #{command} </dev/null >>"$DEMO_DIR/$0.log" 2>&1)
 
     port =
       Port.open({:spawn_executable, "/bin/sh"}, [
@@ -22,13 +27,13 @@ defmodule Demo.VM do
         :nouse_stdio,
         :exit_status,
         packet: 4,
-        cd: Path.join(__DIR__, realm),
+        cd: cd,
         args: ["-c", command, realm],
         env: for({name, value} <- [{"DEMO_DIR", dir} | env], do: {to_charlist(name), to_charlist(value)})
       ])
 
     {:os_pid, os_pid} = Port.info(port, :os_pid)
-    vm = %__MODULE__{realm: realm, port: port, os_pid: os_pid, dir: dir}
+    vm = %__MODULE__{realm: realm, language: language, port: port, os_pid: os_pid, dir: dir}
     Demo.Processes.started(dir, os_pid)
     Process.put(port, vm)
     :ready = answer(vm, "be ready", @start_ms)
@@ -53,17 +58,13 @@ defmodule Demo.VM do
   end
 
   @doc "Ends it in order. Returns its exit status."
-  def stop(%{port: port} = vm) do
+  def stop(vm) do
     command(vm, :stop)
-
-    receive do
-      {^port, {:exit_status, status}} ->
-        Demo.Processes.ended(vm.dir, vm.os_pid)
-        status
-    after
-      @stop_ms -> raise Demo.Failed, "#{vm.realm}'s VM did not stop within #{@stop_ms} ms"
-    end
+    Demo.Processes.await_end(vm, @stop_ms)
   end
+
+  @doc "Ends it as `kill -9` does."
+  def kill(vm), do: Demo.Processes.kill(vm)
 
   defp command(vm, term), do: Port.command(vm.port, :erlang.term_to_binary(term))
 
@@ -72,11 +73,11 @@ defmodule Demo.VM do
       {^port, {:data, packet}} ->
         :erlang.binary_to_term(packet)
 
-      # This VM's, or the other's: then there is no use in waiting.
+      # Of this one, or of any other: then there is no use in waiting.
       {ended, {:exit_status, status}} ->
         %{realm: realm, dir: dir, os_pid: os_pid} = Process.get(ended)
         Demo.Processes.ended(dir, os_pid)
-        raise Demo.Failed, "#{realm}'s VM ended with exit status #{status}, while #{vm.realm}'s was to #{what}"
+        raise Demo.Failed, "#{realm} ended with exit status #{status}, while #{vm.realm}'s VM was to #{what}"
     after
       timeout_ms -> raise Demo.Failed, "#{vm.realm}'s VM did not #{what} within #{timeout_ms} ms"
     end
@@ -89,6 +90,7 @@ defmodule Demo.Processes do
   # finds them if we are killed.
 
   @end_ms 30_000
+  @kill_ms 5_000
 
   def started(dir, os_pid), do: dir |> file(os_pid) |> File.write!("")
   def ended(dir, os_pid), do: dir |> file(os_pid) |> File.rm!()
@@ -96,9 +98,29 @@ defmodule Demo.Processes do
   def kill_all(dir) do
     for file <- dir |> file("*") |> Path.wildcard() do
       "." <> os_pid = Path.extname(file)
-      # The shell's own: there may be no program `kill`.
-      System.cmd("sh", ["-c", "kill -KILL $0", os_pid], stderr_to_stdout: true)
+      signal(os_pid, "KILL")
       File.rm(file)
+    end
+  end
+
+  @doc "Sends a signal to one process."
+  # By the shell's own: there may be no program `kill`.
+  def signal(os_pid, name), do: System.cmd("sh", ["-c", "kill -#{name} $0", "#{os_pid}"], stderr_to_stdout: true)
+
+  @doc "Ends what runs at a port as `kill -9` does."
+  def kill(%{os_pid: os_pid} = process) do
+    signal(os_pid, "KILL")
+    await_end(process, @kill_ms)
+  end
+
+  @doc "Waits until what runs at a port has ended. Returns the exit status."
+  def await_end(%{realm: realm, port: port, os_pid: os_pid, dir: dir}, within_ms) do
+    receive do
+      {^port, {:exit_status, status}} ->
+        ended(dir, os_pid)
+        status
+    after
+      within_ms -> raise Demo.Failed, "#{realm} did not end within #{within_ms} ms"
     end
   end
 

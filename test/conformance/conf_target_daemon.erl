@@ -7,7 +7,7 @@
 %% In the engines' system.
 -export([publish_at/3, publish_local/3]).
 %% For conf_target_embedded.
--export([start_daemon/1, realms/1, learned/2, await_all/2]).
+-export([start_daemon/1, realms/1]).
 
 -define(HOST, "engines").
 -define(NODE, 'legation@127.0.0.1').
@@ -62,7 +62,6 @@ head(Realm, Node, Cookie) ->
     Dir = os:getenv("CONFORMANCE_DIR"),
     [
         ["realm = \"", Realm, "\"\nkey = \"", filename:join(Dir, Realm ++ ".pem"), "\"\n"],
-        ["import = \"all\"\n"],
         ["[node]\nname = \"", atom_to_list(Node), "\"\ncookie = \"", Cookie, "\"\nlisten = \"127.0.0.1:0\"\n"],
         "tick_ms = 250\n"
     ].

@@ -54,7 +54,7 @@ handle_call({reply_and_stop, Reply, Reason}, _From, State) -> {stop, Reason, Rep
 handle_call({stop, Reason}, _From, State) -> {stop, Reason, State};
 handle_call(crash, _From, _State) -> error(oops);
 %% What the caller looks like from here.
-handle_call(who, {Pid, Tag}, State) -> {reply, {is_pid(Pid), node(Pid) =:= node(), tag(Tag)}, State};
+handle_call(who, {Pid, Tag}, State) -> {reply, {is_pid(Pid), tag(Tag)}, State};
 handle_call(watch_me, {Pid, _Tag}, State) ->
     erlang:monitor(process, Pid),
     {reply, ok, State};

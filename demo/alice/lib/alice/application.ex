@@ -9,6 +9,7 @@ defmodule Alice.Application do
       Alice.Counter,
       Alice.Clerk,
       Alice.Desk,
+      Alice.Door,
       Alice.Diary,
       Alice.Guestbook,
       {Legation, Application.fetch_env!(:alice, Legation)}
@@ -17,6 +18,7 @@ defmodule Alice.Application do
     with {:ok, supervisor} <- Supervisor.start_link(children, strategy: :one_for_one, name: Alice.Supervisor) do
       :ok = Legation.publish("counter", Alice.Counter)
       :ok = Legation.publish("desk", Alice.Desk)
+      :ok = Legation.publish("door", Alice.Door)
       :ok = Legation.publish("guestbook", Alice.Guestbook)
       # Published, but no peer's `export:` has it.
       :ok = Legation.publish("diary", Alice.Diary)

@@ -134,8 +134,11 @@ fn text(value: &Value) -> String {
         Value::String(text) if text.is_empty() => "-".to_owned(),
         Value::String(text) => shown(text),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
-        Value::Array(items) if items.iter().all(|item| !item.is_object()) => {
-            items.iter().map(text).collect::<Vec<_>>().join(", ")
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(", "),
+        // A listener, in a list of them.
+        Value::Object(map) if ["carrier", "address", "profile"].iter().all(|key| map.contains_key(*key)) => {
+            let [carrier, address, profile] = ["carrier", "address", "profile"].map(|key| field(value, key));
+            format!("{carrier} {address} ({profile})")
         }
         // JSON escapes control characters itself.
         other => other.to_string(),
@@ -183,6 +186,16 @@ mod tests {
     fn maps_in_maps_are_written_with_dots() {
         let answer = json!({"realm": "alice", "peers": {"listed": 20, "up": 0}});
         assert_eq!(status(&answer), "peers.listed  20\npeers.up      0\nrealm         alice");
+    }
+
+    #[test]
+    fn listeners_are_a_list() {
+        let listeners = json!([
+            {"id": "a", "carrier": "tcp", "address": "0.0.0.0:4040", "profile": "tls"},
+            {"id": "b", "carrier": "unix", "address": "/run/alice.sock", "profile": "local"},
+        ]);
+        let answer = json!({ "listeners": listeners });
+        assert_eq!(status(&answer), "listeners  tcp 0.0.0.0:4040 (tls), unix /run/alice.sock (local)");
     }
 
     #[test]

@@ -200,7 +200,8 @@ impl Realm {
                 }
                 match (progress, failed) {
                     (true, _) => continue,
-                    (false, true) => tokio::time::sleep(RETRY).await,
+                    // A node that is new needs none of that patience.
+                    (false, true) => drop(tokio::time::timeout(RETRY, self.names.changed.notified()).await),
                     (false, false) => break,
                 }
             }
