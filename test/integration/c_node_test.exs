@@ -84,7 +84,8 @@ defmodule Legation.CNodeTest do
       # Whose name is taken.
       %{options: %{transport: %{node: node}}} = Instance.fetch!(alice)
       again = realm_options("carol", transport: {:c_node, node: node, start_ms: 5_000})
-      assert {:error, {:daemon, _why}} = Legation.start_link(again)
+      assert {:error, {:daemon, {:name_taken, ^node}}} = Legation.start_link(again)
+      assert Legation.Error.message({:daemon, {:name_taken, node}}) =~ "give one of them another name"
     end
 
     test "with another cookie has no link, and the start says so" do
