@@ -36,6 +36,8 @@ defmodule Legation.CNode.Daemon do
     :os_pid,
     :timer,
     :started_ms,
+    # Where BEAM nodes dial it.
+    :node_port,
     # The last error in its log, and how it ended.
     :said,
     :why,
@@ -87,7 +89,7 @@ defmodule Legation.CNode.Daemon do
 
   defp first_start(state) do
     with {:ok, state} <- state |> start() |> await_ready(),
-         :ok <- daemon_ready(state) do
+         :ok <- await_link(state) do
       :ets.insert(state.config, {:daemon_started, true})
       {:ok, %{state | first?: false}}
     else
@@ -95,8 +97,8 @@ defmodule Legation.CNode.Daemon do
     end
   end
 
-  defp daemon_ready(state) do
-    with {:error, reason} <- Directory.daemon_ready(state.name) do
+  defp await_link(state) do
+    with {:error, reason} <- Directory.daemon_ready(state.name, state.node_port) do
       stop(state)
       {:error, reason}
     end
@@ -131,7 +133,7 @@ defmodule Legation.CNode.Daemon do
   def handle_info({port, message}, %{port: port} = state) when port != nil do
     before = state.phase
     state = from_port(message, state)
-    if before == :starting and state.phase == :ready, do: Directory.daemon_came_back(state.name)
+    if before == :starting and state.phase == :ready, do: Directory.daemon_came_back(state.name, state.node_port)
     {:noreply, state}
   end
 
@@ -187,10 +189,18 @@ defmodule Legation.CNode.Daemon do
   defp part_of_line(line, part) when byte_size(line) < 4 * @line_bytes, do: line <> part
   defp part_of_line(line, _part), do: line
 
-  defp line("legation ready " <> _node_and_port, %{phase: :starting} = state),
-    do: cancel_timer(%{state | phase: :ready, bound?: true})
+  defp line("legation ready " <> node_and_port = line, %{phase: :starting} = state) do
+    with [_node, port] <- String.split(node_and_port, " "),
+         {port, ""} <- Integer.parse(port) do
+      cancel_timer(%{state | phase: :ready, bound?: true, node_port: port})
+    else
+      _no_port -> logged(line, state)
+    end
+  end
 
-  defp line(line, state) do
+  defp line(line, state), do: logged(line, state)
+
+  defp logged(line, state) do
     {level, text} = level(line)
     Telemetry.log(level, {:daemon, state.name, text}, fn -> ["daemon: ", printable(text)] end)
     if level == :error, do: %{state | said: printable(text)}, else: state

@@ -8,7 +8,9 @@ defmodule Legation.CNode.DaemonTest do
   alias Legation.{FakeDaemon, TestVM}
 
   @moduletag :capture_log
-  @ready ~s(echo "legation ready fake@127.0.0.1 4711")
+  # A program that isn't there can't be somebody's node.
+  @moduletag :not_distributed
+  @ready ~s(echo "legation ready fake@127.0.0.1 1")
 
   setup do
     ExUnit.configure(assert_receive_timeout: 10_000)
@@ -192,7 +194,7 @@ defmodule Legation.CNode.DaemonTest do
     options = options(context, script, listen: [tcp: [port: 0]])
     fake = start(options)
     FakeDaemon.answer(fake, :listeners, [%{id: "elixir:0", carrier: :tcp, profile: :tls, address: [port: 4711]}])
-    Legation.CNode.Directory.daemon_ready(options.name)
+    Legation.CNode.Directory.daemon_ready(options.name, 1)
     flush()
     kill(options.name)
     assert_receive {:asked, :monitor_peers}
