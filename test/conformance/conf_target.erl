@@ -21,8 +21,8 @@
 -callback await(Full :: binary(), map()) -> pid().
 %% The node that the calling node sees ends by kill -9 and starts again.
 -callback restart(map()) -> map().
-%% After the connection has been ended here: until the other side knows.
--callback await_parted(map()) -> term().
+%% Ends the connection, and waits until the other side knows.
+-callback part(map()) -> term().
 %% The system in which the engines are ends by kill -9 and starts again.
 -callback lose_system(map()) -> map().
 
@@ -117,8 +117,7 @@ many(Count, Prefix) ->
 %% Ends the connection, on both sides.
 part() ->
     {Module, State} = kept(),
-    erlang:disconnect_node(maps:get(node, State)),
-    Module:await_parted(State).
+    Module:part(State).
 
 %% After a connection has ended: connected again, and :global at one. When BEAM nodes connect again before both have seen the end,
 %% their global name servers may be at odds ever after.

@@ -3,7 +3,7 @@
 -module(conf_target_daemon).
 -behaviour(conf_target).
 
--export([start/0, stop/1, publish/3, publish_many/2, await/2, await_many/4, await_parted/1, restart/1, lose_system/1]).
+-export([start/0, stop/1, publish/3, publish_many/2, await/2, await_many/4, part/1, restart/1, lose_system/1]).
 %% In the engines' system.
 -export([publish_at/3, publish_local/3]).
 %% For conf_target_embedded.
@@ -113,7 +113,7 @@ flush(Ref) ->
     after 0 -> ok
     end.
 
-await_parted(_State) -> ok.
+part(#{node := Node}) -> erlang:disconnect_node(Node).
 
 restart(#{daemon := Daemon} = State) ->
     erlang:monitor_node(?NODE, true),

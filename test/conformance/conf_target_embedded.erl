@@ -2,7 +2,7 @@
 -module(conf_target_embedded).
 -behaviour(conf_target).
 
--export([start/0, stop/1, publish/3, publish_many/2, await/2, await_many/4, await_parted/1, restart/1, lose_system/1]).
+-export([start/0, stop/1, publish/3, publish_many/2, await/2, await_many/4, part/1, restart/1, lose_system/1]).
 %% In the engines' system.
 -export([start_instance/2, publish_at/3]).
 
@@ -56,7 +56,7 @@ publish_at(Realm, Local, Pid) -> 'Elixir.Legation':publish(Local, Pid, [], insta
 
 await(Full, State) -> conf_target_daemon:await(Full, State).
 await_many(Prefix, Realm, Count, State) -> conf_target_daemon:await_many(Prefix, Realm, Count, State).
-await_parted(State) -> conf_target_daemon:await_parted(State).
+part(State) -> conf_target_daemon:part(State).
 restart(State) -> conf_target_daemon:restart(State).
 
 lose_system(State) ->
