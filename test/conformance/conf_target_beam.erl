@@ -2,7 +2,7 @@
 -module(conf_target_beam).
 -behaviour(conf_target).
 
--export([start/0, stop/1, publish/3, publish_many/2, await/2, await_many/4, part/1, restart/1, lose_system/1]).
+-export([start/0, stop/1, publish/3, publish_here/3, publish_many/2, await/2, await_many/4, part/1, restart/1, lose_system/1, lose_node/1]).
 %% On that node.
 -export([register/3, register_local/3]).
 
@@ -35,6 +35,11 @@ await(Full, _State) -> conf_node:call(?HOST, erlang, whereis, [binary_to_atom(Fu
 
 await_many(_Prefix, _Realm, _Count, _State) -> ok.
 
+publish_here(Local, Pid, _State) ->
+    Name = binary_to_atom(<<Local/binary, "@bob">>),
+    true = erlang:register(Name, Pid),
+    {Name, node()}.
+
 part(#{node := Node}) ->
     Before = conf_node:call(?HOST, conf_host, downs, [node()]),
     erlang:disconnect_node(Node),
@@ -52,3 +57,5 @@ restart(State) ->
     start().
 
 lose_system(State) -> restart(State).
+
+lose_node(State) -> lose_system(State).

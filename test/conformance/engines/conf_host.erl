@@ -2,7 +2,7 @@
 -module(conf_host).
 -behaviour(gen_server).
 
--export([start/1, engine/5, many/3, stop/1, pid/1, lives/1, downs/1, eval/3]).
+-export([start/1, engine/5, many/3, stop/1, pid/1, lives/1, downs/1, gone/1, reached/1, eval/3]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 %% Not linked: it is started by a call from afar.
@@ -48,6 +48,19 @@ lives(Id) ->
 
 %% How often this node has gone, as seen from here.
 downs(Node) -> gen_server:call(?MODULE, {downs, Node}).
+
+%% Until a process elsewhere is gone, or is there, for this node.
+gone(Way) -> conf_lib:await(fun() -> not there(Way) end).
+reached(Way) -> conf_lib:await(fun() -> there(Way) end).
+
+there(Way) ->
+    Ref = erlang:monitor(process, Way),
+    receive
+        {'DOWN', Ref, process, _Object, _Reason} -> false
+    after 50 ->
+        erlang:demonitor(Ref, [flush]),
+        true
+    end.
 
 %% Runs in the lasting process, so that what links to its starter stays.
 eval(Module, Function, Args) -> gen_server:call(?MODULE, {eval, Module, Function, Args}, 60000).
