@@ -5,7 +5,7 @@ export LC_ALL = C.UTF-8
 # cargo and mix use all cores themselves, and runners share the build directories.
 .NOTPARALLEL:
 
-.PHONY: help setup build test check test-rust test-elixir test-consumer format demo demo-node bench clean
+.PHONY: help setup build test check test-rust test-elixir test-node test-conformance test-consumer format demo demo-node bench clean
 
 help:
 	@echo 'make setup    check for what is needed; on Debian, install it'
@@ -24,7 +24,7 @@ build: setup
 	mix compile
 
 # In order of speed; the runners of tests come last.
-test: setup check test-rust test-elixir test-consumer
+test: setup check test-rust test-elixir test-node test-conformance test-consumer
 
 check: setup
 	cargo fmt --all --check
@@ -37,6 +37,16 @@ test-rust:
 
 test-elixir:
 	mix test
+
+# The same suite with realms behind the daemon, and with one of each.
+test-node:
+	LEGATION_TRANSPORT=c_node mix test test/integration
+	LEGATION_TRANSPORT=embedded+c_node mix test test/integration
+	LEGATION_TRANSPORT=c_node+embedded mix test test/integration
+
+# An engine behind the daemon beside a process of a second BEAM node: what OTP code sees. All of it: test/conformance/run.
+test-conformance:
+	test/conformance/run --short
 
 # The library as others use it: a dependency of another project.
 test-consumer:
