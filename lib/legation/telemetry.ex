@@ -16,6 +16,9 @@ defmodule Legation.Telemetry do
   | `[:legation, :connection, :opened]` | `:realm` (`nil` as long as it isn't known), `:role`, `:carrier`, `:profile`, `:address` | a carrier stands and its handshake begins |
   | `[:legation, :connection, :closed]` | the same, and `:reason` | it is gone |
 
+  Where a daemon does the work it has the connections, and logs what happens to them; of the events there are then those of `:peer` and
+  `:engine`, and of `:message` those that a filter or a full mailbox has refused here.
+
   A handler runs in the process where the event happens, often one that all messages of a link go through: it should be quick.
   """
 

@@ -22,6 +22,9 @@ defmodule Legation.CNode.Daemon do
   # For its end, beside what it has for goodbyes.
   @end_ms 1_000
 
+  # What systemd is told is the business of the service, which is our VM's.
+  @environment for name <- ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID'], do: {name, false}
+
   @levels %{"ERROR" => :error, "WARN" => :warning, "INFO" => :info, "DEBUG" => :debug, "TRACE" => :debug}
 
   # The configuration that it is given holds the cookie.
@@ -162,7 +165,8 @@ defmodule Legation.CNode.Daemon do
         :stderr_to_stdout,
         :hide,
         line: @line_bytes,
-        args: ["run", "--config", "-", "--supervised"]
+        args: ["run", "--config", "-", "--supervised"],
+        env: @environment
       ])
 
     os_pid = with {:os_pid, os_pid} <- Port.info(port, :os_pid), do: os_pid

@@ -408,6 +408,9 @@ impl Realm {
         match self.identity.signer.sign(&self.identity, Purpose::Learn, &signed).await {
             Ok(signature) => {
                 signed.extend_from_slice(&signature);
+                if publication.options.receipts.is_some() {
+                    link.session.make_receipts_for(std::iter::once(publication.name.clone()));
+                }
                 if link.session.announce(FrameType::Learn, &signed) {
                     link.wake();
                 }

@@ -37,9 +37,6 @@ struct Open {
     parcel: Parcel<'static>,
 }
 
-/// Messages that wait for the gate. Each is a message in its mailbox, too.
-const OPEN_MAX: usize = 65_536;
-
 impl Realm {
     pub(crate) fn has_gate(&self) -> bool {
         lock(&self.gate).process.is_some()
@@ -126,7 +123,8 @@ impl Realm {
                 // Nobody could ask the filter, and it has not agreed.
                 return self.turn_away(link, &parcel, Refusal::Filtered);
             };
-            if gate.open.len() >= OPEN_MAX {
+            // Each is a message in its mailbox, too.
+            if gate.open.len() >= self.limits.held_messages_max {
                 self.counters.gate_over_limit.one();
                 false
             } else {

@@ -72,6 +72,10 @@ pub enum Held {
 }
 
 impl Question {
+    pub fn is_abandoned(&self) -> bool {
+        matches!(self, Question::Call(sender) if sender.is_closed())
+    }
+
     pub fn is_about_atoms_of(&self, of: u64) -> bool {
         matches!(self, Question::Atoms { link } if *link == of)
     }

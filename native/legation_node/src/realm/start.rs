@@ -289,6 +289,8 @@ async fn keep_house(realm: std::sync::Weak<Realm>) {
         realm.sweep();
         let now = now_ms();
         for node in realm.connected_nodes() {
+            // Who asked has given up.
+            lock(&node.questions).retain(|_, question| !question.is_abandoned());
             let silent = |hold: &crate::realm::node::Hold| hold.since + ATOMS_ANSWER_MS <= now;
             let late: Vec<_> =
                 lock(&node.holds).iter().filter(|(_, hold)| silent(hold)).map(|(link, _)| *link).collect();
