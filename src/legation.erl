@@ -216,9 +216,11 @@ via(Name) -> text(Name).
 text(Text) when is_binary(Text) -> Text;
 text(Text) when is_atom(Text) -> atom_to_binary(Text);
 text([_ | _] = Text) ->
-    case catch unicode:characters_to_binary(Text) of
+    try unicode:characters_to_binary(Text) of
         Binary when is_binary(Binary) -> Binary;
         _NotText -> error(badarg, [Text])
+    catch
+        error:badarg -> error(badarg, [Text])
     end;
 text(Other) -> error(badarg, [Other]).
 

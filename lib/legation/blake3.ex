@@ -35,7 +35,7 @@ defmodule Legation.Blake3 do
 
   defp node(bytes, chunk, key, flags) do
     left_chunks = left_chunks(div(byte_size(bytes) + 1023, 1024), 1)
-    <<left::binary-size(left_chunks * 1024), right::binary>> = bytes
+    {left, right} = :erlang.split_binary(bytes, left_chunks * 1024)
     block = chaining(node(left, chunk, key, flags)) ++ chaining(node(right, chunk + left_chunks, key, flags))
     {key, block, 0, 64, bor(flags, @parent)}
   end

@@ -224,7 +224,7 @@ defmodule Legation.Error do
   # `:inet` has words for the rest of the system's errors.
   defp posix(reason) when is_atom(reason) do
     case :inet.format_error(reason) do
-      'unknown POSIX error' ++ _ -> inspect(reason)
+      ~c"unknown POSIX error" ++ _ -> inspect(reason)
       words -> to_string(words)
     end
   end

@@ -215,5 +215,5 @@ defmodule Legation.Keyholder do
 
   # Crash dumps and :sys.get_status show neither handles nor the user's state.
   @impl true
-  def format_status(_reason, [_dictionary, state]), do: [data: [{'State', %{name: state.name, secrets: :hidden}}]]
+  def format_status(_reason, [_dictionary, state]), do: [data: [{~c"State", %{name: state.name, secrets: :hidden}}]]
 end

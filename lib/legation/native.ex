@@ -224,9 +224,9 @@ defmodule Legation.Native do
         priv -> priv
       end
 
-    case :erlang.load_nif(:filename.join(priv, 'native/legation_nif'), @border) do
+    case :erlang.load_nif(:filename.join(priv, ~c"native/legation_nif"), @border) do
       {:error, {:load, _text}} ->
-        {:error, {:load, 'the native library is of another version of Legation: build it anew'}}
+        {:error, {:load, ~c"the native library is of another version of Legation: build it anew"}}
 
       loaded_or_not ->
         loaded_or_not

@@ -10,6 +10,7 @@ start(Name, Config, Env) ->
     Dir = os:getenv("CONFORMANCE_DIR"),
     File = filename:join(Dir, Name ++ ".toml"),
     ok = file:write_file(File, Config),
+    ok = file:change_mode(File, 8#600),
     Args = ["run", "--supervised", "--config", File],
     Log = filename:join(Dir, Name ++ ".log"),
     Starter = self(),

@@ -29,6 +29,7 @@ row_modules() ->
         conf_payloads,
         conf_traced,
         conf_order,
+        conf_reverse,
         conf_spawns,
         conf_nodes,
         conf_clusters,
@@ -140,7 +141,7 @@ compare([Page, Size | Targets]) ->
     Known = [Name || Module <- row_modules(), {Name, _, _} <- [row(Row) || Row <- Module:rows()]],
     Problems =
         [{Name, "is no row of the page"} || Name <- Known, not lists:keymember(Name, 1, Table)] ++
-            [{Name, "is on the page only"} || {Name, _Beam, _Daemon} <- Table, not lists:member(Name, Known)] ++
+            [{Name, "is on the page only"} || {Name, _, _, _} <- Table, not lists:member(Name, Known)] ++
             [{Name, "is there twice"} || Name <- Known -- lists:usort(Known)] ++
             compare_targets(Table, Targets),
     [io:format(standard_error, "conformance: ~ts ~ts~n", [Name, Problem]) || {Name, Problem} <- Problems],
@@ -161,7 +162,7 @@ compare_targets(Table, [Target, File | Targets]) ->
     [
         {Name, io_lib:format("on ~ts:~n    page  ~ts~n    seen  ~ts", [Target, Expected, Text])}
      || {Name, Text} <- Seen,
-        {_, Beam, Daemon} <- [lists:keyfind(Name, 1, Table)],
-        Expected <- [case Target of "beam" -> Beam; _ -> Daemon end],
-        not conf_page:matches(Text, Expected)
+        {_, Beam, Daemon, Embedded} <- [lists:keyfind(Name, 1, Table)],
+        Expected <- [case Target of "beam" -> Beam; "daemon" -> Daemon; "embedded" -> Embedded end],
+        Text =/= Expected
     ] ++ compare_targets(Table, Targets).

@@ -2,54 +2,43 @@
 %% what is tested. They end with this VM.
 -module(conf_node).
 
--export([start/2, call/4, call/5, kill/1, freeze/1, rename/2, stop/1, stop_all/0, node/1, os_pid/1, env/0]).
+-export([start/2, call/4, call/5, kill/1, freeze/1, rename/2, stop/1, stop_all/0, node/1, os_pid/1]).
 
 -define(PATIENCE, 60000).
 
-%% Options: args, env, cookie, erl (a program to run in its place), ticktime in seconds.
+%% Options: args, env, cookie, ticktime in seconds.
 start(Name, Options) ->
-    Erl =
-        case maps:get(erl, Options, os:getenv("CONFORMANCE_ERL_" ++ Name)) of
-            false -> default_erl();
-            Program -> Program
-        end,
+    [Erl | ErlArgs] = erl(Name),
     Args =
         ["-setcookie", maps:get(cookie, Options, atom_to_list(erlang:get_cookie()))] ++
             ["-kernel", "inet_dist_use_interface", "{127,0,0,1}"] ++
             ["-kernel", "logger_level", "critical"] ++
             %% Nodes of a cluster have to agree about it.
             ["-kernel", "net_ticktime", maps:get(ticktime, Options, "4")] ++
-            ["-pa", ebin(Name)] ++
+            ["-pa", filename:dirname(code:which(?MODULE))] ++
             maps:get(args, Options, []),
     {ok, Peer, Node} = peer:start(#{
         name => Name,
         host => "127.0.0.1",
         longnames => true,
         connection => standard_io,
-        exec => Erl,
+        exec => {Erl, ErlArgs},
         wait_boot => ?PATIENCE,
         args => Args,
-        env => maps:get(env, Options, []) ++ env()
+        env => maps:get(env, Options, [])
     }),
     OsPid = peer:call(Peer, os, getpid, []),
     ets:insert(conf_nodes, {Name, Peer, Node, OsPid}),
     remember(OsPid),
     Node.
 
-default_erl() ->
-    case os:find_executable("erl") of
-        false -> filename:join([code:root_dir(), "bin", "erl"]);
-        Erl -> Erl
+%% The program, and its first arguments: a node may be of another OTP.
+erl(Name) ->
+    case {os:getenv("CONFORMANCE_ERL_" ++ Name), os:getenv("CONFORMANCE_ERL")} of
+        {false, false} -> [filename:join([code:root_dir(), "bin", "erl"])];
+        {false, Program} -> string:lexemes(Program, " ");
+        {Program, _} -> string:lexemes(Program, " ")
     end.
-
-%% Each OTP its own compilation.
-ebin(Name) ->
-    case os:getenv("CONFORMANCE_EBIN_" ++ Name) of
-        false -> filename:dirname(code:which(?MODULE));
-        Ebin -> Ebin
-    end.
-
-env() -> [].
 
 call(Name, Module, Function, Args) -> call(Name, Module, Function, Args, ?PATIENCE).
 

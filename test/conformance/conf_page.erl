@@ -1,11 +1,13 @@
 %% docs/conformance.md: its tables have four columns, of which the code is held to all but the second.
 %%
 %%   | row | what is done | on a second BEAM node | on the daemon |
+%%
+%% The last is `a term`, or: the same; or, where it differs by what the engines' realm has: `a term`; embedded `a term`.
 -module(conf_page).
 
--export([read/1, matches/2, print/2]).
+-export([read/1, print/2]).
 
-%% [{Name, what is seen on a BEAM node, what is seen on the daemon}]
+%% [{Name, on a BEAM node, on the daemon, the same with the embedded transport behind it}]
 read(File) ->
     {ok, Text} = file:read_file(File),
     Lines = string:split(unicode:characters_to_list(Text), "\n", all),
@@ -14,15 +16,18 @@ read(File) ->
 cells(Line) ->
     %% A bar within a cell is escaped.
     Cells = re:split(Line, "(?<!\\\\)\\|", [{return, list}, unicode]),
-    [string:trim(string:replace(Cell, "\\|", "|", all)) || Cell <- lists:droplast(tl(Cells))].
+    [lists:flatten(string:trim(string:replace(Cell, "\\|", "|", all))) || Cell <- lists:droplast(tl(Cells))].
 
-row([Name, _Done, Beam, "the same"]) -> {name(Name), code(Beam), code(Beam)};
-row([Name, _Done, Beam, Daemon]) -> {name(Name), code(Beam), code(Daemon)}.
+row([Name, _Done, Beam, "the same"]) -> row([Name, "", Beam, Beam]);
+row([Name, _Done, Beam, Daemon]) ->
+    case string:split(Daemon, "; embedded ") of
+        [Each] -> {name(Name), code(Beam), code(Each), code(Each)};
+        [Each, "the same"] -> {name(Name), code(Beam), code(Each), code(Beam)};
+        [Each, Embedded] -> {name(Name), code(Beam), code(Each), code(Embedded)}
+    end.
 
 name(Cell) -> list_to_atom(code(Cell)).
-code(Cell) -> string:trim(lists:flatten(Cell), both, "`").
-
-matches(Text, Expected) -> Text =:= Expected.
+code(Cell) -> string:trim(Cell, both, "`").
 
 %% For whoever writes the page: rows as lines of a table.
 print(Beam, Daemon) ->

@@ -7,7 +7,7 @@
 -module(conf_target).
 
 -export([start/1, stop/0, node/0, realm/0, at/3, eval/3, engine/1, engine/2, helper/0, roles/1]).
--export([part/0, settle/0, many/2, restart/0, lose_system/0, back/1]).
+-export([publish_here/2, send_there/2, gone_there/1, part/0, settle/0, many/2, restart/0, lose_system/0, lose_node/0, back/1]).
 
 -define(PATIENCE, 20000).
 
@@ -21,10 +21,14 @@
 -callback await(Full :: binary(), map()) -> pid().
 %% The node that the calling node sees ends by kill -9 and starts again.
 -callback restart(map()) -> map().
-%% After the connection has been ended here: until the other side knows.
--callback await_parted(map()) -> term().
+%% How the engines' system reaches a process of ours, published or registered under this name; when it does.
+-callback publish_here(Local :: binary(), pid(), map()) -> term().
+%% Ends the connection, and waits until the other side knows.
+-callback part(map()) -> term().
 %% The system in which the engines are ends by kill -9 and starts again.
 -callback lose_system(map()) -> map().
+%% Only the BEAM node that the engines are on.
+-callback lose_node(map()) -> map().
 
 start(Kind) ->
     Module = list_to_atom("conf_target_" ++ atom_to_list(Kind)),
@@ -114,11 +118,23 @@ many(Count, Prefix) ->
      || N <- lists:seq(1, Count)
     ].
 
+%% A process of ours, for the engines' system. Returns how it is called there.
+publish_here(Local, Pid) ->
+    {Module, State} = kept(),
+    Module:publish_here(Local, Pid, State).
+
+%% From there.
+send_there({via, Module, Name}, Message) -> at(Module, send, [Name, Message]);
+send_there(Way, Message) -> at(erlang, send, [Way, Message]).
+
+%% Until nobody is reached there under this name.
+gone_there({via, Module, Name}) -> true = conf_lib:await(fun() -> at(Module, whereis_name, [Name]) =:= undefined end);
+gone_there(Way) -> true = at(conf_host, gone, [Way]).
+
 %% Ends the connection, on both sides.
 part() ->
     {Module, State} = kept(),
-    erlang:disconnect_node(maps:get(node, State)),
-    Module:await_parted(State).
+    Module:part(State).
 
 %% After a connection has ended: connected again, and :global at one. When BEAM nodes connect again before both have seen the end,
 %% their global name servers may be at odds ever after.
@@ -144,6 +160,11 @@ lose_system() ->
     {Module, State} = kept(),
     helper_restarts(),
     keep(Module, Module:lose_system(State)).
+
+lose_node() ->
+    {Module, State} = kept(),
+    helper_restarts(),
+    keep(Module, Module:lose_node(State)).
 
 roles(#{pid := Pid}) -> [{Pid, 'Pid'} | roles(#{})];
 roles(#{}) -> [{conf_target:node(), 'Node'}, {erlang:node(), 'Here'}, {self(), 'Self'}].

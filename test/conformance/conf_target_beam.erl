@@ -2,9 +2,9 @@
 -module(conf_target_beam).
 -behaviour(conf_target).
 
--export([start/0, stop/1, publish/3, publish_many/2, await/2, await_many/4, await_parted/1, restart/1, lose_system/1]).
+-export([start/0, stop/1, publish/3, publish_here/3, publish_many/2, await/2, await_many/4, part/1, restart/1, lose_system/1, lose_node/1]).
 %% On that node.
--export([register/3, register_local/3, await_gone/1]).
+-export([register/3, register_local/3]).
 
 -define(HOST, "engines").
 
@@ -35,11 +35,17 @@ await(Full, _State) -> conf_node:call(?HOST, erlang, whereis, [binary_to_atom(Fu
 
 await_many(_Prefix, _Realm, _Count, _State) -> ok.
 
-await_parted(_State) -> true = conf_node:call(?HOST, ?MODULE, await_gone, [node()]).
+publish_here(Local, Pid, _State) ->
+    Name = binary_to_atom(<<Local/binary, "@bob">>),
+    true = erlang:register(Name, Pid),
+    {Name, node()}.
 
-%% Its global name server has seen it when it answers.
-await_gone(Node) ->
-    conf_lib:await(fun() -> not lists:member(Node, nodes(connected)) end) andalso global:info() =/= none.
+part(#{node := Node}) ->
+    Before = conf_node:call(?HOST, conf_host, downs, [node()]),
+    erlang:disconnect_node(Node),
+    true = conf_lib:await(fun() -> conf_node:call(?HOST, conf_host, downs, [node()]) > Before end),
+    %% Its global name server has seen it when it answers.
+    conf_node:call(?HOST, sys, statistics, [global_name_server, get]).
 
 restart(State) ->
     Node = maps:get(node, State),
@@ -51,3 +57,5 @@ restart(State) ->
     start().
 
 lose_system(State) -> restart(State).
+
+lose_node(State) -> lose_system(State).

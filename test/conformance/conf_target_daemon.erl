@@ -3,7 +3,7 @@
 -module(conf_target_daemon).
 -behaviour(conf_target).
 
--export([start/0, stop/1, publish/3, publish_many/2, await/2, await_many/4, await_parted/1, restart/1, lose_system/1]).
+-export([start/0, stop/1, publish/3, publish_here/3, publish_many/2, await/2, await_many/4, part/1, restart/1, lose_system/1, lose_node/1]).
 %% In the engines' system.
 -export([publish_at/3, publish_local/3]).
 %% For conf_target_embedded.
@@ -31,7 +31,7 @@ start_daemon(#{keys := Keys, realms := Paths} = State) ->
         head("bob", ?NODE, atom_to_list(erlang:get_cookie())),
         [
             ["[[peers]]\nrealm = \"", Realm, "\"\nkey = \"", maps:get(Realm, Keys), "\"\n"
-             "connect = [{ unix = \"", maps:get(Realm, Paths), "\" }]\n"]
+             "export = \"all\"\nconnect = [{ unix = \"", maps:get(Realm, Paths), "\" }]\n"]
          || Realm <- ["alice", "carol"]
         ],
         limits()
@@ -113,7 +113,13 @@ flush(Ref) ->
     after 0 -> ok
     end.
 
-await_parted(_State) -> ok.
+publish_here(Local, Pid, #{node := Node}) ->
+    ok = publish_at(Node, Local, Pid),
+    Way = {binary_to_atom(<<Local/binary, "@bob">>), other_node("alice")},
+    true = conf_node:call(?HOST, conf_host, reached, [Way]),
+    Way.
+
+part(#{node := Node}) -> erlang:disconnect_node(Node).
 
 restart(#{daemon := Daemon} = State) ->
     erlang:monitor_node(?NODE, true),
@@ -123,7 +129,15 @@ restart(#{daemon := Daemon} = State) ->
     end,
     start_daemon(State).
 
+%% As when a machine ends: nobody is left to say anything.
 lose_system(#{others := Others} = State) ->
+    [conf_daemon:kill(Other) || Other <- Others],
     conf_node:kill(?HOST),
+    start_system(State).
+
+%% Their daemons are left to say so.
+lose_node(#{others := Others} = State) ->
+    conf_node:kill(?HOST),
+    receive after 1000 -> ok end,
     [conf_daemon:kill(Other) || Other <- Others],
     start_system(State).

@@ -2,7 +2,7 @@
 -module(conf_target_embedded).
 -behaviour(conf_target).
 
--export([start/0, stop/1, publish/3, publish_many/2, await/2, await_many/4, await_parted/1, restart/1, lose_system/1]).
+-export([start/0, stop/1, publish/3, publish_here/3, publish_many/2, await/2, await_many/4, part/1, restart/1, lose_system/1, lose_node/1]).
 %% In the engines' system.
 -export([start_instance/2, publish_at/3]).
 
@@ -56,9 +56,17 @@ publish_at(Realm, Local, Pid) -> 'Elixir.Legation':publish(Local, Pid, [], insta
 
 await(Full, State) -> conf_target_daemon:await(Full, State).
 await_many(Prefix, Realm, Count, State) -> conf_target_daemon:await_many(Prefix, Realm, Count, State).
-await_parted(State) -> conf_target_daemon:await_parted(State).
+publish_here(Local, Pid, #{node := Node}) ->
+    ok = conf_target_daemon:publish_at(Node, Local, Pid),
+    Name = {instance(<<"alice">>), <<Local/binary, "@bob">>},
+    true = conf_lib:await(fun() -> is_pid(conf_node:call(?HOST, 'Elixir.Legation', whereis_name, [Name])) end),
+    {via, 'Elixir.Legation', Name}.
+
+part(State) -> conf_target_daemon:part(State).
 restart(State) -> conf_target_daemon:restart(State).
 
 lose_system(State) ->
     conf_node:kill(?HOST),
     start_system(State).
+
+lose_node(State) -> lose_system(State).

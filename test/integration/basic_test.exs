@@ -48,7 +48,7 @@ defmodule Legation.BasicTest do
               %{"k" => {1, [nil]}},
               <<1::3>>,
               Bitwise.bsl(1, 200),
-              'latin',
+              ~c"latin",
               {}
             ] do
           assert GenServer.call(proxy, {:echo, term}) === term

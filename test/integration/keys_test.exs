@@ -152,7 +152,7 @@ defmodule Legation.KeysTest do
       planted = :crypto.strong_rand_bytes(32)
       TestVM.here(vm, Process, :put, [:planted, planted])
       TestVM.call(vm, System, :put_env, ["ERL_CRASH_DUMP", dump])
-      assert {:ended, _output} = ended(fn -> TestVM.call(vm, :erlang, :halt, ['the test says so']) end)
+      assert {:ended, _output} = ended(fn -> TestVM.call(vm, :erlang, :halt, [~c"the test says so"]) end)
       dumped = File.read!(dump)
       assert dumped =~ "the test says so"
       assert dumped?(dumped, planted)

@@ -339,7 +339,7 @@ defmodule Legation.NativeTest do
             "bin",
             [],
             [1 | 2],
-            'text',
+            ~c"text",
             {},
             {1, 2},
             %{a: 1},
@@ -406,7 +406,7 @@ defmodule Legation.NativeTest do
   end
 
   describe "bad arguments" do
-    @rubbish [nil, :atom, "text", 1, -1, 1.5, [], {}, %{}, 'list']
+    @rubbish [nil, :atom, "text", 1, -1, 1.5, [], {}, %{}, ~c"list"]
 
     test "are an error of the caller in every function, and the VM lives", context do
       keyring = keyring(context)

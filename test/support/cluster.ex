@@ -58,7 +58,7 @@ defmodule Legation.TestCluster do
   def start_plain!(cluster, name, args \\ []) do
     options = %{
       name: to_charlist(name),
-      host: '127.0.0.1',
+      host: ~c"127.0.0.1",
       longnames: true,
       connection: :standard_io,
       args: Enum.map(node_args(cluster) ++ args, &to_charlist/1),

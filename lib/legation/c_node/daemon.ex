@@ -23,7 +23,7 @@ defmodule Legation.CNode.Daemon do
   @end_ms 1_000
 
   # What systemd is told is the business of the service, which is our VM's.
-  @environment for name <- ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID'], do: {name, false}
+  @environment for name <- [~c"NOTIFY_SOCKET", ~c"WATCHDOG_USEC", ~c"WATCHDOG_PID"], do: {name, false}
 
   @levels %{"ERROR" => :error, "WARN" => :warning, "INFO" => :info, "DEBUG" => :debug, "TRACE" => :debug}
 

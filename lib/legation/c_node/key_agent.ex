@@ -103,7 +103,7 @@ defmodule Legation.CNode.KeyAgent do
 
   # Nothing of the user's state is shown.
   @impl true
-  def format_status(_reason, [_dictionary, state]), do: [data: [{'State', %{name: state.name, secrets: :hidden}}]]
+  def format_status(_reason, [_dictionary, state]), do: [data: [{~c"State", %{name: state.name, secrets: :hidden}}]]
 
   # A term may hold what must not be logged elsewhere.
   defp words(reason) when is_atom(reason), do: reason |> Atom.to_string() |> String.slice(0, @text_max)

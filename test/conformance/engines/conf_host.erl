@@ -2,8 +2,8 @@
 -module(conf_host).
 -behaviour(gen_server).
 
--export([start/1, engine/5, many/3, stop/1, pid/1, lives/1, eval/3]).
--export([init/1, handle_call/3, handle_cast/2]).
+-export([start/1, engine/5, many/3, stop/1, pid/1, lives/1, downs/1, gone/1, reached/1, eval/3]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 %% Not linked: it is started by a call from afar.
 start(Modules) ->
@@ -46,11 +46,28 @@ lives(Id) ->
     Pid = pid(Id),
     is_pid(Pid) andalso is_process_alive(Pid).
 
+%% How often this node has gone, as seen from here.
+downs(Node) -> gen_server:call(?MODULE, {downs, Node}).
+
+%% Until a process elsewhere is gone, or is there, for this node.
+gone(Way) -> conf_lib:await(fun() -> not there(Way) end).
+reached(Way) -> conf_lib:await(fun() -> there(Way) end).
+
+there(Way) ->
+    Ref = erlang:monitor(process, Way),
+    receive
+        {'DOWN', Ref, process, _Object, _Reason} -> false
+    after 50 ->
+        erlang:demonitor(Ref, [flush]),
+        true
+    end.
+
 %% Runs in the lasting process, so that what links to its starter stays.
 eval(Module, Function, Args) -> gen_server:call(?MODULE, {eval, Module, Function, Args}, 60000).
 
 init([]) ->
     process_flag(trap_exit, true),
+    ok = net_kernel:monitor_nodes(true, [{node_type, all}]),
     {ok, #{}}.
 
 handle_call({engine, Id, Module, Args, Publish}, _From, Engines) ->
@@ -59,6 +76,8 @@ handle_call({engine, Id, Module, Args, Publish}, _From, Engines) ->
     {reply, ok, Engines#{Id => Pid}};
 handle_call({pid, Id}, _From, Engines) ->
     {reply, maps:get(Id, Engines, undefined), Engines};
+handle_call({downs, Node}, _From, Engines) ->
+    {reply, maps:get({downs, Node}, Engines, 0), Engines};
 handle_call({stop, Id}, _From, Engines) ->
     case Engines of
         #{Id := Pid} -> exit(Pid, kill);
@@ -69,3 +88,6 @@ handle_call({eval, Module, Function, Args}, _From, Engines) ->
     {reply, apply(Module, Function, Args), Engines}.
 
 handle_cast(_Message, Engines) -> {noreply, Engines}.
+
+handle_info({nodedown, Node, _Info}, Engines) -> {noreply, Engines#{{downs, Node} => maps:get({downs, Node}, Engines, 0) + 1}};
+handle_info(_Message, Engines) -> {noreply, Engines}.

@@ -15,7 +15,7 @@ rows() ->
         {global_register_taken, fun register_taken/1},
         {global_register_pid_again, fun register_pid_again/1},
         {global_re_register, fun re_register/1},
-        {global_unregister, fun unregister/1},
+        {global_unregister, fun unregister_name/1},
         {global_start_under_taken_name, fun start_under_taken_name/1},
         {global_register_here, fun register_here/1},
         {global_sync, fun(_) -> conf_lib:within(10000, fun() -> global:sync() end) end},
@@ -46,7 +46,7 @@ re_register(#{full := Full, pid := Pid}) ->
     Mine = global:whereis_name(Full) =:= self(),
     {Seen, Mine, global:re_register_name(Full, Pid), global:whereis_name(Full) =:= Pid}.
 
-unregister(#{full := Full, name := Name}) ->
+unregister_name(#{full := Full, name := Name}) ->
     _ = global:unregister_name(Full),
     {global:whereis_name(Full), gen_server:call(Name, {echo, 1})}.
 

@@ -29,7 +29,8 @@ rows() ->
         {system_lost_link, ends(), fun lost_link/1},
         {system_lost_in_a_call, ends(), fun lost_in_a_call/1},
         {system_lost_in_a_call_without_timeout, ends(), fun lost_in_a_call_infinity/1},
-        {system_lost_and_back, ends(), fun lost_and_back/1}
+        {system_lost_and_back, ends(), fun lost_and_back/1},
+        {node_lost_monitor, ends(), fun node_lost/1}
     ].
 
 ends() -> #{disconnects => true, slow => true}.
@@ -197,3 +198,9 @@ lost_and_back(#{pid := Pid} = Engine) ->
             Other -> Other
         end
     }.
+
+node_lost(#{pid := Pid}) ->
+    Ref = erlang:monitor(process, Pid),
+    conf_target:lose_node(),
+    {'DOWN', Ref, process, Pid, Reason} = next(),
+    Reason.

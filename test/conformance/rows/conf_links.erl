@@ -34,7 +34,7 @@ rows() ->
         {exit_trapping_engine, trapping(), fun exit_trapping_engine/1},
         {exit_dead_pid, fun exit_dead_pid/1},
         {exit_after_by_timer, fun exit_after_by_timer/1},
-        {group_leader, fun group_leader/1}
+        {group_leader, fun other_group_leader/1}
     ].
 
 trapping() -> #{module => conf_plain, args => [trap_exit]}.
@@ -189,7 +189,7 @@ exit_after_by_timer(#{pid := Pid} = Engine) ->
     tick = next(),
     what_becomes(Engine).
 
-group_leader(#{pid := Pid} = Engine) ->
+other_group_leader(#{pid := Pid} = Engine) ->
     Seen = ended(fun() -> erlang:group_leader(self(), Pid) end),
     %% And the other way round, in a process that isn't needed afterwards.
     {Seen, what_becomes(Engine), conf_lib:within(5000, fun() -> erlang:group_leader(Pid, self()) end)}.

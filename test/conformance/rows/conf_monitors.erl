@@ -28,7 +28,7 @@ rows() ->
         {monitor_alias_demonitor, fun(Engine) -> alias(Engine, demonitor) end},
         {monitor_alias_reply_demonitor, fun(Engine) -> alias(Engine, reply_demonitor) end},
         {monitor_name_alias_reply_demonitor, fun name_alias_reply_demonitor/1},
-        {demonitor, fun demonitor/1},
+        {demonitor, fun demonitored/1},
         {demonitor_by_name, fun demonitor_by_name/1},
         {demonitor_flush, fun demonitor_flush/1},
         {demonitor_info, fun demonitor_info/1},
@@ -136,7 +136,7 @@ name_alias_reply_demonitor(#{name := Name} = Engine) ->
     barrier(),
     nothing_left().
 
-demonitor(#{pid := Pid} = Engine) ->
+demonitored(#{pid := Pid} = Engine) ->
     Ref = erlang:monitor(process, Pid),
     Seen = erlang:demonitor(Ref),
     kill(Engine),

@@ -15,12 +15,12 @@ rows() ->
         {nodes_hidden, none(), fun(_) -> lists:member(conf_target:node(), nodes(hidden)) end},
         {nodes_connected, none(), fun(_) -> lists:member(conf_target:node(), nodes(connected)) end},
         {nodes_known, none(), fun(_) -> lists:member(conf_target:node(), nodes(known)) end},
-        {monitor_node, none(#{disconnects => true}), fun monitor_node/1},
+        {monitor_node, none(#{disconnects => true}), fun node_monitored/1},
         {monitor_node_twice, none(#{disconnects => true}), fun monitor_node_twice/1},
         {monitor_node_off, none(#{disconnects => true}), fun monitor_node_off/1},
         {monitor_node_not_connected, none(#{disconnects => true}), fun monitor_node_not_connected/1},
         {monitor_nodes, none(#{disconnects => true}), fun monitor_nodes/1},
-        {disconnect_node, none(#{disconnects => true}), fun disconnect_node/1},
+        {disconnect_node, none(#{disconnects => true}), fun disconnected/1},
         {disconnect_node_twice, none(#{disconnects => true}), fun disconnect_node_twice/1},
         {disconnect_and_call, #{disconnects => true}, fun disconnect_and_call/1},
         {disconnect_and_call_pid, #{disconnects => true}, fun disconnect_and_call_pid/1},
@@ -40,7 +40,7 @@ none(Options) -> Options#{module => none}.
 
 reconnected(Node) -> true = net_kernel:connect_node(Node).
 
-monitor_node(_) ->
+node_monitored(_) ->
     Node = conf_target:node(),
     true = erlang:monitor_node(Node, true),
     erlang:disconnect_node(Node),
@@ -83,7 +83,7 @@ monitor_nodes(_) ->
     ok = net_kernel:monitor_nodes(false, #{node_type => all, nodedown_reason => true}),
     {Reason, nothing_left()}.
 
-disconnect_node(_) ->
+disconnected(_) ->
     Node = conf_target:node(),
     Seen = erlang:disconnect_node(Node),
     Connected = lists:member(Node, nodes(connected)),

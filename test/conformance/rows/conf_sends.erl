@@ -13,7 +13,7 @@ rows() ->
         {cast_missing, fun cast_missing/1},
         {cast_dead_pid, fun cast_dead_pid/1},
         {send, plain(), fun send/1},
-        {send_improper_things, plain(), fun send_terms/1},
+        {send_terms, plain(), fun send_terms/1},
         {send_missing_name, fun send_missing_name/1},
         {send_dead_pid, fun send_dead_pid/1},
         {send_options, plain(), fun send_options/1},
@@ -110,7 +110,10 @@ send_connects(#{name := Name, pid := Pid, node := Node} = Engine) ->
     {First, heard(Engine, 2)}.
 
 %% What a peer must not be made to do by a plain message. Between BEAM nodes nothing is looked at.
-send_like_a_system_message(Engine) -> behind(Engine, [{system, {self(), make_ref()}, get_state}, {system, no}]).
+send_like_a_system_message(#{pid := Pid} = Engine) ->
+    Heard = behind(Engine, [{system, {self(), make_ref()}, get_state}, {system, no}]),
+    1 = gen_server:call(Pid, {echo, 1}),
+    {Heard, [Reply || {_Ref, Reply} <- nothing_left()]}.
 
 send_like_a_signal(#{pid := Pid} = Engine) ->
     behind(Engine, [

@@ -17,7 +17,7 @@ rows() ->
             {"get_status", server(), fun get_status/1},
             {"replace_state", server(), fun replace_state/1},
             {"suspend", server(), fun suspend/1},
-            {"statistics", server(), fun statistics/1},
+            {"statistics", server(), fun some_statistics/1},
             {"log", server(), fun log/1},
             {"no_debug", server(), fun no_debug/1},
             {"terminate", server(), fun terminate/1},
@@ -70,7 +70,7 @@ suspend(#{pid := Pid} = Engine) ->
     State = state(Engine),
     {Suspended, Called, Resumed, State, nothing_left()}.
 
-statistics(#{pid := Pid}) ->
+some_statistics(#{pid := Pid}) ->
     {
         ended(fun() -> sys:statistics(Pid, true) end),
         case ended(fun() -> sys:statistics(Pid, get) end) of

@@ -72,7 +72,7 @@ defmodule Legation.Options.CNodeTest do
       refute inspect(options, structs: false) =~ "secret"
     end
 
-    message = refused(cookie: 'secret')
+    message = refused(cookie: ~c"secret")
     assert message =~ "expected :cookie to be an atom or text"
     refute message =~ "secret"
     spec = Legation.child_spec(realm: "alice", key: "a.pem", transport: {:c_node, cookie: :secret})
@@ -104,10 +104,10 @@ defmodule Legation.Options.CNodeTest do
 
   test "from Erlang its options are strings and atoms" do
     transport =
-      {:c_node, node: 'l@host', binary: '/bin/legation', ip: '127.0.0.1', connect: ['a@b', {:c@d, 1}], port: 1}
+      {:c_node, node: ~c"l@host", binary: ~c"/bin/legation", ip: ~c"127.0.0.1", connect: [~c"a@b", {:c@d, 1}], port: 1}
 
     %{start: {Legation, :start_link, [options]}} =
-      :legation.child_spec(realm: 'alice', key: 'a.pem', transport: transport)
+      :legation.child_spec(realm: ~c"alice", key: ~c"a.pem", transport: transport)
 
     assert %{node: "l@host", binary: "/bin/legation", ip: {127, 0, 0, 1}, port: 1} = options.transport
     assert options.transport.connect == ["a@b", {"c@d", 1}]
