@@ -72,6 +72,11 @@ defmodule Legation.Telemetry do
   end
 
   @doc false
+  # A line of a daemon's log, whose rate is limited there and by the process that reads it.
+  @spec pass_on(Logger.level(), binary) :: :ok
+  def pass_on(level, text), do: Logger.log(level, fn -> ["Legation: daemon: ", text] end)
+
+  @doc false
   def log(level, key, text, now_ms) do
     places = places()
     place = 2 * :erlang.phash2(key, @log_places)

@@ -25,6 +25,10 @@ defmodule Legation.CNode.Daemon do
   # What systemd is told is the business of the service, which is our VM's.
   @environment for name <- [~c"NOTIFY_SOCKET", ~c"WATCHDOG_USEC", ~c"WATCHDOG_PID"], do: {name, false}
 
+  # Lines that are handed on, at most, and within what time. A daemon that logs more tells nothing new.
+  @lines_max 1_000
+  @lines_window_ms 10_000
+
   @levels %{"ERROR" => :error, "WARN" => :warning, "INFO" => :info, "DEBUG" => :debug, "TRACE" => :debug}
 
   # The configuration that it is given holds the cookie.
@@ -46,6 +50,9 @@ defmodule Legation.CNode.Daemon do
     :why,
     phase: :waiting,
     line: "",
+    # Since when lines are counted, and how many there were.
+    window_ms: nil,
+    lines: 0,
     first?: true,
     # Whether it is to listen where it listened before, rather than where it was told to.
     bound?: true
@@ -206,8 +213,21 @@ defmodule Legation.CNode.Daemon do
 
   defp logged(line, state) do
     {level, text} = level(line)
-    Telemetry.log(level, {:daemon, state.name, text}, fn -> ["daemon: ", printable(text)] end)
-    if level == :error, do: %{state | said: printable(text)}, else: state
+    text = printable(text)
+    state = counted(state)
+    if state.lines <= @lines_max, do: Telemetry.pass_on(level, text)
+    if level == :error, do: %{state | said: text}, else: state
+  end
+
+  defp counted(%{window_ms: since_ms, lines: lines} = state) do
+    now_ms = now_ms()
+
+    if since_ms != nil and now_ms - since_ms < @lines_window_ms do
+      %{state | lines: lines + 1}
+    else
+      if lines > @lines_max, do: Telemetry.pass_on(:warning, "#{lines - @lines_max} lines of its log were left out")
+      %{state | window_ms: now_ms, lines: 1}
+    end
   end
 
   defp level(line) do
