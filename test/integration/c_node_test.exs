@@ -64,8 +64,8 @@ defmodule Legation.CNodeTest do
       link(alice, bob, :unix)
       counter_at(alice, [bob])
       assert GenServer.call(via(bob, "counter@alice"), :get) == 1
-      {:ok, names} = :erl_epmd.names('127.0.0.1')
-      refute List.keymember?(names, 'legation_alone_#{System.pid()}_#{number}', 0)
+      {:ok, names} = :erl_epmd.names(~c"127.0.0.1")
+      refute List.keymember?(names, ~c"legation_alone_#{System.pid()}_#{number}", 0)
     end
 
     test "says why it can't start" do

@@ -35,7 +35,14 @@ defmodule Legation.FakeDaemon do
     {transport, opts} = Keyword.pop(opts, :transport, [])
     defaults = [name: :"Elixir.Fake#{System.unique_integer([:positive])}", key: "fake.pem", global: :off]
     options = Options.new!([transport: {:c_node, transport}] ++ Keyword.merge(defaults, opts))
-    prepared = %{options.transport | node: node(), cookie: options.transport.cookie || fn -> :fake_cookie end}
+
+    prepared = %{
+      options.transport
+      | node: node(),
+        ip: {127, 0, 0, 1},
+        cookie: options.transport.cookie || fn -> :fake_cookie end
+    }
+
     %{options | transport: prepared}
   end
 

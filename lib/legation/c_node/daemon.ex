@@ -22,6 +22,13 @@ defmodule Legation.CNode.Daemon do
   # For its end, beside what it has for goodbyes.
   @end_ms 1_000
 
+  # What systemd is told is the business of the service, which is our VM's.
+  @environment for name <- [~c"NOTIFY_SOCKET", ~c"WATCHDOG_USEC", ~c"WATCHDOG_PID"], do: {name, false}
+
+  # Lines that are handed on, at most, and within what time. A daemon that logs more tells nothing new.
+  @lines_max 1_000
+  @lines_window_ms 10_000
+
   @levels %{"ERROR" => :error, "WARN" => :warning, "INFO" => :info, "DEBUG" => :debug, "TRACE" => :debug}
 
   # The configuration that it is given holds the cookie.
@@ -43,6 +50,9 @@ defmodule Legation.CNode.Daemon do
     :why,
     phase: :waiting,
     line: "",
+    # Since when lines are counted, and how many there were.
+    window_ms: nil,
+    lines: 0,
     first?: true,
     # Whether it is to listen where it listened before, rather than where it was told to.
     bound?: true
@@ -162,7 +172,8 @@ defmodule Legation.CNode.Daemon do
         :stderr_to_stdout,
         :hide,
         line: @line_bytes,
-        args: ["run", "--config", "-", "--supervised"]
+        args: ["run", "--config", "-", "--supervised"],
+        env: @environment
       ])
 
     os_pid = with {:os_pid, os_pid} <- Port.info(port, :os_pid), do: os_pid
@@ -202,8 +213,21 @@ defmodule Legation.CNode.Daemon do
 
   defp logged(line, state) do
     {level, text} = level(line)
-    Telemetry.log(level, {:daemon, state.name, text}, fn -> ["daemon: ", printable(text)] end)
-    if level == :error, do: %{state | said: printable(text)}, else: state
+    text = printable(text)
+    state = counted(state)
+    if state.lines <= @lines_max, do: Telemetry.pass_on(level, text)
+    if level == :error, do: %{state | said: text}, else: state
+  end
+
+  defp counted(%{window_ms: since_ms, lines: lines} = state) do
+    now_ms = now_ms()
+
+    if since_ms != nil and now_ms - since_ms < @lines_window_ms do
+      %{state | lines: lines + 1}
+    else
+      if lines > @lines_max, do: Telemetry.pass_on(:warning, "#{lines - @lines_max} lines of its log were left out")
+      %{state | window_ms: now_ms, lines: 1}
+    end
   end
 
   defp level(line) do

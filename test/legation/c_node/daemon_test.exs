@@ -129,6 +129,14 @@ defmodule Legation.CNode.DaemonTest do
     refute log =~ "ready"
   end
 
+  test "a log without end is handed on as far as is good for anybody", context do
+    # Bash's own counting, so that it is quick.
+    script = "for n in {1..1100}; do echo \"INFO line $n.\" >&2; done; "
+    log = capture_log(fn -> start(options(context, script <> @ready)) end)
+    assert log =~ "daemon: line 1000.\n"
+    refute log =~ "daemon: line 1001.\n"
+  end
+
   test "one that ends instead of being ready says why the instance can't start", context do
     script = ~S(echo "INFO starting" >&2; echo "ERROR key: no such file" >&2; exit 2)
     assert capture_log(fn -> send(self(), not_started(options(context, script))) end) =~ "key: no such file"
