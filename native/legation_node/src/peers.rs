@@ -273,8 +273,11 @@ impl Peers {
     /// [`AddPeerError::UnknownRealm`]; [`AddPeerError::SameKey`] when another peer has got its key meanwhile.
     pub fn connect(self: &Arc<Peers>, realm: &str) -> Result<(), AddPeerError> {
         let mut list = lock(&self.list);
-        let peer = list.peers.get(realm).ok_or(AddPeerError::UnknownRealm)?;
+        let peer = list.peers.get_mut(realm).ok_or(AddPeerError::UnknownRealm)?;
         if peer.connected {
+            // If it waits for its next dial, that is now: whoever asks has a reason.
+            peer.cancel_timer();
+            self.dial(&mut list, realm);
             return Ok(());
         }
         let (realm, realm_id) = (peer.realm.clone(), peer.realm_id);

@@ -93,7 +93,16 @@ impl Peers {
         }
         let stopping = list.stopping;
         let Some(peer) = list.living(realm, generation) else { return };
-        match peer.ended(tag, why, self.now_ms(), random()) {
+        let before = peer.status();
+        let delay_ms = peer.ended(tag, why, self.now_ms(), random());
+        let after = peer.status();
+        // Once for each reason, and not each time that it is tried again in vain.
+        if let (None, Some(why)) = (&before.link, after.last_error.filter(|_| after.link.is_none())) {
+            if before.last_error.as_ref() != Some(&why) {
+                tracing::warn!(%realm, %why, "no link with a peer");
+            }
+        }
+        match delay_ms {
             Some(delay_ms) if !stopping => self.dial_in(peer, delay_ms),
             _ => {}
         }

@@ -311,6 +311,7 @@ impl Realm {
                     return;
                 }
             }
+            tracing::warn!(engine = %name, registered = %registered, "nobody has taken the name again: the engine stays withdrawn");
         });
     }
 
@@ -493,5 +494,10 @@ pub type Engines = HashMap<Box<str>, Arc<Publication>>;
 const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// When we look again for a process that had a registered name.
-const RESTARTED_AFTER: [std::time::Duration; 2] =
-    [std::time::Duration::from_millis(20), std::time::Duration::from_millis(500)];
+const RESTARTED_AFTER: [std::time::Duration; 5] = [
+    std::time::Duration::from_millis(20),
+    std::time::Duration::from_millis(200),
+    std::time::Duration::from_millis(800),
+    std::time::Duration::from_secs(2),
+    std::time::Duration::from_secs(7),
+];

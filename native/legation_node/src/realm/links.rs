@@ -25,7 +25,7 @@ impl LinkEvents for Realm {
             terms::tuple(vec![terms::atom("peer_up"), realm, status::link_term(link)])
         });
         drop(events);
-        tracing::info!(realm = %link.realm, profile = link.status.profile, address = %link.status.address, "a peer is up");
+        tracing::debug!(realm = %link.realm, profile = link.status.profile, address = %link.status.address, "a peer is up");
     }
 
     fn link_event(&self, link: &Arc<PeerLink>, event: Event<'_>) -> bool {
@@ -102,7 +102,7 @@ impl LinkEvents for Realm {
         });
         drop(events);
         self.forget_callers(link);
-        tracing::info!(realm = %link.realm, why = %status::end_text(why), "a peer is down");
+        tracing::debug!(realm = %link.realm, why = %status::end_text(why), "a peer is down");
     }
 }
 

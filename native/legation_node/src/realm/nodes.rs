@@ -26,7 +26,7 @@ impl BeamEvents for Realm {
         nodes.by_number.insert(link.number, node.clone());
         nodes.by_name.insert(link.node.as_bytes().into(), node);
         drop(nodes);
-        tracing::info!(node = %link.node, "a BEAM node is connected");
+        tracing::debug!(node = %link.node, "a BEAM node is connected");
         self.names.node_up();
         // Where the names in `global` are a subscriber's business it registers them again: this node may have dropped some.
         lock(&self.events).tell(self, || terms::tuple(vec![terms::atom("node_up"), terms::atom(&link.node)]));
@@ -44,7 +44,7 @@ impl BeamEvents for Realm {
             }
             node
         };
-        tracing::info!(node = %link.node, "a BEAM node is gone");
+        tracing::debug!(node = %link.node, "a BEAM node is gone");
         self.names.node_down(link.number);
         for (link_tag, call_id) in lock(&self.space).forget_node(link.number) {
             self.cancel_call(link_tag, call_id);
