@@ -100,7 +100,7 @@ fn a_peer_that_a_reload_brings_is_linked_and_one_that_is_disconnected_is_not() {
     let peer = format!("[[peers]]\nrealm = \"bob\"\nkey = \"{bob_key}\"\n");
     alice.configure("alice", "", &format!("[[listen]]\nunix = \"in.sock\"\n{peer}"));
     at_alice.signal("HUP");
-    at_alice.logged("a peer is up realm=bob");
+    at_alice.logged("a link is up realm=bob");
     let config = alice.config();
     let peers = done(&["peers", "--config", &config]);
     let row = peers.lines().last().unwrap();
@@ -109,14 +109,14 @@ fn a_peer_that_a_reload_brings_is_linked_and_one_that_is_disconnected_is_not() {
     assert_eq!(json(&["connections", "--config", &config, "--json"])[0]["realm"], "bob");
 
     assert_eq!(done(&["disconnect", "bob", "--config", &config]), "bob: disconnected");
-    at_alice.logged("a peer is down realm=bob");
+    at_alice.logged("a link has ended realm=bob");
     assert_eq!(json(&["peers", "--config", &config, "--json"])[0]["state"], "disconnected");
     assert_eq!(done(&["connect", "bob", "--config", &config]), "bob: connecting");
-    at_alice.logged("a peer is up realm=bob");
+    at_alice.logged("a link is up realm=bob");
 
     // Off the list.
     alice.configure("alice", "", "[[listen]]\nunix = \"in.sock\"\n");
     assert_eq!(done(&["reload", "--config", &config]), "reloaded");
-    at_alice.logged("a peer is down realm=bob");
+    at_alice.logged("a link has ended realm=bob");
     assert_eq!(done(&["peers", "--config", &config]), "no peers");
 }
