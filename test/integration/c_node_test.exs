@@ -86,6 +86,7 @@ defmodule Legation.CNodeTest do
       again = realm_options("carol", transport: {:c_node, node: node, start_ms: 5_000})
       assert {:error, {:daemon, {:name_taken, ^node}}} = Legation.start_link(again)
       assert Legation.Error.message({:daemon, {:name_taken, node}}) =~ "give one of them another name"
+      assert [%{address: [port: ^port]}] = Legation.listeners(alice)
     end
 
     test "with another cookie has no link, and the start says so" do

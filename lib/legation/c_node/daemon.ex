@@ -25,6 +25,9 @@ defmodule Legation.CNode.Daemon do
   # What systemd is told is the business of the service, which is our VM's.
   @environment for name <- [~c"NOTIFY_SOCKET", ~c"WATCHDOG_USEC", ~c"WATCHDOG_PID"], do: {name, false}
 
+  # For the nodedown of an earlier one.
+  @name_ms 1_000
+
   # Lines that are handed on, at most, and within what time. A daemon that logs more tells nothing new.
   @lines_max 1_000
   @lines_window_ms 10_000
@@ -54,6 +57,8 @@ defmodule Legation.CNode.Daemon do
     window_ms: nil,
     lines: 0,
     first?: true,
+    # Since when there is none that is ready.
+    down_ms: nil,
     # Whether it is to listen where it listened before, rather than where it was told to.
     bound?: true
   ]
@@ -98,13 +103,31 @@ defmodule Legation.CNode.Daemon do
   end
 
   defp first_start(state) do
-    with {:ok, state} <- state |> start() |> await_ready(),
+    with :ok <- name_free(state.options.transport.node),
+         {:ok, state} <- state |> start() |> await_ready(),
          :ok <- await_link(state) do
       :ets.insert(state.config, {:daemon_started, true})
       {:ok, %{state | first?: false}}
     else
       {:error, reason} -> {:stop, {:shutdown, reason}}
     end
+  end
+
+  # One that is connected under this name is another's, unless it is one of ours that has just ended: that goes in a moment.
+  defp name_free(node) do
+    :ok = :net_kernel.monitor_nodes(true, node_type: :hidden)
+
+    if node == node() or node not in Node.list(:connected) do
+      :ok
+    else
+      receive do
+        {:nodedown, ^node, _info} -> :ok
+      after
+        @name_ms -> {:error, {:daemon, {:name_taken, node}}}
+      end
+    end
+  after
+    :net_kernel.monitor_nodes(false, node_type: :hidden)
   end
 
   defp await_link(state) do
@@ -163,8 +186,11 @@ defmodule Legation.CNode.Daemon do
   ## Starting
 
   defp start(state) do
-    state = %{state | started_ms: now_ms(), said: nil, why: nil, line: ""}
+    now_ms = now_ms()
+    open(%{state | started_ms: now_ms, down_ms: state.down_ms || now_ms, said: nil, why: nil, line: ""})
+  end
 
+  defp open(state) do
     port =
       Port.open({:spawn_executable, state.options.transport.binary}, [
         :binary,
@@ -177,11 +203,18 @@ defmodule Legation.CNode.Daemon do
       ])
 
     os_pid = with {:os_pid, os_pid} <- Port.info(port, :os_pid), do: os_pid
-    Port.command(port, [configuration(state), 0])
+    tell(port, [configuration(state), 0])
     start_timer(:ready, start_ms(state), %{state | port: port, os_pid: os_pid, phase: :starting})
   rescue
     # It can't be run.
     error in ErlangError -> ended(state, {:program, state.options.transport.binary, error.original})
+  end
+
+  # One that has ended at once has told so already.
+  defp tell(port, bytes) do
+    Port.command(port, bytes)
+  rescue
+    ArgumentError -> :ok
   end
 
   defp configuration(%{options: options, config: config} = state) do
@@ -203,7 +236,7 @@ defmodule Legation.CNode.Daemon do
   defp line("legation ready " <> node_and_port = line, %{phase: :starting} = state) do
     with [_node, port] <- String.split(node_and_port, " "),
          {port, ""} <- Integer.parse(port) do
-      cancel_timer(%{state | phase: :ready, bound?: true, node_port: port})
+      cancel_timer(%{state | phase: :ready, bound?: true, down_ms: nil, node_port: port})
     else
       _no_port -> logged(line, state)
     end
@@ -256,12 +289,16 @@ defmodule Legation.CNode.Daemon do
         port: nil,
         os_pid: nil,
         why: why,
-        # Somebody else may have its ports by now, so each second time it listens where it was told to at first.
-        bound?: state.phase == :ready or not state.bound?
+        bound?: bound?(state)
     }
 
     if state.first?, do: state, else: start_again(state)
   end
+
+  # Its ports may be those of one before it, which is about to end. If they are somebody else's by now, it listens where it was
+  # told to at first, each second time.
+  defp bound?(%{phase: :ready}), do: true
+  defp bound?(%{bound?: bound?} = state), do: not bound? or now_ms() - state.down_ms < start_ms(state)
 
   defp start_again(state) do
     Telemetry.log(
@@ -281,17 +318,15 @@ defmodule Legation.CNode.Daemon do
   defp stop(%{port: nil}), do: :ok
 
   defp stop(%{port: port} = state) do
-    Port.command(port, <<0>>)
+    tell(port, <<0>>)
     timer = :erlang.start_timer(state.options.limits.shutdown_ms + @end_ms, self(), :stopped)
     await_end(%{state | timer: timer})
-  rescue
-    # It has ended.
-    ArgumentError -> :ok
   end
 
   defp await_end(%{port: port, timer: timer} = state) do
     receive do
       {^port, {:exit_status, _status}} -> :ok
+      {:EXIT, ^port, _reason} -> :ok
       {^port, message} -> message |> from_port(state) |> await_end()
       {:timeout, ^timer, :stopped} -> kill(state)
     end
