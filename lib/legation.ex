@@ -50,6 +50,11 @@ defmodule Legation do
 
   One instance is one realm. Several can run in one VM, each with its `:name`; every function here takes it as its last argument.
 
+  ## Where the work is done
+
+  In this VM, with a native library, which is the default; or in a daemon beside it, which has the key and the sockets
+  (`transport: {:c_node, []}`, see `Legation.Options.CNode`). Everything here is the same for both.
+
   ## Options
 
   See `Legation.Options`.

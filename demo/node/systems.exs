@@ -155,11 +155,11 @@ defmodule Demo.Systems do
     vm
   end
 
-  # Everything of a realm is in its directory and on this machine, and nobody's flags have a part in it.
+  # Everything of a realm is in its directory and on this machine, and nobody's flags have a part in it. An EPMD is for bob only.
   defp environment(%{dir: dir, epmd: epmd}, realm) do
     [
       {"HOME", Path.join(dir, realm)},
-      {"ERL_EPMD_PORT", "#{epmd.tcp_port}"},
+      {"ERL_EPMD_PORT", if(realm == "bob", do: "#{epmd.tcp_port}", else: "1")},
       {"ERL_AFLAGS", "+Bd -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"},
       {"ERL_FLAGS", ""},
       {"ERL_ZFLAGS", ""}

@@ -20,7 +20,7 @@ defmodule Legation.Error do
 
   Where a daemon does the work (`transport: {:c_node, options}`) there are two more: `{:not_distributed, node}` when this VM has no name, by which a
   daemon could talk to it, and `{:daemon, why}`: the daemon can't be started (`{:program, path, reason}`, `{:exit, status, text}`, `:timeout`), does not
-  connect to this node (`:no_link`), or isn't there right now (`:down`), in which case it is being started again.
+  connect to this node (`:no_link`), has the name of another one's node (`{:name_taken, node}`), or isn't there right now (`:down`), in which case it is being started again.
   """
 
   defmodule ProtocolError do
@@ -197,6 +197,8 @@ defmodule Legation.Error do
 
   defp daemon(:no_link),
     do: "the daemon runs, but it and this node don't connect (another cookie? another kind of node name?)"
+
+  defp daemon({:name_taken, node}), do: "another daemon is the node #{node}: give one of them another name (`:node`)"
 
   defp daemon({:program, path, :enoent}),
     do: "there is no program #{quoted(path)} (see Legation.Options.CNode on how to build it)"

@@ -34,7 +34,8 @@ defmodule Legation.GlobalNames do
   @doc """
   Two nodes that meet hold one name: `:global` asks who keeps it. The lower node's name wins; the loser is told and stands by.
 
-  Runs in a process of `:global` on one of the two, and must not fail or wait.
+  Runs in a process of `:global` on one of the two, and must not fail or wait. Where that would be a daemon's node, which runs
+  nothing, `:global` keeps the other's name, and we find out by `register_again/1`.
   """
   def resolve(full_name, pid1, pid2) do
     {winner, loser} = if {node(pid1), pid1} <= {node(pid2), pid2}, do: {pid1, pid2}, else: {pid2, pid1}

@@ -16,6 +16,9 @@ defmodule Legation.Telemetry do
   | `[:legation, :connection, :opened]` | `:realm` (`nil` as long as it isn't known), `:role`, `:carrier`, `:profile`, `:address` | a carrier stands and its handshake begins |
   | `[:legation, :connection, :closed]` | the same, and `:reason` | it is gone |
 
+  Where a daemon does the work it has the connections, and logs what happens to them; of the events there are then those of `:peer` and
+  `:engine`, and of `:message` those that a filter or a full mailbox has refused here.
+
   A handler runs in the process where the event happens, often one that all messages of a link go through: it should be quick.
   """
 
@@ -67,6 +70,11 @@ defmodule Legation.Telemetry do
   def log(level, key, text) do
     log(level, key, text, System.monotonic_time(:millisecond))
   end
+
+  @doc false
+  # A line of a daemon's log, whose rate is limited there and by the process that reads it.
+  @spec pass_on(Logger.level(), binary) :: :ok
+  def pass_on(level, text), do: Logger.log(level, fn -> ["Legation: daemon: ", text] end)
 
   @doc false
   def log(level, key, text, now_ms) do

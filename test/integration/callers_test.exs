@@ -222,7 +222,8 @@ defmodule Legation.CallersTest do
 
     cond do
       event != :kill_proxy ->
-        watched(means, proxy, fn -> happen(event, context) end)
+        # On another node a monitor or link is there when what follows it is.
+        watched(means, proxy, fn -> GenServer.call(proxy, {:echo, 1}) && happen(event, context) end)
 
       transport(bob) == :embedded ->
         watched(means, proxy, fn -> Process.exit(proxy, :kill) end)

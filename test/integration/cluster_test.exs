@@ -16,7 +16,7 @@ defmodule Legation.ClusterTest do
 
     bob = realm_options("bob", name: Bob, global: true, peers: [peer("alice", connect: [dial])])
     {:ok, _pid} = TestVM.here(vm, Legation, :start_link, [bob])
-    %{alice: alice, vm: vm, plain: plain, node: node, options: bob}
+    %{alice: alice, vm: vm, plain: plain, node: node, options: bob, cluster: cluster, dial: dial}
   end
 
   defp join(%{vm: vm, plain: plain, node: node}) do
@@ -88,6 +88,96 @@ defmodule Legation.ClusterTest do
     monitor = Process.monitor(proxy)
     :peer.call(plain, :erlang, :exit, [pid, :kill])
     assert_receive {:DOWN, ^monitor, :process, ^proxy, :killed}, 5_000
+  end
+
+  # What is to happen in other systems, of which nobody tells us.
+  defp eventually(true?, tries \\ 1_000)
+  defp eventually(_true?, 0), do: flunk("it does not happen")
+
+  defp eventually(true?, tries) do
+    true?.() ||
+      receive do
+      after
+        10 -> eventually(true?, tries - 1)
+      end
+  end
+
+  test "two nodes that learn of one engine and then meet keep one name; the other stands by, and takes over", context do
+    %{alice: alice, vm: vm} = context
+    {:ok, echo} = Echo.start_link(owner: self(), instance: alice)
+    :ok = Legation.publish("echo", echo, [], alice)
+    learned(context, "echo@alice")
+
+    :ok = Legation.connect(peer("dora"), alice)
+    other = TestVM.start!(TestCluster.vm_options(context.cluster, "dora"))
+    dora = realm_options("dora", name: Dora, global: true, peers: [peer("alice", connect: [context.dial])])
+    {:ok, _pid} = TestVM.here(other, Legation, :start_link, [dora])
+    TestVM.here(other, TestVM, :await_engine, [Dora, "echo@alice"])
+    TestVM.call(other, Legation.Case, :settle_global, [Dora])
+
+    instances = %{vm => Bob, other => Dora}
+
+    proxies =
+      for {vm, name} <- instances, into: %{}, do: {TestVM.call(vm, Legation, :whereis, ["echo@alice", name]), vm}
+
+    assert TestVM.call(vm, :net_kernel, :connect_node, [TestVM.call(other, :erlang, :node, [])]) == true
+    whereis = fn vm -> TestVM.call(vm, :global, :whereis_name, ["echo@alice"]) end
+    held = fn vm -> TestVM.call(vm, Legation.GlobalNames, :info, [instances[vm]]) end
+    one_holds = Enum.sort([%{held: 1, standby: 0}, %{held: 0, standby: 1}])
+    eventually(fn -> whereis.(vm) == whereis.(other) and Enum.sort([held.(vm), held.(other)]) == one_holds end)
+
+    kept = whereis.(vm)
+    winner = Map.fetch!(proxies, kept)
+    [{mine, loser}] = Map.to_list(Map.delete(proxies, kept))
+    # `:global` asks the node of a pid which of two is to stay. A daemon has no answer, and then the other one does.
+    if Enum.all?([vm, other], &(transport_there(&1, instances) == :embedded)), do: assert(node(kept) < node(mine))
+    # By :via each has its own.
+    assert TestVM.call(loser, GenServer, :call, [via(instances[loser], "echo@alice"), {:echo, 1}]) == 1
+
+    TestVM.kill(winner)
+    eventually(fn -> whereis.(loser) == mine end)
+    assert TestVM.call(loser, GenServer, :call, [{:global, "echo@alice"}, {:echo, 1}]) == 1
+  end
+
+  defp transport_there(vm, instances), do: TestVM.call(vm, Legation.Case, :transport, [instances[vm]])
+
+  @tag :c_node
+  test "a node that the daemon reaches only after it has heard of a name gets it back", context do
+    %{cluster: cluster, alice: alice} = context
+    :ok = Legation.connect(peer("dora"), alice)
+    {:ok, counter} = Counter.start_link(1)
+    :ok = Legation.publish("counter", counter, [], alice)
+    port = TestCluster.free_port()
+    vm = TestVM.start!(TestCluster.vm_options(cluster, "dora"))
+    # Nobody finds it, and it dials who isn't there yet.
+    {:c_node, opts} = Legation.TestTransport.option_of(:c_node, "dora")
+    transport = {:c_node, opts ++ [epmd: false, connect: [{"late@127.0.0.1", port}]]}
+
+    dora =
+      realm_options("dora",
+        name: Dora,
+        global: true,
+        transport: transport,
+        peers: [peer("alice", connect: [context.dial])]
+      )
+
+    {:ok, _pid} = TestVM.here(vm, Legation, :start_link, [dora])
+    TestVM.here(vm, TestVM, :await_engine, [Dora, "counter@alice"])
+    TestVM.call(vm, Legation.Case, :settle_global, [Dora])
+
+    range = ["-kernel", "inet_dist_listen_min", "#{port}", "-kernel", "inet_dist_listen_max", "#{port}"]
+    {late, node} = TestCluster.start_plain!(cluster, "late", range)
+    assert TestVM.call(vm, :net_kernel, :connect_node, [node]) == true
+    # It may have it for a moment, before it has seen that it has no way there.
+    eventually(fn -> called?(late, [{:global, "counter@alice"}, :get]) end)
+    :peer.call(late, :global, :sync, [])
+    assert :peer.call(late, :gen_server, :call, [{:global, "counter@alice"}, :get]) == 1
+  end
+
+  defp called?(plain, args) do
+    :peer.call(plain, :gen_server, :call, args) == 1
+  catch
+    :exit, {:noproc, _call} -> false
   end
 
   defp catch_exit_of_plain(plain, args) do

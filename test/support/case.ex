@@ -59,7 +59,9 @@ defmodule Legation.Case do
       dir = Path.join(System.tmp_dir!(), "legation-#{System.pid()}-#{System.unique_integer([:positive])}")
       File.mkdir!(dir)
       File.chmod!(dir, 0o700)
-      File.write!(Path.join(dir, "net.key"), Base.encode16(:crypto.strong_rand_bytes(32), case: :lower))
+      network_key = Path.join(dir, "net.key")
+      File.write!(network_key, Base.encode16(:crypto.strong_rand_bytes(32), case: :lower))
+      File.chmod!(network_key, 0o600)
       System.at_exit(fn _status -> File.rm_rf!(dir) end)
       :persistent_term.put({__MODULE__, :dir}, dir)
       dir

@@ -55,13 +55,13 @@ defmodule Legation.TestCluster do
   end
 
   @doc "A node that has Erlang/OTP and nothing else. It ends with the test."
-  def start_plain!(cluster, name) do
+  def start_plain!(cluster, name, args \\ []) do
     options = %{
       name: to_charlist(name),
       host: ~c"127.0.0.1",
       longnames: true,
       connection: :standard_io,
-      args: Enum.map(node_args(cluster), &to_charlist/1),
+      args: Enum.map(node_args(cluster) ++ args, &to_charlist/1),
       env: for({name, value} <- env(cluster), do: {to_charlist(name), to_charlist(value)})
     }
 
@@ -88,14 +88,16 @@ defmodule Legation.TestCluster do
 
   def start_link(owner), do: GenServer.start_link(__MODULE__, owner)
 
-  # Free when we asked: the kernel gives a port again only after all others.
-  @impl true
-  def init(owner) when is_pid(owner) do
+  @doc "A port that was free when we asked: the kernel gives it again only after all others."
+  def free_port do
     {:ok, socket} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
     {:ok, number} = :inet.port(socket)
     :gen_tcp.close(socket)
-    init({owner, number})
+    number
   end
+
+  @impl true
+  def init(owner) when is_pid(owner), do: init({owner, free_port()})
 
   def init({owner, number}) do
     Process.flag(:trap_exit, true)

@@ -35,7 +35,14 @@ defmodule Legation.FakeDaemon do
     {transport, opts} = Keyword.pop(opts, :transport, [])
     defaults = [name: :"Elixir.Fake#{System.unique_integer([:positive])}", key: "fake.pem", global: :off]
     options = Options.new!([transport: {:c_node, transport}] ++ Keyword.merge(defaults, opts))
-    prepared = %{options.transport | node: node(), cookie: options.transport.cookie || fn -> :fake_cookie end}
+
+    prepared = %{
+      options.transport
+      | node: node(),
+        ip: {127, 0, 0, 1},
+        cookie: options.transport.cookie || fn -> :fake_cookie end
+    }
+
     %{options | transport: prepared}
   end
 
@@ -77,7 +84,7 @@ defmodule Legation.FakeDaemon do
   `config.1`, `config.2` and so on, does what `script` says (bash, with `$directory` and `$number` of its start), and stops as the daemon
   does. As long as it runs it holds the fifo `alive` open, if there is one.
   """
-  def program(directory, script \\ ~s(echo "legation ready fake@127.0.0.1 4711")) do
+  def program(directory, script \\ ~s(echo "legation ready fake@127.0.0.1 1")) do
     path = Path.join(directory, "legation")
 
     File.write!(path, """
@@ -105,7 +112,7 @@ defmodule Legation.FakeDaemon do
   def init({test, opts}) do
     answers = %{
       public_key: Options.format_key(@key),
-      info: %{realm: "alice", node: node(), version: "0.1.0", creation: 1, nodes: [node()], port: 1},
+      info: %{realm: "alice", node: node(), version: "0.1.0", creation: 1, nodes: [node()], port: opts[:port] || 1},
       gate: :ok,
       publish: :ok,
       withdraw: :ok,

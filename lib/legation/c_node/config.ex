@@ -43,7 +43,7 @@ defmodule Legation.CNode.Config do
       cookie: to_string(transport.cookie.()),
       listen: ip_and_port(transport.ip, transport.port),
       epmd: transport.epmd != false,
-      epmd_port: if(is_integer(transport.epmd), do: transport.epmd),
+      epmd_port: epmd_port(transport.epmd),
       connect: [own_node() | Enum.map(transport.connect, &beam_node/1)],
       global: "off",
       tick_ms: tick_ms()
@@ -57,6 +57,17 @@ defmodule Legation.CNode.Config do
       port -> beam_node({Atom.to_string(node()), port})
     end
   end
+
+  # Where this VM has its own, which need not be in the environment.
+  defp epmd_port(true) do
+    case :init.get_argument(:epmd_port) do
+      {:ok, [[port | _rest] | _more]} -> List.to_integer(port)
+      :error -> nil
+    end
+  end
+
+  defp epmd_port(false), do: nil
+  defp epmd_port(port), do: port
 
   defp beam_node({node, port}), do: [node: node, port: port]
   defp beam_node(node), do: node

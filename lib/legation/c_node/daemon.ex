@@ -22,6 +22,13 @@ defmodule Legation.CNode.Daemon do
   # For its end, beside what it has for goodbyes.
   @end_ms 1_000
 
+  # What systemd is told is the business of the service, which is our VM's.
+  @environment for name <- [~c"NOTIFY_SOCKET", ~c"WATCHDOG_USEC", ~c"WATCHDOG_PID"], do: {name, false}
+
+  # Lines that are handed on, at most, and within what time. A daemon that logs more tells nothing new.
+  @lines_max 1_000
+  @lines_window_ms 10_000
+
   @levels %{"ERROR" => :error, "WARN" => :warning, "INFO" => :info, "DEBUG" => :debug, "TRACE" => :debug}
 
   # The configuration that it is given holds the cookie.
@@ -36,11 +43,16 @@ defmodule Legation.CNode.Daemon do
     :os_pid,
     :timer,
     :started_ms,
+    # Where BEAM nodes dial it.
+    :node_port,
     # The last error in its log, and how it ended.
     :said,
     :why,
     phase: :waiting,
     line: "",
+    # Since when lines are counted, and how many there were.
+    window_ms: nil,
+    lines: 0,
     first?: true,
     # Whether it is to listen where it listened before, rather than where it was told to.
     bound?: true
@@ -87,7 +99,7 @@ defmodule Legation.CNode.Daemon do
 
   defp first_start(state) do
     with {:ok, state} <- state |> start() |> await_ready(),
-         :ok <- daemon_ready(state) do
+         :ok <- await_link(state) do
       :ets.insert(state.config, {:daemon_started, true})
       {:ok, %{state | first?: false}}
     else
@@ -95,8 +107,8 @@ defmodule Legation.CNode.Daemon do
     end
   end
 
-  defp daemon_ready(state) do
-    with {:error, reason} <- Directory.daemon_ready(state.name) do
+  defp await_link(state) do
+    with {:error, reason} <- Directory.daemon_ready(state.name, state.node_port) do
       stop(state)
       {:error, reason}
     end
@@ -131,7 +143,7 @@ defmodule Legation.CNode.Daemon do
   def handle_info({port, message}, %{port: port} = state) when port != nil do
     before = state.phase
     state = from_port(message, state)
-    if before == :starting and state.phase == :ready, do: Directory.daemon_came_back(state.name)
+    if before == :starting and state.phase == :ready, do: Directory.daemon_came_back(state.name, state.node_port)
     {:noreply, state}
   end
 
@@ -160,7 +172,8 @@ defmodule Legation.CNode.Daemon do
         :stderr_to_stdout,
         :hide,
         line: @line_bytes,
-        args: ["run", "--config", "-", "--supervised"]
+        args: ["run", "--config", "-", "--supervised"],
+        env: @environment
       ])
 
     os_pid = with {:os_pid, os_pid} <- Port.info(port, :os_pid), do: os_pid
@@ -187,13 +200,34 @@ defmodule Legation.CNode.Daemon do
   defp part_of_line(line, part) when byte_size(line) < 4 * @line_bytes, do: line <> part
   defp part_of_line(line, _part), do: line
 
-  defp line("legation ready " <> _node_and_port, %{phase: :starting} = state),
-    do: cancel_timer(%{state | phase: :ready, bound?: true})
+  defp line("legation ready " <> node_and_port = line, %{phase: :starting} = state) do
+    with [_node, port] <- String.split(node_and_port, " "),
+         {port, ""} <- Integer.parse(port) do
+      cancel_timer(%{state | phase: :ready, bound?: true, node_port: port})
+    else
+      _no_port -> logged(line, state)
+    end
+  end
 
-  defp line(line, state) do
+  defp line(line, state), do: logged(line, state)
+
+  defp logged(line, state) do
     {level, text} = level(line)
-    Telemetry.log(level, {:daemon, state.name, text}, fn -> ["daemon: ", printable(text)] end)
-    if level == :error, do: %{state | said: printable(text)}, else: state
+    text = printable(text)
+    state = counted(state)
+    if state.lines <= @lines_max, do: Telemetry.pass_on(level, text)
+    if level == :error, do: %{state | said: text}, else: state
+  end
+
+  defp counted(%{window_ms: since_ms, lines: lines} = state) do
+    now_ms = now_ms()
+
+    if since_ms != nil and now_ms - since_ms < @lines_window_ms do
+      %{state | lines: lines + 1}
+    else
+      if lines > @lines_max, do: Telemetry.pass_on(:warning, "#{lines - @lines_max} lines of its log were left out")
+      %{state | window_ms: now_ms, lines: 1}
+    end
   end
 
   defp level(line) do

@@ -38,11 +38,11 @@ defmodule Legation.CNode.Directory do
     Mirror.key(instance, full_name) || GenServer.call(server(name), {:key, full_name}, :infinity)
   end
 
-  @doc "A daemon has been started and is ready. Returns when there is a link to it, or why there is none."
-  def daemon_ready(name), do: GenServer.call(server(name), :daemon_ready, :infinity)
+  @doc "A daemon has been started and is ready on this port. Returns when there is a link to it, or why there is none."
+  def daemon_ready(name, port), do: GenServer.call(server(name), {:daemon_ready, port}, :infinity)
 
   @doc "The same without waiting, where nobody does."
-  def daemon_came_back(name), do: GenServer.cast(server(name), :daemon_ready)
+  def daemon_came_back(name, port), do: GenServer.cast(server(name), {:daemon_ready, port})
 
   def daemon_ended(name), do: GenServer.cast(server(name), :daemon_ended)
 
@@ -54,7 +54,7 @@ defmodule Legation.CNode.Directory do
   ## The process
   # engines: ours, engine => publication.      monitors: monitor => engine
   # links: realm => %{realm:, status:}, peers that are up at the daemon's.
-  # ready?: a daemon runs.                     waiting: who waits for the link.
+  # port: of the daemon that runs, or nil.     waiting: who waits for the link.
   # link: nil, or the monitor of its control engine and the reference of our subscription.
 
   @impl true
@@ -86,7 +86,7 @@ defmodule Legation.CNode.Directory do
       engines: %{},
       monitors: %{},
       links: %{},
-      ready?: false,
+      port: nil,
       waiting: [],
       timer: nil,
       link: nil,
@@ -149,10 +149,11 @@ defmodule Legation.CNode.Directory do
     {:reply, :ok, take_what_waits(state)}
   end
 
-  def handle_call(:daemon_ready, from, state), do: {:noreply, ready(%{state | waiting: [from | state.waiting]})}
+  def handle_call({:daemon_ready, port}, from, state),
+    do: {:noreply, ready(port, %{state | waiting: [from | state.waiting]})}
 
   @impl true
-  def handle_cast(:daemon_ready, state), do: {:noreply, ready(state)}
+  def handle_cast({:daemon_ready, port}, state), do: {:noreply, ready(port, state)}
   def handle_cast(:daemon_ended, state), do: {:noreply, state |> unlink() |> not_ready()}
 
   @impl true
@@ -185,9 +186,9 @@ defmodule Legation.CNode.Directory do
 
   ## The link
 
-  defp ready(state), do: %{unlink(state) | ready?: true} |> start_timer(:dial) |> try_link()
+  defp ready(port, state), do: %{unlink(state) | port: port} |> start_timer(:dial) |> try_link()
 
-  defp not_ready(state), do: answer({:error, {:daemon, :down}}, %{cancel_timer(state) | ready?: false})
+  defp not_ready(state), do: answer({:error, {:daemon, :down}}, %{cancel_timer(state) | port: nil})
 
   # It dials us. Where that leads nowhere, it may be found in EPMD; where that doesn't either, there is no way.
   defp patience(:dial, state) do
@@ -222,7 +223,7 @@ defmodule Legation.CNode.Directory do
     %{state | waiting: []}
   end
 
-  defp try_link(%{ready?: true, link: nil} = state) do
+  defp try_link(%{port: port, link: nil} = state) when port != nil do
     if connected?(state.node), do: link(state), else: state
   end
 
@@ -233,7 +234,9 @@ defmodule Legation.CNode.Directory do
   defp link(%{node: node} = state) do
     monitor = Process.monitor(Control.server(node))
 
-    with {:ok, key} when is_binary(key) <- Control.call(node, :public_key),
+    with {:ok, %{port: port}} <- Control.call(node, :info),
+         {:port, true} <- {:port, port == state.port},
+         {:ok, key} when is_binary(key) <- Control.call(node, :public_key),
          :ok <- Control.request(node, {:gate, Gate.pid(state.name)}),
          state = %{identified(Shape.raw_key(key), state) | link: %{monitor: monitor, events: nil}},
          :ok <- CatchUp.run(node, state.name, state.instance.config),
@@ -245,11 +248,16 @@ defmodule Legation.CNode.Directory do
     else
       failed ->
         Process.demonitor(monitor, [:flush])
-        Telemetry.log(:error, {:link, state.name}, "the daemon does not answer as it should: #{inspect(failed)}")
-        reason = with {:error, reason} <- failed, do: reason, else: (_other -> {:daemon, {:answer, failed}})
+        reason = reason(failed, node)
+        Telemetry.log(:error, {:link, state.name}, Legation.Error.message(reason))
         answer({:error, reason}, %{state | link: nil})
     end
   end
+
+  # Somebody else's daemon has the name of ours.
+  defp reason({:port, false}, node), do: {:daemon, {:name_taken, node}}
+  defp reason({:error, reason}, _node), do: reason
+  defp reason(answer, _node), do: {:daemon, {:answer, answer}}
 
   # The same each time, unless somebody has changed the key file.
   defp identified(key, %{instance: %{identity: %{key: key}}} = state), do: state

@@ -24,8 +24,8 @@ defmodule Legation.Options.CNode do
       becomes `_`)
     * `:binary` - the path of the program (default: the environment's `LEGATION_NODE_PATH`, or the one that was built with this library, see below)
     * `:cookie` - of the cluster (default `Node.get_cookie/0`)
-    * `:ip` - the address on which other nodes of the cluster reach the daemon (default `{127, 0, 0, 1}`). Another one makes sense for a cluster of
-      several machines; the cookie is all that protects it
+    * `:ip` - the address on which other nodes of the cluster reach the daemon (default: the one of the host in the daemon's name, which is loopback
+      for `legation@127.0.0.1`). The cookie is all that protects it, as it is for this VM
     * `:port` - and the port (default 0: any)
     * `:epmd` - `true` (default): the daemon is registered in EPMD, where the other nodes of the cluster find it; a number: in the EPMD on that port;
       `false`: in none. This node and those in `:connect` are dialled by the daemon in any case
@@ -47,7 +47,8 @@ defmodule Legation.Options.CNode do
 
   ## Limits of the daemon
 
-  All have defaults that the daemon knows (`legation run --help`).
+  All have defaults, which `docs/c-node.md` tells. What the daemon logs comes to Logger; the variable `LEGATION_LOG` of the
+  environment says how much (`info`).
 
   | limit | |
   |---|---|
@@ -69,7 +70,7 @@ defmodule Legation.Options.CNode do
     :binary,
     :cookie,
     :control_socket,
-    ip: {127, 0, 0, 1},
+    :ip,
     port: 0,
     epmd: true,
     connect: [],
@@ -106,7 +107,7 @@ defmodule Legation.Options.CNode do
         opts |> get!(:node, nil, &(&1 == nil or node?(&1)), "a node's name like \"legation@host\"", @place) |> name(),
       binary: path(opts, :binary, &path?/1, "a path"),
       cookie: cookie(opts),
-      ip: ip!(Keyword.get(opts, :ip, {127, 0, 0, 1}), @place) |> ip(),
+      ip: if(opts[:ip], do: opts[:ip] |> ip!(@place) |> ip()),
       port: get!(opts, :port, 0, &limit?({0, 65_535}, &1), limit_words({0, 65_535}), @place),
       epmd: get!(opts, :epmd, true, &epmd?/1, "true, false or a port", @place),
       connect: connect(opts),

@@ -20,7 +20,9 @@ defmodule Legation.Transport.CNode do
   def prepare(%Options{transport: transport} = options) do
     with :ok <- distributed(),
          {:ok, binary} <- binary(transport) do
-      {:ok, %{options | transport: %{transport | binary: binary, node: node_name(options), cookie: cookie(transport)}}}
+      node = node_name(options)
+      prepared = %{transport | binary: binary, node: node, cookie: cookie(transport), ip: transport.ip || ip(node)}
+      {:ok, %{options | transport: prepared}}
     end
   end
 
@@ -53,6 +55,16 @@ defmodule Legation.Transport.CNode do
     [_name, host] = node() |> Atom.to_string() |> String.split("@")
     plain = realm |> String.replace(~r/[^A-Za-z0-9_-]/u, "_") |> String.slice(0, @realm_bytes_max)
     String.to_atom("legation_#{plain}@#{host}")
+  end
+
+  # Where other nodes look for one of this name. Of a host that nobody knows it is loopback.
+  defp ip(node) do
+    [_name, host] = node |> Atom.to_string() |> String.split("@")
+
+    case :inet.getaddr(to_charlist(host), :inet) do
+      {:ok, ip} -> ip
+      {:error, _unknown} -> {127, 0, 0, 1}
+    end
   end
 
   defp cookie(%{cookie: nil}) do

@@ -8,7 +8,9 @@ defmodule Legation.CNode.DaemonTest do
   alias Legation.{FakeDaemon, TestVM}
 
   @moduletag :capture_log
-  @ready ~s(echo "legation ready fake@127.0.0.1 4711")
+  # A program that isn't there can't be somebody's node.
+  @moduletag :not_distributed
+  @ready ~s(echo "legation ready fake@127.0.0.1 1")
 
   setup do
     ExUnit.configure(assert_receive_timeout: 10_000)
@@ -127,6 +129,14 @@ defmodule Legation.CNode.DaemonTest do
     refute log =~ "ready"
   end
 
+  test "a log without end is handed on as far as is good for anybody", context do
+    # Bash's own counting, so that it is quick.
+    script = "for n in {1..1100}; do echo \"INFO line $n.\" >&2; done; "
+    log = capture_log(fn -> start(options(context, script <> @ready)) end)
+    assert log =~ "daemon: line 1000.\n"
+    refute log =~ "daemon: line 1001.\n"
+  end
+
   test "one that ends instead of being ready says why the instance can't start", context do
     script = ~S(echo "INFO starting" >&2; echo "ERROR key: no such file" >&2; exit 2)
     assert capture_log(fn -> send(self(), not_started(options(context, script))) end) =~ "key: no such file"
@@ -192,7 +202,7 @@ defmodule Legation.CNode.DaemonTest do
     options = options(context, script, listen: [tcp: [port: 0]])
     fake = start(options)
     FakeDaemon.answer(fake, :listeners, [%{id: "elixir:0", carrier: :tcp, profile: :tls, address: [port: 4711]}])
-    Legation.CNode.Directory.daemon_ready(options.name)
+    Legation.CNode.Directory.daemon_ready(options.name, 1)
     flush()
     kill(options.name)
     assert_receive {:asked, :monitor_peers}

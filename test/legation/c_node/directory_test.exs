@@ -39,7 +39,7 @@ defmodule Legation.CNode.DirectoryTest do
         ],
         do: start_supervised!(child)
 
-    :ok = CNode.Directory.daemon_ready(options.name)
+    :ok = CNode.Directory.daemon_ready(options.name, 1)
     %{fake: fake, name: options.name, config: config}
   end
 
@@ -60,7 +60,7 @@ defmodule Legation.CNode.DirectoryTest do
 
     # A new daemon is told all of it again, before the subscription.
     CNode.Directory.daemon_ended(name)
-    :ok = CNode.Directory.daemon_ready(name)
+    :ok = CNode.Directory.daemon_ready(name, 1)
     assert {:messages, messages} = Process.info(self(), :messages)
 
     assert [:public_key, {:gate, ^gate}, :peers, {:connect, _bob}, :listeners, publish, :monitor_peers] =
@@ -146,7 +146,7 @@ defmodule Legation.CNode.DirectoryTest do
     assert Legation.Error.retry?({:error, {:daemon, :down}})
 
     FakeDaemon.start!(snapshot: snapshot)
-    :ok = CNode.Directory.daemon_ready(name)
+    :ok = CNode.Directory.daemon_ready(name, 1)
     assert_receive {:legation, ^ref, {:peer_up, "bob", %{realm: "bob"}}}
     assert_receive {:legation, ^ref, {:engine_learned, "a@bob", %{pid: pid}}}
     assert pid == self()
@@ -245,7 +245,7 @@ defmodule Legation.CNode.DirectoryTest do
     # A daemon that was started when carol was still on the list, and bob was not.
     FakeDaemon.answer(fake, :peers, [%{realm: "carol", key: <<5::256>>, state: :connecting}])
     CNode.Directory.daemon_ended(name)
-    :ok = CNode.Directory.daemon_ready(name)
+    :ok = CNode.Directory.daemon_ready(name, 1)
     assert_received {:asked, {:disconnect, "carol"}}
     assert_received {:asked, {:connect, [{:realm, "bob"} | _]}}
     assert [{_key, %{realm: "carol"}, :disconnected}] = :ets.lookup(config, {:peer, "carol"})
@@ -312,7 +312,7 @@ defmodule Legation.CNode.DirectoryTest do
 
     # The next daemon listens where this one does; what was stopped meanwhile is stopped there, too, and what is others' is not.
     CNode.Directory.daemon_ended(name)
-    :ok = CNode.Directory.daemon_ready(name)
+    :ok = CNode.Directory.daemon_ready(name, 1)
     assert_received {:asked, {:remove_listener, ^text}}
     refute_received {:asked, {:remove_listener, _others}}
 
@@ -330,7 +330,7 @@ defmodule Legation.CNode.DirectoryTest do
     config = FakeDaemon.config(options)
     start_supervised!({CNode.Directory, {options, config}})
     start_supervised!({CNode.Gate, options})
-    assert {:error, {:daemon, {:answer, _answer}}} = CNode.Directory.daemon_ready(options.name)
+    assert {:error, {:daemon, {:answer, _answer}}} = CNode.Directory.daemon_ready(options.name, 1)
     assert Instance.lookup(options.name) != nil
   end
 
@@ -338,7 +338,7 @@ defmodule Legation.CNode.DirectoryTest do
     options = FakeDaemon.options(realm: "alice", transport: [start_ms: 2])
     options = put_in(options.transport.node, :"nobody@127.0.0.1")
     start_supervised!({CNode.Directory, {options, FakeDaemon.config(options)}})
-    assert CNode.Directory.daemon_ready(options.name) == {:error, {:daemon, :no_link}}
+    assert CNode.Directory.daemon_ready(options.name, 1) == {:error, {:daemon, :no_link}}
     assert Legation.Error.message({:daemon, :no_link}) =~ "another cookie?"
   end
 end

@@ -15,7 +15,7 @@ defmodule Legation.CNode.GateTest do
     start_supervised!({Directory, {options, config}})
     start_supervised!({Legation.GlobalNames, options})
     gate = start_supervised!({Gate, options})
-    :ok = Directory.daemon_ready(options.name)
+    :ok = Directory.daemon_ready(options.name, 1)
     %{fake: fake, name: options.name, gate: gate}
   end
 

@@ -21,8 +21,7 @@ defmodule Legation.Options.CNodeTest do
     assert {:ok, %Options{transport: :embedded}} = Options.validate(realm: "alice", key: "alice.pem")
     assert {:ok, %Options{transport: :embedded}} = options(:embedded)
 
-    assert %CNode{node: nil, binary: nil, cookie: nil, ip: {127, 0, 0, 1}, port: 0, epmd: true, connect: []} =
-             daemon([])
+    assert %CNode{node: nil, binary: nil, cookie: nil, ip: nil, port: 0, epmd: true, connect: []} = daemon([])
   end
 
   test "what was checked once passes as it is" do

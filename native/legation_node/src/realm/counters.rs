@@ -56,3 +56,19 @@ pub struct Drop<'a> {
     pub engine: &'a str,
     pub reason: &'a str,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_explained() {
+        let page = include_str!("../../../../docs/counters.md");
+        let counters = Counters::default();
+        let names = counters.all().into_iter().map(|(name, _)| name);
+        let beam = crate::realm::status::beam_counters(&Default::default()).map(|(name, _)| name);
+        for name in names.chain(beam) {
+            assert!(page.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+}

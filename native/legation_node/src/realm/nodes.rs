@@ -13,6 +13,7 @@ use crate::realm::incoming::key_of;
 use crate::realm::node::{Held, Node, Question, Watch};
 use crate::realm::request::{classify, own_answer, question_of, stand_in_reply, Request};
 use crate::realm::space::{Ended, Monitor, MonitorKey};
+use crate::realm::terms;
 use crate::realm::{lock, read, write, Body, Realm, StandIn};
 
 impl BeamEvents for Realm {
@@ -27,6 +28,8 @@ impl BeamEvents for Realm {
         drop(nodes);
         tracing::info!(node = %link.node, "a BEAM node is connected");
         self.names.node_up();
+        // Where the names in `global` are a subscriber's business it registers them again: this node may have dropped some.
+        lock(&self.events).tell(self, || terms::tuple(vec![terms::atom("node_up"), terms::atom(&link.node)]));
     }
 
     fn node_down(&self, link: &Arc<NodeLink>) {

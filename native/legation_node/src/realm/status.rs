@@ -106,7 +106,7 @@ impl Realm {
 }
 
 /// Named so that they don't stand beside those of the peers under one name.
-fn beam_counters(counters: &BeamCounters) -> [(&'static str, u64); 15] {
+pub(crate) fn beam_counters(counters: &BeamCounters) -> [(&'static str, u64); 15] {
     [
         ("beam_nodes", counters.nodes),
         ("beam_connections", counters.connections),
