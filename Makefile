@@ -5,7 +5,7 @@ export LC_ALL = C.UTF-8
 # cargo and mix use all cores themselves, and runners share the build directories.
 .NOTPARALLEL:
 
-.PHONY: help setup build test check test-rust test-elixir test-node test-conformance test-consumer format demo demo-node bench clean
+.PHONY: help setup build test check test-rust test-elixir test-node test-conformance test-consumer format demo demo-node bench matrix clean
 
 help:
 	@echo 'make setup    check for what is needed; on Debian, install it'
@@ -16,6 +16,7 @@ help:
 	@echo 'make demo     two realms that talk'
 	@echo 'make demo-node  plain Erlang, with the daemon beside it'
 	@echo 'make bench    how fast it is'
+	@echo 'make matrix   the tests on OTP 25, 27 and 29, and clusters of several; as root, on Linux'
 
 setup:
 	@scripts/setup
@@ -65,6 +66,10 @@ demo-node:
 
 bench: setup
 	scripts/bench
+
+# Roots with other OTPs are made on the first run, and kept below ~/.cache.
+matrix: setup
+	scripts/matrix
 
 clean:
 	cargo clean

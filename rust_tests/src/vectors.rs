@@ -582,7 +582,7 @@ fn terms() -> String {
     for (name, bytes) in accepted {
         file.record(&format!("accepted: {name}")).put("term", &bytes);
     }
-    let malformed: [(&str, Vec<u8>); 24] = [
+    let malformed: [(&str, Vec<u8>); 26] = [
         ("nothing", vec![]),
         ("version alone", vec![131]),
         ("another version", vec![130, 106]),
@@ -592,6 +592,8 @@ fn terms() -> String {
         ("list of none", vec![131, 108, 0, 0, 0, 0, 106]),
         ("tuple of 2^32-1", vec![131, 105, 255, 255, 255, 255]),
         ("map of 2^31", vec![131, 116, 128, 0, 0, 0]),
+        ("map with a key twice", vec![131, 116, 0, 0, 0, 2, 97, 1, 97, 1, 97, 1, 97, 2]),
+        ("map with a key twice, spelled differently", vec![131, 116, 0, 0, 0, 2, 97, 1, 97, 1, 98, 0, 0, 0, 1, 97, 2]),
         ("binary of 2^32-1", vec![131, 109, 255, 255, 255, 255, 0]),
         ("binary cut short", vec![131, 109, 0, 0, 0, 2, 0]),
         ("big integer of 2^32-1 bytes", vec![131, 111, 255, 255, 255, 255, 0]),

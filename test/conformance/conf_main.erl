@@ -89,7 +89,7 @@ observe(Name, Options, Fun) ->
             false -> Seen
         end,
     case Options of
-        #{fresh := true} -> conf_target:restart();
+        #{fresh := true} -> conf_target:restart(), conf_target:settle();
         #{disconnects := true} -> conf_target:settle();
         #{} -> ok
     end,

@@ -11,7 +11,7 @@
 read(File) ->
     {ok, Text} = file:read_file(File),
     Lines = string:split(unicode:characters_to_list(Text), "\n", all),
-    [row(cells(Line)) || "| `" ++ _ = Line <- Lines].
+    [row(cells(Line)) || Line <- Lines, re:run(Line, "^\\| `[a-z0-9_]+` \\|") =/= nomatch].
 
 cells(Line) ->
     %% A bar within a cell is escaped.

@@ -102,7 +102,11 @@ keep_helper(Helper) ->
     persistent_term:put({?MODULE, helper}, Helper),
     Helper.
 
-helper_restarts() -> persistent_term:put({?MODULE, helper}, {back, helper()}).
+helper_restarts() ->
+    case persistent_term:get({?MODULE, helper}, none) of
+        #{} = Helper -> persistent_term:put({?MODULE, helper}, {back, Helper});
+        _None -> ok
+    end.
 
 %% Prefix1 to PrefixCount, which are numbered and answer `which`.
 many(Count, Prefix) ->

@@ -86,6 +86,8 @@ defmodule Legation.ClusterTest do
     :ok = TestVM.call(vm, Legation, :publish, ["far", pid, [], Bob])
     proxy = await_engine(alice, "far@bob")
     monitor = Process.monitor(proxy)
+    # On another node a monitor is there when what follows it has been answered.
+    Node.ping(node(proxy))
     :peer.call(plain, :erlang, :exit, [pid, :kill])
     assert_receive {:DOWN, ^monitor, :process, ^proxy, :killed}, 5_000
   end

@@ -6,6 +6,7 @@
 //!
 //! Both look at the bytes as they came and allocate nothing.
 
+mod keys;
 mod scan;
 mod shape;
 

@@ -149,9 +149,9 @@ impl Realm {
         if !is_engine_name(name) {
             return Err(PublishError::BadName);
         }
+        let (pid, registered, node) = self.resolve(asker, target).await?;
         // One after the other: two that publish one name at once must not both find it free.
         let _turn = self.publishing.lock().await;
-        let (pid, registered, node) = self.resolve(asker, target).await?;
         let before = read(&self.engines).get(name).cloned();
         if let Some(before) = &before {
             if before.pid != pid {
@@ -385,8 +385,8 @@ impl Realm {
                 (false, true) => {
                     // Perhaps after a FORGET: only a new serial is heard.
                     let (realm, publication) = (self.clone(), publication.clone());
-                    let link = link.clone();
-                    tokio::spawn(async move { realm.announce_again(&link, &publication).await });
+                    let (link, serial) = (link.clone(), self.serials.next());
+                    tokio::spawn(async move { realm.announce_again(&link, &publication, serial).await });
                 }
                 (true, false) => self.forget_at(vec![link.clone()], &publication.name, ForgetReason::Withdrawn),
                 _ => {}
@@ -394,12 +394,13 @@ impl Realm {
         }
     }
 
-    async fn announce_again(&self, link: &Arc<PeerLink>, publication: &Publication) {
+    /// The serial was taken when it was decided: what is decided later has a higher one.
+    async fn announce_again(&self, link: &Arc<PeerLink>, publication: &Publication, serial: u64) {
         let learn = Learn {
             realm: self.identity.realm_id,
             engine: publication.name.to_string(),
             key: publication.key,
-            serial: self.serials.next(),
+            serial,
             not_before: 0,
             not_after: 0,
             version: publication.options.version,

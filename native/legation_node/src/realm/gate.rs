@@ -28,13 +28,41 @@ use crate::realm::{lock, Realm};
 pub struct Gate {
     process: Option<(Arc<Node>, Box<[u8]>, u64)>,
     open: HashMap<u64, Open>,
+    /// How many of them are each link's, and their bytes.
+    of_link: HashMap<u64, (usize, usize)>,
 }
 
 #[derive(Debug)]
 struct Open {
     link: Arc<PeerLink>,
+    /// In bytes, with the payload that only the gate has.
+    cost: usize,
     /// Only of a call is there anything to refuse.
     parcel: Parcel<'static>,
+}
+
+impl Gate {
+    fn open(&mut self, number: u64, open: Open) {
+        let (count, bytes) = self.of_link.entry(open.link.tag).or_default();
+        (*count, *bytes) = (*count + 1, *bytes + open.cost);
+        self.open.insert(number, open);
+    }
+
+    fn close(&mut self, number: u64) -> Option<Open> {
+        let open = self.open.remove(&number)?;
+        if let Some((count, bytes)) = self.of_link.get_mut(&open.link.tag) {
+            (*count, *bytes) = (count.saturating_sub(1), bytes.saturating_sub(open.cost));
+            if *count == 0 {
+                self.of_link.remove(&open.link.tag);
+            }
+        }
+        Some(open)
+    }
+
+    fn close_all(&mut self) -> Vec<Open> {
+        self.of_link.clear();
+        self.open.drain().map(|(_, open)| open).collect()
+    }
 }
 
 impl Realm {
@@ -45,28 +73,33 @@ impl Realm {
     /// The one before it is let go.
     pub(crate) fn set_gate(&self, node: &Arc<Node>, pid: &[u8]) {
         let number = self.watch(node, pid, Watch::Gate);
-        let before = lock(&self.gate).process.replace((node.clone(), pid.into(), number));
+        // In one go: what goes to the new one is not among what the old one had.
+        let (before, open) = {
+            let mut gate = lock(&self.gate);
+            let before = gate.process.replace((node.clone(), pid.into(), number));
+            (before, gate.close_all())
+        };
         if let Some((node, pid, number)) = before {
             self.unwatch(&node, &pid, number);
-            self.refuse_open(Refusal::Overload);
         }
+        self.refuse_all(open);
     }
 
     pub(crate) fn gate_ended(&self, number: u64) {
-        {
+        let open = {
             let mut gate = lock(&self.gate);
             if gate.process.as_ref().is_none_or(|(_, _, current)| *current != number) {
                 return;
             }
             gate.process = None;
-        }
-        self.refuse_open(Refusal::Overload);
+            gate.close_all()
+        };
+        self.refuse_all(open);
     }
 
-    fn refuse_open(&self, refusal: Refusal) {
-        let open: Vec<_> = lock(&self.gate).open.drain().collect();
-        for (_, Open { link, parcel }) in open {
-            if self.turn_away(&link, &parcel, refusal) {
+    fn refuse_all(&self, open: Vec<Open>) {
+        for Open { link, parcel, .. } in open {
+            if self.turn_away(&link, &parcel, Refusal::Overload) {
                 link.wake();
             }
         }
@@ -124,7 +157,10 @@ impl Realm {
                 return self.turn_away(link, &parcel, Refusal::Filtered);
             };
             // Each is a message in its mailbox, too.
-            if gate.open.len() >= self.limits.held_messages_max {
+            let (count, bytes) = gate.of_link.get(&link.tag).copied().unwrap_or_default();
+            let cost = parcel.cost() + parcel.receipt.as_ref().map_or(0, Vec::len);
+            let fits = bytes == 0 || bytes + cost <= self.limits.held_bytes_max;
+            if count >= self.limits.held_messages_max || !fits {
                 self.counters.gate_over_limit.one();
                 false
             } else {
@@ -138,7 +174,7 @@ impl Realm {
                         payload: Vec::new().into(),
                         receipt: parcel.receipt.clone(),
                     };
-                    gate.open.insert(number, Open { link: link.clone(), parcel: kept.owned() });
+                    gate.open(number, Open { link: link.clone(), cost, parcel: kept.owned() });
                 }
                 sent
             }
@@ -151,7 +187,7 @@ impl Realm {
 
     /// What the gate says of a message.
     pub(crate) fn gate_answered(&self, number: u64, refused: Option<&str>) {
-        let Some(Open { link, parcel }) = lock(&self.gate).open.remove(&number) else {
+        let Some(Open { link, parcel, .. }) = lock(&self.gate).close(number) else {
             self.counters.beam_strays.one();
             return;
         };

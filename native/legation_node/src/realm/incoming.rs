@@ -17,6 +17,7 @@ use legation_proto::session::Delivery;
 use crate::config::Operations;
 use crate::dist::control::encode;
 use crate::dist::term;
+use crate::net::beam::NodeLink;
 use crate::peers::PeerLink;
 use crate::realm::atoms::Verdict;
 use crate::realm::counters::Drop;
@@ -67,7 +68,7 @@ impl Parcel<'_> {
         }
     }
 
-    fn cost(&self) -> usize {
+    pub(crate) fn cost(&self) -> usize {
         let context = match &self.kind {
             Kind::Reply { context } => context.len(),
             _ => 0,
@@ -123,34 +124,38 @@ impl Realm {
         if reach.asks_gate() {
             return self.to_gate(link, parcel, &reach);
         }
-        {
-            let mut holds = lock(&node.holds);
-            if let Some(hold) = holds.get_mut(&link.tag) {
-                let (queued, bytes) = (hold.queue.len(), hold.bytes + parcel.cost());
-                if queued >= self.limits.held_messages_max || bytes > self.limits.held_bytes_max {
-                    drop(holds);
-                    self.counters.held_over_limit.one();
-                    return self.turn_away(link, &parcel, Refusal::Overload);
-                }
-                hold.bytes = bytes;
-                hold.queue.push_back(Held::Message(parcel.owned()));
-                return false;
+        // Kept to the end: what comes on this link for this node has one order, whoever brings it.
+        let mut holds = lock(&node.holds);
+        if let Some(hold) = holds.get_mut(&link.tag) {
+            let (queued, bytes) = (hold.queue.len(), hold.bytes + parcel.cost());
+            if queued >= self.limits.held_messages_max || bytes > self.limits.held_bytes_max {
+                drop(holds);
+                self.counters.held_over_limit.one();
+                return self.turn_away(link, &parcel, Refusal::Overload);
             }
+            hold.bytes = bytes;
+            hold.queue.push_back(Held::Message(parcel.owned()));
+            return false;
         }
         let verdict = lock(&node.atoms).judge(&parcel.payload, self.now());
         match verdict {
             Verdict::Known => self.post(link, &node, &parcel, &reach),
             Verdict::Unknown => self.turn_away(link, &parcel, Refusal::Undecodable),
             Verdict::Ask(atoms) => {
-                let hold = Hold {
+                let mut hold = Hold {
                     link: link.clone(),
                     bytes: parcel.cost(),
-                    queue: VecDeque::from([Held::Message(parcel.owned())]),
+                    queue: VecDeque::new(),
+                    question: 0,
                     asked: atoms,
                     since: self.now(),
                 };
-                let mut holds = lock(&node.holds);
-                self.ask_atoms(&node, &hold);
+                self.ask_atoms(&node, &mut hold);
+                if !self.is_connected(&node) {
+                    // Nobody would answer, nor clear it.
+                    return self.turn_away(link, &parcel, Refusal::Noproc);
+                }
+                hold.queue.push_back(Held::Message(parcel.owned()));
                 holds.insert(link.tag, hold);
                 false
             }
@@ -198,7 +203,7 @@ impl Realm {
         false
     }
 
-    fn ask_atoms(&self, node: &Arc<Node>, hold: &Hold) {
+    fn ask_atoms(&self, node: &Arc<Node>, hold: &mut Hold) {
         self.counters.atoms_asked.one();
         let mut list = Vec::with_capacity(64);
         list.push(term::VERSION);
@@ -215,15 +220,18 @@ impl Realm {
         term::put_atom(&mut arguments, "safe");
         term::put_nil(&mut arguments);
         term::put_nil(&mut arguments);
-        self.ask(node, "erlang", "binary_to_term", &arguments, Question::Atoms { link: hold.link.tag });
+        let question = Question::Atoms { link: hold.link.tag };
+        hold.question = self.ask(node, "erlang", "binary_to_term", &arguments, question);
+        hold.since = self.now();
     }
 
     /// The node has said whether it has the atoms that this link's hold waits for. `None`: it did not say.
-    pub(crate) fn atoms_answered(&self, node: &Arc<Node>, link: u64, known: Option<bool>) {
+    pub(crate) fn atoms_answered(&self, node: &Arc<Node>, link: u64, question: u64, known: Option<bool>) {
         let mut holds = lock(&node.holds);
-        let Some(hold) = holds.get_mut(&link) else {
+        let Some(hold) = holds.get_mut(&link).filter(|hold| hold.question == question) else {
             return;
         };
+        hold.question = 0;
         let asked = std::mem::take(&mut hold.asked);
         let mut refused = known != Some(true);
         {
@@ -235,9 +243,19 @@ impl Realm {
             }
         }
         let mut wake = false;
-        let mut first = true;
-        while let Some(held) = hold.queue.pop_front() {
+        // Of the rest of a hold that is worked off piece by piece, none has a verdict yet.
+        let mut first = question != 0;
+        refused &= first;
+        for served in 0.. {
+            if served == RELEASED_AT_ONCE {
+                self.go_on_releasing(node, link);
+                break;
+            }
+            let Some(held) = hold.queue.pop_front() else {
+                break;
+            };
             match held {
+                Held::Released { caller } => self.release_stand_in(link, caller, None),
                 Held::Signal { key, control, payload } => node.link.push_signal(key, &control, &[&payload]),
                 Held::Message(parcel) => {
                     hold.bytes = hold.bytes.saturating_sub(parcel.cost());
@@ -257,7 +275,6 @@ impl Realm {
                             hold.bytes += parcel.cost();
                             hold.queue.push_front(Held::Message(parcel));
                             hold.asked = atoms;
-                            hold.since = self.now();
                             self.ask_atoms(node, hold);
                             break;
                         }
@@ -271,6 +288,22 @@ impl Realm {
         if hold.queue.is_empty() {
             holds.remove(&link);
             self.released.notify_waiters();
+        }
+    }
+
+    /// The rest of a hold in a turn of its own: other links wait for the same lock.
+    fn go_on_releasing(&self, node: &Arc<Node>, link: u64) {
+        if let Some(realm) = self.me() {
+            let node = node.clone();
+            tokio::spawn(async move { realm.atoms_answered(&node, link, 0, None) });
+        }
+    }
+
+    /// The peer's process that called has ended, and so does what stands for it.
+    pub(crate) fn release_stand_in(&self, link: u64, caller: u64, in_order_of: Option<u64>) {
+        let number = lock(&self.stand_ins).remove(&(link, caller));
+        if let Some(number) = number {
+            self.end_process(number, NORMAL, in_order_of);
         }
     }
 
@@ -299,7 +332,14 @@ impl Realm {
         let sent = match (&parcel.kind, reach) {
             (Kind::Reply { context }, _) => {
                 if let Some(context) = Context::decode(context) {
-                    self.answer_on(node, context.called, context.pid, context.tag, &[content]);
+                    // How much is the peer's doing: a node that doesn't read must not lose its connection by it.
+                    let pushed = self.put_answer(node, &context, &[content], |link, key, control, pieces| {
+                        link.push(key, control, pieces).is_ok()
+                    });
+                    if !pushed {
+                        self.counters.beam_overload.one();
+                        self.answer_refused(&context, Refusal::Overload.name());
+                    }
                 }
                 return false;
             }
@@ -451,6 +491,20 @@ impl Realm {
     }
 
     pub(crate) fn answer_on(&self, node: &Arc<Node>, called: u64, pid: &[u8], tag: &[u8], reply: &[&[u8]]) {
+        self.put_answer(node, &Context { called, pid, tag }, reply, |link, key, control, pieces| {
+            link.push_signal(key, control, pieces);
+            true
+        });
+    }
+
+    fn put_answer(
+        &self,
+        node: &Node,
+        context: &Context<'_>,
+        reply: &[&[u8]],
+        push: impl FnOnce(&NodeLink, u64, &[u8], &[&[u8]]) -> bool,
+    ) -> bool {
+        let Context { called, pid, tag } = *context;
         let mut own = Vec::with_capacity(40);
         self.put_own_pid(&mut own, called);
         let mut control = Vec::with_capacity(128);
@@ -462,9 +516,14 @@ impl Realm {
         let mut pieces: Vec<&[u8]> = Vec::with_capacity(2 + reply.len());
         pieces.extend([PAIR_HEAD, tag]);
         pieces.extend_from_slice(reply);
-        node.link.push_signal(key_of(pid), &control, &pieces);
+        push(&node.link, key_of(pid), &control, &pieces)
     }
 }
+
+/// Held messages that are released in one turn.
+const RELEASED_AT_ONCE: usize = 256;
+
+const NORMAL: &[u8] = b"w\x06normal";
 
 /// `{error, {legation, Reason}}`.
 pub(crate) fn put_refusal(out: &mut Vec<u8>, reason: &str) {

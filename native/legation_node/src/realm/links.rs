@@ -12,7 +12,7 @@ use crate::dist::term;
 use crate::peers::{LinkEnd, LinkEvents, PeerLink};
 use crate::realm::engines::put_exit_reason;
 use crate::realm::incoming::{put_refusal, Context, Kind, Parcel};
-use crate::realm::node::Watch;
+use crate::realm::node::{Held, Watch};
 use crate::realm::{lock, status, terms, write, Body, Counts, EngineInfo, Proxy, Realm};
 
 impl LinkEvents for Realm {
@@ -62,10 +62,13 @@ impl LinkEvents for Realm {
                 false
             }
             Event::Released { caller } => {
-                let number = lock(&self.stand_ins).remove(&(link.tag, caller));
-                if let Some(number) = number {
-                    self.end_process(number, NORMAL, Some(link.tag));
+                // Once for what has been delivered, and once behind what is held.
+                for node in self.connected_nodes() {
+                    if let Some(hold) = lock(&node.holds).get_mut(&link.tag) {
+                        hold.queue.push_back(Held::Released { caller });
+                    }
                 }
+                self.release_stand_in(link.tag, caller, Some(link.tag));
                 false
             }
             Event::Closed { .. } => false,
@@ -80,6 +83,8 @@ impl LinkEvents for Realm {
         write(&self.links).remove(&link.tag);
         self.keep_counters(link);
         let (mut proxies, mut stand_ins) = (Vec::new(), Vec::new());
+        // No stand-in is born while they are counted.
+        let being_made = lock(&self.stand_ins);
         for (number, body) in lock(&self.space).iter() {
             match &**body {
                 Body::Proxy(proxy) if proxy.link.tag == link.tag => proxies.push((number, proxy.full_name.clone())),
@@ -87,6 +92,7 @@ impl LinkEvents for Realm {
                 _ => {}
             }
         }
+        drop(being_made);
         for (number, full_name) in proxies {
             self.names.forgotten(&full_name);
             self.end_process(number, NOCONNECTION, Some(link.tag));
@@ -119,7 +125,12 @@ impl Realm {
         if let Some(Body::Proxy(proxy)) = known.as_deref() {
             // Announced again: the process stays, and what is said of it changes.
             if proxy.link.tag == link.tag {
-                *lock(&proxy.info) = info;
+                let before = std::mem::replace(&mut *lock(&proxy.info), info.clone());
+                let number = lock(&self.space).whereis(full_name.as_bytes());
+                if let (true, Some(number)) = (before != info, number) {
+                    let pid = self.own_pid(number);
+                    events.tell(self, || learned_event(&full_name, &info, &pid));
+                }
                 return;
             }
         }
@@ -149,10 +160,7 @@ impl Realm {
         };
         let pid = self.own_pid(number);
         self.names.learned(&full_name, &pid);
-        events.tell(self, || {
-            let name = terms::binary(full_name.as_bytes());
-            terms::tuple(vec![terms::atom("engine_learned"), name, status::info_term(&info, &pid)])
-        });
+        events.tell(self, || learned_event(&full_name, &info, &pid));
     }
 
     fn forgotten(&self, link: &Arc<PeerLink>, engine: &str, reason: ForgetReason) {
@@ -233,11 +241,14 @@ impl Realm {
     }
 }
 
+fn learned_event(full_name: &str, info: &EngineInfo, pid: &[u8]) -> erl_dist::term::Term {
+    terms::tuple(vec![terms::atom("engine_learned"), terms::binary(full_name), status::info_term(info, pid)])
+}
+
 fn forgotten_event(full_name: &str, reason: &str) -> erl_dist::term::Term {
     terms::tuple(vec![terms::atom("engine_forgotten"), terms::binary(full_name), terms::atom(reason)])
 }
 
 use std::sync::Mutex;
 
-const NORMAL: &[u8] = b"w\x06normal";
 const NOCONNECTION: &[u8] = b"w\x0cnoconnection";

@@ -297,7 +297,11 @@ impl Realm {
     fn stand_by(&self, name: &str, holder: &term::Pid<'_>) {
         self.counters.global_names_taken.one();
         tracing::warn!(name, "a global name belongs to another process and stays there; ours stands by");
-        if let Some(node) = self.node_of(holder) {
+        let watched = |node: &Node| {
+            let watches = lock(&node.watches);
+            watches.values().any(|watch| matches!(watch, Watch::Holder { name: of } if **of == *name))
+        };
+        if let Some(node) = self.node_of(holder).filter(|node| !watched(node)) {
             self.watch(&node, holder.raw, Watch::Holder { name: name.into() });
         }
     }

@@ -55,6 +55,8 @@ pub struct Hold {
     pub link: Arc<PeerLink>,
     pub queue: VecDeque<Held>,
     pub bytes: usize,
+    /// The question that is out: only its answer counts. 0: none is.
+    pub question: u64,
     /// The atoms in question, and since when.
     pub asked: Vec<Box<str>>,
     pub since: UnixMs,
@@ -63,6 +65,10 @@ pub struct Hold {
 #[derive(Debug)]
 pub enum Held {
     Message(Parcel<'static>),
+    /// The peer's process behind this number has ended: after what it has sent.
+    Released {
+        caller: u64,
+    },
     /// A `DOWN` or an exit, which must not overtake the reply before it.
     Signal {
         key: u64,
@@ -74,10 +80,6 @@ pub enum Held {
 impl Question {
     pub fn is_abandoned(&self) -> bool {
         matches!(self, Question::Call(sender) if sender.is_closed())
-    }
-
-    pub fn is_about_atoms_of(&self, of: u64) -> bool {
-        matches!(self, Question::Atoms { link } if *link == of)
     }
 }
 

@@ -218,7 +218,7 @@ impl Realm {
             Some(Question::Atoms { link }) => {
                 // The list itself, or {badrpc, _}: then one of them is unknown.
                 let known = term::tuple(&message[answer]).is_none();
-                self.atoms_answered(node, link, Some(known));
+                self.atoms_answered(node, link, number, Some(known));
             }
             None => self.counters.beam_strays.one(),
         }
@@ -376,8 +376,10 @@ impl Realm {
     /// Behind whatever of this link is held for the node: a `DOWN` must not overtake the reply before it.
     fn signal(&self, node: &Node, link: Option<u64>, to: &[u8], control: Vec<u8>, payload: &[u8]) {
         let key = key_of(to);
-        let mut holds = lock(&node.holds);
-        match link.and_then(|link| holds.get_mut(&link)) {
+        let Some(link) = link else {
+            return node.link.push_signal(key, &control, &[payload]);
+        };
+        match lock(&node.holds).get_mut(&link) {
             Some(hold) => hold.queue.push_back(Held::Signal { key, control, payload: payload.to_vec() }),
             None => node.link.push_signal(key, &control, &[payload]),
         }
@@ -412,8 +414,15 @@ impl Realm {
         node.link.push_signal(key_of(pid), &control, &[]);
     }
 
-    /// Asks the node's `rex`, as `rpc:call` does.
-    pub(crate) fn ask(&self, node: &Arc<Node>, module: &str, function: &str, arguments: &[u8], question: Question) {
+    /// Asks the node's `rex`, as `rpc:call` does. Returns the question's number.
+    pub(crate) fn ask(
+        &self,
+        node: &Arc<Node>,
+        module: &str,
+        function: &str,
+        arguments: &[u8],
+        question: Question,
+    ) -> u64 {
         let number = self.new_number();
         lock(&node.questions).insert(number, question);
         let mut control = Vec::with_capacity(96);
@@ -435,6 +444,7 @@ impl Realm {
         if !self.is_connected(node) {
             lock(&node.questions).remove(&number);
         }
+        number
     }
 
     fn watched_ended(&self, node: &Arc<Node>, number: u64, watch: Watch, reason: &[u8]) {
@@ -474,19 +484,6 @@ impl Realm {
         self.names.look_again(&global_name);
         self.tell_name_lost(number, proxy, winner);
         true
-    }
-
-    /// A call of a process that is on a node which isn't connected: a reply will want to go there.
-    pub(crate) fn dial_for(&self, pid: &Pid<'_>) {
-        let (Some(realm), Ok(node)) = (self.me(), std::str::from_utf8(pid.node)) else {
-            return;
-        };
-        let node = node.to_owned();
-        tokio::spawn(async move {
-            if let Some(Err(error)) = realm.connect_node(&node).await {
-                tracing::warn!(node, %error, "a process of this node has called, and the node can't be reached for the answer");
-            }
-        });
     }
 
     async fn connect_node(&self, node: &str) -> Option<Result<Arc<NodeLink>, beam::ConnectError>> {

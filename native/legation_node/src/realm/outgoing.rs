@@ -111,8 +111,26 @@ impl Realm {
             Some(node) => {
                 self.watch(&node, caller, watch);
             }
-            // The reply will look for it once more.
-            None => self.dial_for(&pid),
+            // A call that was passed on; its reply will want to go there, too.
+            None => {
+                let Some(realm) = self.me() else {
+                    return;
+                };
+                let (link, caller) = (proxy.link.clone(), Box::<[u8]>::from(caller));
+                tokio::spawn(async move {
+                    let node = match term::pid(&caller) {
+                        Some(pid) => realm.dial_node(&pid).await,
+                        None => None,
+                    };
+                    match node {
+                        Some(node) => {
+                            realm.watch(&node, &caller, watch);
+                        }
+                        None if link.session.release_caller(number) => link.wake(),
+                        None => {}
+                    }
+                });
+            }
         }
     }
 

@@ -206,8 +206,8 @@ impl Realm {
                 Some(same) if *same == peer => Ok(()),
                 Some(_) => self.change_peer(peer),
                 None => {
-                    self.set_policy(&peer);
-                    peers.add_peer(peer)
+                    let before = self.set_policy(&peer);
+                    peers.add_peer(peer).inspect_err(|_| self.restore_policy(&realm, before))
                 }
             };
             if let Err(reason) = result {
@@ -291,13 +291,16 @@ async fn keep_house(realm: std::sync::Weak<Realm>) {
         for node in realm.connected_nodes() {
             // Who asked has given up.
             lock(&node.questions).retain(|_, question| !question.is_abandoned());
-            let silent = |hold: &crate::realm::node::Hold| hold.since + ATOMS_ANSWER_MS <= now;
-            let late: Vec<_> =
-                lock(&node.holds).iter().filter(|(_, hold)| silent(hold)).map(|(link, _)| *link).collect();
-            for link in late {
+            let silent = |hold: &crate::realm::node::Hold| hold.question != 0 && hold.since + ATOMS_ANSWER_MS <= now;
+            let late: Vec<_> = lock(&node.holds)
+                .iter()
+                .filter(|(_, hold)| silent(hold))
+                .map(|(link, hold)| (*link, hold.question))
+                .collect();
+            for (link, question) in late {
                 // Its answer, should it come, finds no question.
-                lock(&node.questions).retain(|_, question| !question.is_about_atoms_of(link));
-                realm.atoms_answered(&node, link, None);
+                lock(&node.questions).remove(&question);
+                realm.atoms_answered(&node, link, question, None);
             }
         }
     }

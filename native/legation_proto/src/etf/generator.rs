@@ -63,7 +63,11 @@ pub fn any_element() -> impl Strategy<Value = Vec<u8>> {
             vec(element.clone(), 1..6).prop_map(|elements| list(&elements, &[106])),
             (vec(element.clone(), 1..4), element.clone()).prop_map(|(elements, tail)| list(&elements, &tail)),
             vec((element.clone(), element), 0..4).prop_map(|pairs| {
-                let flat: Vec<u8> = pairs.iter().flat_map(|(key, value)| [&key[..], value].concat()).collect();
+                // Each key with its number, so that none stands twice.
+                let key = |(number, key): (usize, &[u8])| tuple(false, &[vec![97, number as u8], key.to_vec()]);
+                let numbered = pairs.iter().enumerate();
+                let flat: Vec<u8> =
+                    numbered.flat_map(|(number, (k, value))| [&key((number, k))[..], value].concat()).collect();
                 [counted(116, pairs.len() as u32), flat].concat()
             }),
         ]

@@ -16,6 +16,7 @@
 
 use thiserror::Error;
 
+use super::keys::find_twice;
 use super::{tag, VERSION};
 
 /// The deepest nesting that can be configured; the stack of the scan is this large.
@@ -71,6 +72,9 @@ pub enum TermErrorKind {
     /// More elements than bytes are left for, or a list of none.
     #[error("an impossible number of elements")]
     Count,
+    /// ERTS refuses it, and a node drops the connection over which it came.
+    #[error("a map has a key twice")]
+    DuplicateKey,
     /// More than 255 characters, or not UTF-8.
     #[error("no atom")]
     Atom,
@@ -106,23 +110,29 @@ pub enum IdentifierKind {
 /// The first problem met. [`TermError::is_identifiers`] tells the two answers of `protocol.md` 13.3 apart.
 pub fn scan(bytes: &[u8], limits: &TermLimits) -> Result<(), TermError> {
     let depth_max = limits.depth_max.min(DEPTH_MAX) as usize;
-    match walk::<DEPTH_COMMON>(bytes, depth_max, limits.big_bytes_max) {
+    let has_maps = match walk::<DEPTH_COMMON>(bytes, depth_max, limits.big_bytes_max) {
         Err(TermError { kind: TermErrorKind::TooDeep, .. }) if depth_max > DEPTH_COMMON => {
-            walk_deep(bytes, depth_max, limits.big_bytes_max)
+            walk_deep(bytes, depth_max, limits.big_bytes_max)?
         }
-        result => result,
+        result => result?,
+    };
+    match has_maps.then(|| find_twice(&bytes[1..])).flatten() {
+        Some(map) => fail(bytes, map, TermErrorKind::DuplicateKey),
+        None => Ok(()),
     }
 }
 
 #[cold]
 #[inline(never)]
-fn walk_deep(bytes: &[u8], depth_max: usize, big_bytes_max: u32) -> Result<(), TermError> {
+fn walk_deep(bytes: &[u8], depth_max: usize, big_bytes_max: u32) -> Result<bool, TermError> {
     walk::<{ DEPTH_MAX as usize }>(bytes, depth_max, big_bytes_max)
 }
 
+/// True: there are maps of more than one key, which may be one key twice.
+///
 /// Terms that are needed inside a container can't be more than the bytes left, which is why `usize` holds them.
 #[inline(always)]
-fn walk<const DEPTH: usize>(bytes: &[u8], depth_max: usize, big_bytes_max: u32) -> Result<(), TermError> {
+fn walk<const DEPTH: usize>(bytes: &[u8], depth_max: usize, big_bytes_max: u32) -> Result<bool, TermError> {
     use TermErrorKind::{Atom, BigTooLarge, Bits, Count, Float, Tag, TooDeep, Trailing, Truncated, Version};
 
     let depth_max = depth_max.min(DEPTH);
@@ -131,6 +141,7 @@ fn walk<const DEPTH: usize>(bytes: &[u8], depth_max: usize, big_bytes_max: u32) 
     let mut depth = 0;
     // Terms still to come in the current one.
     let mut pending = 1usize;
+    let mut has_maps = false;
 
     let Some((&VERSION, mut rest)) = bytes.split_first() else {
         return fail(bytes, bytes, if bytes.is_empty() { Truncated } else { Version });
@@ -216,7 +227,10 @@ fn walk<const DEPTH: usize>(bytes: &[u8], depth_max: usize, big_bytes_max: u32) 
             }
             tag::LARGE_TUPLE => {
                 let (&arity, after) = field!(at, body, 4);
-                (after, u64::from(u32::from_be_bytes(arity)))
+                match u32::from_be_bytes(arity) {
+                    arity if arity > ARITY_MAX => return fail(bytes, at, Count),
+                    arity => (after, u64::from(arity)),
+                }
             }
             tag::LIST => {
                 let (&length, after) = field!(at, body, 4);
@@ -228,7 +242,9 @@ fn walk<const DEPTH: usize>(bytes: &[u8], depth_max: usize, big_bytes_max: u32) 
             }
             tag::MAP => {
                 let (&pairs, after) = field!(at, body, 4);
-                (after, 2 * u64::from(u32::from_be_bytes(pairs)))
+                let pairs = u32::from_be_bytes(pairs);
+                has_maps |= pairs > 1;
+                (after, 2 * u64::from(pairs))
             }
             tag::NEW_FLOAT => {
                 let (&float, after) = field!(at, body, 8);
@@ -287,13 +303,16 @@ fn walk<const DEPTH: usize>(bytes: &[u8], depth_max: usize, big_bytes_max: u32) 
         }
         while pending == 0 {
             if depth == 0 {
-                return if rest.is_empty() { Ok(()) } else { fail(bytes, rest, Trailing) };
+                return if rest.is_empty() { Ok(has_maps) } else { fail(bytes, rest, Trailing) };
             }
             depth -= 1;
             pending = outer[depth];
         }
     }
 }
+
+/// No tuple of the BEAM is larger.
+const ARITY_MAX: u32 = 16_777_215;
 
 /// ERTS refuses longer ones with `system_limit`.
 const ATOM_CHARACTERS_MAX: usize = 255;
@@ -316,7 +335,7 @@ fn identifier(tag: u8) -> Option<IdentifierKind> {
 
 /// `at` is a tail of `bytes`.
 #[cold]
-fn fail(bytes: &[u8], at: &[u8], kind: TermErrorKind) -> Result<(), TermError> {
+fn fail<T>(bytes: &[u8], at: &[u8], kind: TermErrorKind) -> Result<T, TermError> {
     Err(TermError { kind, offset: bytes.len() - at.len() })
 }
 
@@ -573,7 +592,7 @@ mod tests {
             tags in prop::collection::vec(prop_oneof![Just(104u8), Just(1), Just(2), Just(106), any::<u8>()], 0..300),
         ) {
             let bytes = [&[131], &tags[..]].concat();
-            prop_assert_eq!(scan(&bytes, &TermLimits::default()), walk_deep(&bytes, 256, 65_536));
+            prop_assert_eq!(walk::<DEPTH_COMMON>(&bytes, 256, 65_536).is_ok(), walk_deep(&bytes, 256, 65_536).is_ok());
         }
     }
 }

@@ -148,7 +148,7 @@ fn spelled_out(mut term: &[u8]) -> &[u8] {
 }
 
 /// What follows a term of the tags that the scan allows.
-fn skip(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn skip(bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = bytes;
     let mut pending = 1u64;
     while pending > 0 {
