@@ -120,7 +120,7 @@ defmodule Legation.BasicTest do
       test "an engine that is withdrawn is forgotten", %{alice: alice, bob: bob} do
         {_engine, proxy} = echo(alice, bob)
         watch = watch(bob)
-        monitor = Process.monitor(proxy)
+        monitor = monitor(proxy)
         :ok = Legation.withdraw("echo", alice)
         assert await(watch, {:engine_forgotten, "echo@alice"}) == :withdrawn
         assert_receive {:DOWN, ^monitor, :process, ^proxy, :noproc}
@@ -155,7 +155,7 @@ defmodule Legation.BasicTest do
       test "an engine that is killed is forgotten as killed", %{alice: alice, bob: bob} do
         {:ok, engine} = Echo.start(owner: nil)
         proxy = publish(alice, "mortal", engine, [bob])
-        monitor = Process.monitor(proxy)
+        monitor = monitor(proxy)
         Process.exit(engine, :kill)
         assert_receive {:DOWN, ^monitor, :process, ^proxy, :killed}
       end

@@ -85,9 +85,7 @@ defmodule Legation.ClusterTest do
     pid = :peer.call(plain, :erlang, :spawn, [:timer, :sleep, [:infinity]])
     :ok = TestVM.call(vm, Legation, :publish, ["far", pid, [], Bob])
     proxy = await_engine(alice, "far@bob")
-    monitor = Process.monitor(proxy)
-    # On another node a monitor is there when what follows it has been answered.
-    Node.ping(node(proxy))
+    monitor = monitor(proxy)
     :peer.call(plain, :erlang, :exit, [pid, :kill])
     assert_receive {:DOWN, ^monitor, :process, ^proxy, :killed}, 5_000
   end

@@ -318,6 +318,13 @@ defmodule Legation.Case do
     end
   end
 
+  @doc "Monitors a proxy. On another node a monitor is there when what follows it has been answered."
+  def monitor(proxy) do
+    monitor = Process.monitor(proxy)
+    if node(proxy) != node(), do: Node.ping(node(proxy))
+    monitor
+  end
+
   @doc "A call's exit reason; fails when it doesn't exit."
   def catch_exit_of(fun) do
     ExUnit.Assertions.flunk("expected an exit, got: #{inspect(fun.())}")
