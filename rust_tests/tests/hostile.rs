@@ -167,7 +167,7 @@ fn targets_terms_and_names_end_no_link() {
     let pids = attack("pids", &["--node", "bob@localhost"], "alive");
     assert_eq!((pids.get("replies"), pids.delivered().len()), ("0 errors=identifiers:12", 0));
     let terms = attack("bad-terms", &[], "alive");
-    assert_eq!((terms.get("replies"), terms.delivered().len()), ("0 errors=undecodable:15", 0));
+    assert_eq!((terms.get("replies"), terms.delivered().len()), ("0 errors=undecodable:18", 0));
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod common;
 use common::{config, limits, soon, until, Epmd, Erl, ErlOptions, Event, Raw, Recorder, Sent};
 use legation_node::dist::control::encode;
 use legation_node::dist::term::{self, OwnNode};
-use legation_node::net::beam::{Beam, ConnectError, ConnectionEnd, Full};
+use legation_node::net::beam::{Beam, ConnectError, ConnectionEnd, Full, ENVELOPE_BYTES};
 
 #[tokio::test]
 async fn as_many_nodes_are_connected_as_may_be_and_no_more() {
@@ -133,7 +133,9 @@ async fn large_messages_pass_both_ways_and_those_over_the_bound_are_told_of() {
     let link = beam.connect("a@127.0.0.1").await.expect("up");
     recorder.up().await;
 
-    for bytes in [0, 1, 65_535, 65_536, 200_000, 2_999_994] {
+    // A version byte, and a binary's tag and length.
+    let largest = 3_000_000 + ENVELOPE_BYTES - 6;
+    for bytes in [0, 1, 65_535, 65_536, 200_000, largest] {
         erl.eval(&format!("{{ping, 'legation@127.0.0.1'}} ! binary:copy(<<7>>, {bytes}), ok.")).await;
         let (name, payload) = recorder
             .message(|message| match &message.sent {
@@ -146,7 +148,8 @@ async fn large_messages_pass_both_ways_and_those_over_the_bound_are_told_of() {
         assert_eq!(term::binary(&payload[1..]).map(<[u8]>::len), Some(bytes));
         assert_eq!(term::binary(&payload[1..]), Some(&expected[..]));
     }
-    erl.eval("{ping, 'legation@127.0.0.1'} ! binary:copy(<<7>>, 2999995), ok.").await;
+    let past = format!("{{ping, 'legation@127.0.0.1'}} ! binary:copy(<<7>>, {}), ok.", largest + 1);
+    erl.eval(&past).await;
     assert!(matches!(recorder.next().await, Event::Oversized(_)));
     assert_eq!(beam.counters().oversized, 1);
 

@@ -314,7 +314,7 @@ impl Drop for Running {
 
 /// A message of a BEAM node is the payload and what is around it: `{'$gen_call', {Pid, Tag}, Payload}`. Which payload is too
 /// large is the session's to say.
-const ENVELOPE_BYTES: usize = 64 * 1024;
+pub const ENVELOPE_BYTES: usize = 64 * 1024;
 
 impl Settings {
     fn new(config: &NodeConfig, limits: &Limits, local: LocalNode, connect: Vec<Address>) -> Settings {
