@@ -49,9 +49,13 @@ plain(Other) -> Other.
 state(#{pid := Pid}) -> ended(fun() -> gen_server:call(Pid, get) end).
 
 get_state(#{pid := Pid, name := Name, global := Global}) ->
-    conf_lib:same([ended(fun() -> sys:get_state(Way) end) || Way <- [Pid, Name, Global]]).
+    conf_lib:same([bare(ended(fun() -> sys:get_state(Way) end)) || Way <- [Pid, Name, Global]]).
 
-get_state_timeout(#{pid := Pid}) -> ended(fun() -> sys:get_state(Pid, 10000) end).
+get_state_timeout(#{pid := Pid}) -> bare(ended(fun() -> sys:get_state(Pid, 10000) end)).
+
+%% What newer OTPs answer and take off again stays on where they are asked by an older one.
+bare({ok, State}) -> State;
+bare(Other) -> Other.
 
 get_status(#{name := Name, pid := Pid}) ->
     case ended(fun() -> sys:get_status(Name) end) of
@@ -61,7 +65,7 @@ get_status(#{name := Name, pid := Pid}) ->
     end.
 
 replace_state(#{pid := Pid} = Engine) ->
-    {ended(fun() -> sys:replace_state(Pid, fun erlang:'-'/1) end), state(Engine)}.
+    {bare(ended(fun() -> sys:replace_state(Pid, fun erlang:'-'/1) end)), state(Engine)}.
 
 suspend(#{pid := Pid} = Engine) ->
     Suspended = ended(fun() -> sys:suspend(Pid) end),
