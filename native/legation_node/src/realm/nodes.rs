@@ -267,14 +267,7 @@ impl Realm {
         if entered {
             return;
         }
-        node.monitors.fetch_sub(1, Ordering::Relaxed);
-        let mut reason = Vec::with_capacity(16);
-        if over_limit {
-            self.counters.beam_monitors_over_limit.one();
-            term::put_atom(&mut reason, "system_limit");
-        } else {
-            term::put_atom(&mut reason, "noproc");
-        }
+        let reason = self.not_watched(node, over_limit);
         let mut control = Vec::with_capacity(128);
         let target = match &target {
             Target::Pid(pid) => TargetTerm::Pid(pid.raw),
@@ -321,17 +314,24 @@ impl Realm {
         if linked {
             return;
         }
-        node.monitors.fetch_sub(1, Ordering::Relaxed);
-        let mut reason = Vec::with_capacity(16);
-        if over_limit {
-            self.counters.beam_monitors_over_limit.one();
-            term::put_atom(&mut reason, "system_limit");
-        } else {
-            term::put_atom(&mut reason, "noproc");
-        }
+        let reason = self.not_watched(node, over_limit);
         let mut control = Vec::with_capacity(128);
         encode::payload_exit(&mut control, to.raw, from.raw);
         node.link.push_signal(key_of(from.raw), &control, &[&reason]);
+    }
+
+    /// Why a monitor or link did not come about: there is no such process, or no room for one more.
+    fn not_watched(&self, node: &Node, over_limit: bool) -> Vec<u8> {
+        node.monitors.fetch_sub(1, Ordering::Relaxed);
+        let mut reason = Vec::with_capacity(16);
+        match over_limit {
+            true => {
+                self.counters.beam_monitors_over_limit.one();
+                term::put_atom(&mut reason, "system_limit");
+            }
+            false => term::put_atom(&mut reason, "noproc"),
+        }
+        reason
     }
 
     fn unlink_process(&self, node: &Arc<Node>, number: u64, from: &Pid<'_>) -> bool {

@@ -1,0 +1,189 @@
+//! Bounds of a realm towards its BEAM nodes, at the limit and one past it, and what must not be lost or left behind there: real
+//! nodes, and two daemons between them.
+
+mod cli_support;
+mod common;
+
+use cli_support::{done, Home, Running};
+use common::{Epmd, Erl, ErlOptions, COOKIE};
+
+/// `near` calls through alice; `far` has bob's engines. Each daemon is connected with its own node only.
+struct Pair {
+    near: Erl,
+    far: Erl,
+    _daemons: [Running; 2],
+    _homes: [Home; 2],
+    _epmd: Epmd,
+}
+
+/// The engine `sink@bob` keeps what it gets, and answers calls only when it is told to. Its node has the atom, and has never told bob.
+const SINK: &str = "
+    Sink = spawn(fun Loop() ->
+        receive
+            {answer_all, Reply} ->
+                (fun All() -> receive {'$gen_call', From, _} -> gen_server:reply(From, Reply), All() after 0 -> ok end end)(),
+                Loop()
+        end
+    end),
+    register(sink, Sink),
+    _ = an_atom_that_bob_has_not_seen,
+    gen_server:call({legation, 'bob@127.0.0.1'}, {publish, <<\"sink\">>, Sink, []}).";
+
+impl Pair {
+    /// `alice`, `bob`: their limits. `filter`: bob shows the gate what alice sends.
+    async fn start(alice_limits: &str, bob_limits: &str, filter: bool) -> Pair {
+        let epmd = Epmd::start();
+        let near = Erl::start("near", &ErlOptions::epmd(epmd.port)).await;
+        let mut far = Erl::start("far", &ErlOptions::epmd(epmd.port)).await;
+        let (alice, bob) = (Home::new("alice", "", ""), Home::new("bob", "", ""));
+        let key = |home: &Home| done(&["key", "show", &home.text("key.pem")]);
+        let configure = |home: &Home, realm: &str, node: &str, rest: &str| {
+            let port = epmd.port;
+            let own = format!("name = \"{realm}@127.0.0.1\"\ncookie = \"{COOKIE}\"\nepmd_port = {port}\n");
+            let own = format!("[node]\n{own}global = false\nconnect = [\"{node}@127.0.0.1\"]\n");
+            home.write("config.toml", &format!("realm = \"{realm}\"\nkey = \"key.pem\"\n{own}{rest}"));
+        };
+        let peer = format!(
+            "[[listen]]\nunix = \"in.sock\"\n[[peers]]\nrealm = \"alice\"\nkey = \"{}\"\nexport = \"all\"\nfilter = {filter}\n",
+            key(&alice)
+        );
+        configure(&bob, "bob", "far", &format!("{peer}[limits]\n{bob_limits}\n"));
+        let connect = format!("connect = [\"unix:{}\"]", bob.text("in.sock"));
+        let peer = format!("[[peers]]\nrealm = \"bob\"\nkey = \"{}\"\n{connect}\n", key(&bob));
+        configure(&alice, "alice", "near", &format!("{peer}[limits]\n{alice_limits}\n"));
+        let daemons = [Running::daemon(&bob.config()), Running::daemon(&alice.config())];
+        assert_eq!(far.eval(SINK).await, "ok");
+        let mut pair = Pair { near, far, _daemons: daemons, _homes: [alice, bob], _epmd: epmd };
+        pair.near_until("is_pid(gen_server:call({legation, 'alice@127.0.0.1'}, {whereis, <<\"sink@bob\">>}))").await;
+        pair
+    }
+
+    async fn near_until(&mut self, condition: &str) {
+        assert_eq!(self.near.eval(&until(condition)).await, "true");
+    }
+
+    async fn far_until(&mut self, condition: &str) {
+        assert_eq!(self.far.eval(&until(condition)).await, "true");
+    }
+}
+
+/// Asks again until it is so.
+fn until(condition: &str) -> String {
+    format!("(fun Until() -> case {condition} of true -> true; _ -> receive after 10 -> Until() end end end)().")
+}
+
+fn counter(daemon: &str, name: &str) -> String {
+    format!("maps:get({name}, gen_server:call({{legation, '{daemon}@127.0.0.1'}}, counters))")
+}
+
+/// Of bob's session with alice.
+fn of_session(name: &str) -> String {
+    format!(
+        "maps:get({name}, maps:get(<<\"alice\">>, maps:get(sessions, gen_server:call({{legation, 'bob@127.0.0.1'}}, counters))))"
+    )
+}
+
+const CASTS: &str = "[gen_server:cast({'sink@bob', 'alice@127.0.0.1'}, {an_atom_that_bob_has_not_seen, N}) || N <- ";
+
+/// What the sink has in its mailbox, calls and casts alike.
+const GOT: &str = "element(2, process_info(whereis(sink), messages))";
+
+#[tokio::test]
+async fn a_node_has_as_many_monitors_and_links_as_the_limit_says_and_the_next_is_told() {
+    let mut pair = Pair::start("beam_monitors_max = 2", "", false).await;
+    // Two within the limit, and past it a monitor and a link. The two are unharmed, and one that goes makes room; behind the ping
+    // nothing more of it comes.
+    let watched = "
+        process_flag(trap_exit, true),
+        Sink = gen_server:call({legation, 'alice@127.0.0.1'}, {whereis, <<\"sink@bob\">>}),
+        {M1, M2, M3} = {monitor(process, Sink), monitor(process, Sink), monitor(process, Sink)},
+        link(Sink),
+        Third = receive {'DOWN', M3, process, Sink, R} -> R end,
+        Link = receive {'EXIT', Sink, L} -> L end,
+        Others = receive {'DOWN', _, _, _, Other} -> Other after 0 -> none end,
+        demonitor(M1, [flush]),
+        M4 = monitor(process, Sink),
+        demonitor(M2, [flush]),
+        pong = net_adm:ping('alice@127.0.0.1'),
+        Fourth = receive {'DOWN', M4, _, _, F} -> F after 0 -> none end,
+        demonitor(M4),
+        {Third, Link, Others, Fourth}.";
+    let near = &mut pair.near;
+    assert_eq!(near.eval(watched).await, "{system_limit,system_limit,none,none}");
+    assert_eq!(near.eval(&format!("{}.", counter("alice", "beam_monitors_over_limit"))).await, "2");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_nodes_word_on_an_atom_is_bounded_and_the_rest_arrives_in_order() {
+    let mut pair = Pair::start("", "held_messages_max = 2", false).await;
+    // It doesn't answer until it is told to.
+    pair.far.eval("sys:suspend(rex).").await;
+    pair.near.eval(&format!("{CASTS} lists:seq(1, 4)].")).await;
+    pair.far_until(&format!("{} =:= 2", counter("bob", "held_over_limit"))).await;
+    let refused = "gen_server:call({'sink@bob', 'alice@127.0.0.1'}, anything).";
+    assert_eq!(pair.near.eval(refused).await, "{error,{legation,overload}}");
+    assert_eq!(pair.far.eval(&format!("{GOT}.")).await, "[]");
+    pair.far.eval("sys:resume(rex).").await;
+    pair.far_until(&format!("length({GOT}) =:= 2")).await;
+    assert_eq!(pair.far.eval(&format!("[N || {{'$gen_cast', {{_, N}}}} <- {GOT}].")).await, "[1,2]");
+}
+
+#[tokio::test]
+async fn a_caller_that_ends_while_its_call_is_held_leaves_no_process_behind() {
+    let mut pair = Pair::start("", "", false).await;
+    pair.far.eval("sys:suspend(rex).").await;
+    pair.near.eval(&format!("{CASTS} [1]].")).await;
+    let call = "register(caller, spawn(fun() -> gen_server:call({'sink@bob', 'alice@127.0.0.1'}, ok, infinity) end)).";
+    pair.near.eval(call).await;
+    pair.far_until(&format!("{} =:= 1", of_session("calls_served"))).await;
+    pair.near.eval("exit(whereis(caller), kill).").await;
+    // By then bob has been told.
+    pair.far_until(&format!("{} =:= 0", of_session("calls_served"))).await;
+    pair.far.eval("sys:resume(rex).").await;
+    pair.far_until(&format!("length({GOT}) =:= 2")).await;
+    let stand_in = format!(
+        "[StandIn] = [P || {{'$gen_call', {{P, _}}, _}} <- {GOT}],
+        Monitor = monitor(process, StandIn), receive {{'DOWN', Monitor, process, StandIn, _}} -> gone end."
+    );
+    assert_eq!(pair.far.eval(&stand_in).await, "gone");
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_read_loses_no_connection_to_large_replies_and_every_caller_is_told() {
+    let mut pair = Pair::start("beam_queue_bytes_max = 2097152", "", false).await;
+    let calls = "
+        Self = self(),
+        [spawn(fun() -> Self ! {ended, catch gen_server:call({'sink@bob', 'alice@127.0.0.1'}, N, infinity)} end)
+         || N <- lists:seq(1, 60)].";
+    pair.near.eval(calls).await;
+    pair.far_until(&format!("length({GOT}) =:= 60")).await;
+    pair.near.stop();
+    pair.far.eval("sink ! {answer_all, binary:copy(<<7>>, 1024 * 1024)}.").await;
+    // Alice has taken all of them, whatever has become of them.
+    pair.far_until(&format!("{} =:= 0", of_session("calls_served"))).await;
+    pair.far_until(&format!("{} =:= 0", of_session("queue_bytes"))).await;
+    pair.near.resume();
+    let ended = "
+        Ended = [receive {ended, E} -> E end || _ <- lists:seq(1, 60)],
+        {length([1 || E <- Ended, is_binary(E)]) + length([1 || {error, {legation, overload}} <- Ended]),
+         lists:member({error, {legation, overload}}, Ended)}.";
+    assert_eq!(pair.near.eval(ended).await, "{60,true}");
+}
+
+#[tokio::test]
+async fn the_gate_is_shown_as_much_of_one_peer_as_the_limit_says() {
+    let mut pair = Pair::start("", "held_messages_max = 2", true).await;
+    // A gate that takes its time.
+    pair.far.eval("gen_server:call({legation, 'bob@127.0.0.1'}, {gate, self()}).").await;
+    pair.near.eval(&format!("{CASTS} lists:seq(1, 2)].")).await;
+    let shown = "receive {legation_gate, Id, _, cast, 0, none, #{op := cast}, P} -> put(id, Id), binary_to_term(P, [safe]) end.";
+    assert_eq!(pair.far.eval(shown).await, "{an_atom_that_bob_has_not_seen,1}");
+    pair.near.eval(&format!("{CASTS} [3]].")).await;
+    pair.far_until(&format!("{} =:= 1", counter("bob", "gate_over_limit"))).await;
+    // One that is answered makes room for the next.
+    pair.far.eval("gen_server:cast({legation, 'bob@127.0.0.1'}, {gate, get(id), ok}).").await;
+    assert_eq!(pair.far.eval(&format!("{}.", counter("bob", "gate_over_limit"))).await, "1");
+    pair.near.eval(&format!("{CASTS} [4]].")).await;
+    let rest = "[receive {legation_gate, _, _, cast, _, _, _, P} -> element(2, binary_to_term(P, [safe])) end || _ <- [1, 2]].";
+    assert_eq!(pair.far.eval(rest).await, "[2,4]");
+}
