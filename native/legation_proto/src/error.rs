@@ -32,6 +32,8 @@ pub enum PeerMisbehaved {
     ForeignBatch,
     #[error("{failures} frames that failed verification within the window")]
     TooManyFailures { failures: u32 },
+    #[error("more payloads in fragments at a time than there may be")]
+    TooManyTransfers,
     #[error("silent for {silent_ms} ms")]
     Silent { silent_ms: u64 },
 }

@@ -30,6 +30,10 @@ pub const ONLINE_KEY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 pub const ACK_AFTER_MESSAGES: u64 = 256;
 pub const ACK_AFTER_BYTES: u64 = 256 * 1024;
 
+/// Destinations of the peer's, engines and handles, with messages that have not been granted back: what else is for a new one
+/// waits, and what comes for one more is dropped. As many as there may be engines and handles.
+pub const DESTINATIONS_MAX: usize = 2 * 65_536;
+
 /// Receipts made of one read, bytes. Each holds the table of its batch, so those of a batch of thousands of small messages
 /// would come to thousands of times what was received.
 pub const RECEIPT_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -14,7 +14,11 @@
 
 mod calls;
 mod counters;
+mod credit;
+mod fragments;
 mod inbound;
+mod lanes;
+mod named;
 mod outbound;
 mod queue;
 mod shares;
