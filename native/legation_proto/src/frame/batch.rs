@@ -56,10 +56,12 @@ pub enum Refusal {
     Identifiers = 7,
     /// What was to answer has lost the way back to the caller.
     Abandoned = 8,
+    /// It waited for too long on its way out.
+    Expired = 9,
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 8] = [
+    pub const ALL: [Refusal; 9] = [
         Refusal::Forbidden,
         Refusal::Filtered,
         Refusal::Undecodable,
@@ -68,6 +70,7 @@ impl Refusal {
         Refusal::TooLarge,
         Refusal::Identifiers,
         Refusal::Abandoned,
+        Refusal::Expired,
     ];
 
     pub fn from_wire(number: u8) -> Option<Refusal> {
@@ -84,6 +87,7 @@ impl Refusal {
             Refusal::TooLarge => "too_large",
             Refusal::Identifiers => "identifiers",
             Refusal::Abandoned => "abandoned",
+            Refusal::Expired => "expired",
         }
     }
 }
@@ -265,15 +269,7 @@ impl<'a> Batch<'a> {
     /// Header and bounds of the table; the rows are still to be looked at.
     fn parse_header(signed: &'a [u8], signature: &'a [u8; 64]) -> Result<Batch<'a>, InvalidFrame> {
         let mut reader = Reader::new(signed);
-        let session = reader.array("batch session")?;
-        let source = RealmId(reader.array("batch source")?);
-        let destination = RealmId(reader.array("batch destination")?);
-        let first_sequence = reader.u64("batch sequence")?;
-        let count = check_count(first_sequence, reader.u16("batch count")?)?;
-        if reader.u8("batch mode")? != MODE_ENGINE {
-            return Err(InvalidFrame::Value("batch mode"));
-        }
-        let engine = reader.str8("batch engine")?;
+        let (header, count) = read_header(&mut reader)?;
         let table_bytes = reader.u32("batch table length")? as usize;
         let payload_bytes = reader.u32("batch payload length")? as usize;
         let table = reader.take(table_bytes, "batch table")?;
@@ -281,7 +277,6 @@ impl<'a> Batch<'a> {
         if reader.remaining() != payload_bytes {
             return Err(InvalidFrame::Value("batch payload length"));
         }
-        let header = Header { session, source, destination, first_sequence, engine };
         Ok(Batch { header, count, signed, signature, table_end, table, any_aligned: false })
     }
 
@@ -295,6 +290,20 @@ impl<'a> Batch<'a> {
             left: self.count,
         }
     }
+}
+
+/// Everything before the lengths; the engine's name is still to be checked.
+pub(super) fn read_header<'a>(reader: &mut Reader<'a>) -> Result<(Header<'a>, u16), InvalidFrame> {
+    let session = reader.array("batch session")?;
+    let source = RealmId(reader.array("batch source")?);
+    let destination = RealmId(reader.array("batch destination")?);
+    let first_sequence = reader.u64("batch sequence")?;
+    let count = check_count(first_sequence, reader.u16("batch count")?)?;
+    if reader.u8("batch mode")? != MODE_ENGINE {
+        return Err(InvalidFrame::Value("batch mode"));
+    }
+    let engine = reader.str8("batch engine")?;
+    Ok((Header { session, source, destination, first_sequence, engine }, count))
 }
 
 fn check_count(first_sequence: u64, count: u16) -> Result<u16, InvalidFrame> {
@@ -450,16 +459,8 @@ fn check_row(row: &Row<'_>) -> Result<(), InvalidFrame> {
 /// of its payload. `total_bytes` is the length of the whole signed piece.
 pub fn locate(prefix: &[u8], total_bytes: usize, index: u16) -> Result<(Header<'_>, Row<'_>, usize), InvalidFrame> {
     let mut reader = Reader::new(prefix);
-    let session = reader.array("batch session")?;
-    let source = RealmId(reader.array("batch source")?);
-    let destination = RealmId(reader.array("batch destination")?);
-    let first_sequence = reader.u64("batch sequence")?;
-    let count = check_count(first_sequence, reader.u16("batch count")?)?;
-    if reader.u8("batch mode")? != MODE_ENGINE {
-        return Err(InvalidFrame::Value("batch mode"));
-    }
-    let engine = check_engine(reader.str8("batch engine")?)?;
-    let header = Header { session, source, destination, first_sequence, engine };
+    let (header, count) = read_header(&mut reader)?;
+    check_engine(header.engine)?;
     let table_bytes = reader.u32("batch table length")? as usize;
     let payload_bytes = reader.u32("batch payload length")? as usize;
     reader.take(table_bytes, "batch table")?;

@@ -137,9 +137,10 @@ impl Whole {
     }
 }
 
-/// The body of a BATCH whose payload came ahead of it; its header is looked at when it has been put together.
+/// The body of a BATCH whose payload came ahead of it. Its names are checked when it has been put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StagedBatch<'a> {
+    pub header: Header<'a>,
     pub transfer: u32,
     pub payload_bytes: u32,
     aligned: bool,
@@ -159,8 +160,7 @@ impl<'a> StagedBatch<'a> {
         }
         let (rest, signature) = body.split_last_chunk::<64>().ok_or(InvalidFrame::Missing("batch signature"))?;
         let mut reader = Reader::new(rest);
-        reader.take(107, "batch header")?;
-        reader.str8("batch engine")?;
+        let (header, _) = batch::read_header(&mut reader)?;
         let table_bytes = reader.u32("batch table length")? as usize;
         let payloads_bytes = reader.u32("batch payload length")? as usize;
         let row = batch::read_single_row(reader.take(table_bytes, "batch table")?)?;
@@ -174,7 +174,14 @@ impl<'a> StagedBatch<'a> {
         if (row.payload_bytes as usize).checked_add(gaps) != Some(payloads_bytes) {
             return Err(InvalidFrame::Value("batch payload length"));
         }
-        Ok(Some(StagedBatch { transfer, payload_bytes: row.payload_bytes, aligned: row.aligned, prefix, signature }))
+        Ok(Some(StagedBatch {
+            header,
+            transfer,
+            payload_bytes: row.payload_bytes,
+            aligned: row.aligned,
+            prefix,
+            signature,
+        }))
     }
 }
 

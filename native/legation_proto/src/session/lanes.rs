@@ -200,13 +200,21 @@ impl Lanes {
         !self.ready.is_empty()
     }
 
+    pub fn any_answers(&self) -> bool {
+        self.answers > 0
+    }
+
+    /// Every small message of this class may go: there is nothing to ask for.
+    pub fn is_quiet_for(&self, class: Class) -> bool {
+        self.busy == 0 && self.held == 0 && (self.window == 0 || class == Class::Answer)
+    }
+
     /// Whether a message may go now, in which case its window is charged, and its lane waits for it if it is large.
     /// `room`: a large one may begin.
     pub fn admit(&mut self, destination: &str, want: Want, room: bool) -> bool {
         let needs_credit = self.window > 0 && want.class != Class::Answer;
         let number = match needs_credit || want.large {
             true => self.lanes.find_or_insert(destination, Lane::default),
-            false if self.busy == 0 && self.held == 0 => return true,
             false => match self.lanes.find(destination) {
                 Some(number) => number,
                 None => return true,
@@ -287,6 +295,13 @@ impl Lanes {
         self.list(number);
         self.drop_if_idle(number);
         self.any_ready()
+    }
+
+    /// A small message that was let go doesn't go.
+    pub fn refund(&mut self, destination: &str, payload_bytes: usize) {
+        if self.window > 0 {
+            self.granted(destination, credit::cost(payload_bytes));
+        }
     }
 
     /// The large message to this destination has gone out.
