@@ -91,7 +91,10 @@ impl ChannelSettings {
             failures_max: self.failures_max,
             failures_window_ms: self.failures_window_ms,
             overflow,
+            // Nobody looks at mailboxes yet, so nothing would be granted back.
+            credit_bytes: 0,
             term: TermLimits { depth_max: self.depth_max, ..TermLimits::default() },
+            ..Limits::default()
         })
     }
 }

@@ -305,6 +305,7 @@ mod tests {
             peer_key: *keyring.public(),
             peer_message_bytes_max: 1,
             peer_engines_max: 1,
+            peer_credit_bytes: 0,
         };
         let status = LinkStatus {
             key: agreed.peer_key,
