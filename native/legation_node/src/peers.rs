@@ -6,7 +6,7 @@
 //!          └── two tasks per connection, which ask: hello?, up?, and tell: ended          (net::peer_connection)
 //! ```
 //!
-//! What links bring goes to [`LinkEvents`]. Locks are held briefly, and none of `Peers`' own while events are told; an event
+//! What links bring goes to [`SessionEvents`]. Locks are held briefly, and none of `Peers`' own while events are told; an event
 //! handler may ask and tell `Peers` anything.
 
 pub(crate) mod backoff;
@@ -48,12 +48,12 @@ use counters::LogLimit;
 
 /// A link that is up: the session of one peer.
 #[derive(Debug)]
-pub struct PeerLink {
+pub struct PeerSession {
     /// Unlike that of any other link of this process.
     pub tag: u64,
     /// What we call the peer.
     pub realm: Arc<str>,
-    pub session: Arc<Session>,
+    pub core: Arc<Session>,
     pub status: LinkStatus,
     writer: Arc<Notify>,
     ended: AtomicBool,
@@ -76,9 +76,9 @@ pub struct LinkStatus {
     pub since_ms: u64,
 }
 
-impl PeerLink {
-    pub fn new(tag: u64, realm: Arc<str>, session: Arc<Session>, status: LinkStatus, writer: Arc<Notify>) -> PeerLink {
-        PeerLink { tag, realm, session, status, writer, ended: AtomicBool::new(false) }
+impl PeerSession {
+    pub fn new(tag: u64, realm: Arc<str>, core: Arc<Session>, status: LinkStatus, writer: Arc<Notify>) -> PeerSession {
+        PeerSession { tag, realm, core, status, writer, ended: AtomicBool::new(false) }
     }
 
     /// There is something to flush.
@@ -93,7 +93,7 @@ impl PeerLink {
 
     pub fn end(&self) {
         self.ended.store(true, Ordering::Release);
-        self.session.end();
+        self.core.end();
     }
 }
 
@@ -124,13 +124,13 @@ pub enum LinkEnd {
 ///
 /// In a link's event handlers nothing may be asked of its session that reads (`make_receipts_for` but in `link_up`,
 /// `delivered`, `handle_bytes`): pushes, replies and announcements are fine.
-pub trait LinkEvents: Send + Sync {
-    fn link_up(&self, link: &Arc<PeerLink>);
+pub trait SessionEvents: Send + Sync {
+    fn session_up(&self, session: &Arc<PeerSession>);
     /// One event of the session. What it leaves to flush on this link is said by returning true.
-    fn link_event(&self, link: &Arc<PeerLink>, event: Event<'_>) -> bool;
+    fn session_event(&self, session: &Arc<PeerSession>, event: Event<'_>) -> bool;
     /// All events of one read are through.
-    fn link_read_done(&self, link: &Arc<PeerLink>);
-    fn link_ended(&self, link: &Arc<PeerLink>, why: &LinkEnd);
+    fn session_read_done(&self, session: &Arc<PeerSession>);
+    fn session_ended(&self, session: &Arc<PeerSession>, why: &LinkEnd);
 }
 
 /// What has become of a peer.
@@ -192,7 +192,7 @@ pub enum AddPeerError {
 pub struct Peers {
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
-    pub(crate) events: Arc<dyn LinkEvents>,
+    pub(crate) events: Arc<dyn SessionEvents>,
     pub(crate) counters: PeersCounters,
     pub(crate) accept_log: LogLimit,
     pub(crate) runtime: Handle,
@@ -224,7 +224,7 @@ struct List {
 impl Peers {
     /// # Panics
     /// Outside of a tokio runtime: its tasks run on the one that this is called in.
-    pub fn new(identity: Identity, limits: Limits, events: Arc<dyn LinkEvents>) -> Arc<Peers> {
+    pub fn new(identity: Identity, limits: Limits, events: Arc<dyn SessionEvents>) -> Arc<Peers> {
         let knocks = KnockSettings {
             window_ms: limits.knock_window_ms,
             boot_ms: limits.knock_boot_ms,
@@ -352,7 +352,7 @@ impl Peers {
     }
 
     /// All links that are up.
-    pub fn links(&self) -> Vec<Arc<PeerLink>> {
+    pub fn sessions(&self) -> Vec<Arc<PeerSession>> {
         let list = lock(&self.list);
         list.peers.values().filter_map(Peer::link).filter(|link| !link.has_ended()).cloned().collect()
     }

@@ -9,7 +9,7 @@ use legation_proto::error::CloseCode;
 use tokio::time::{timeout_at, Instant};
 
 use super::peer::{Peer, Up};
-use super::{lock, unix_ms, PeerLink, Peers};
+use super::{lock, unix_ms, PeerSession, Peers};
 use crate::net::peer_connection::Wanted;
 
 /// A call of ours that was still open when a link was closed by [`Peers::drain`].
@@ -78,13 +78,13 @@ async fn drain_link(up: Up, deadline: Instant) -> Vec<CutCall> {
     loop {
         let mut activity = pin!(up.control.activity.notified());
         activity.as_mut().enable();
-        if up.link.has_ended() || !has_open_calls(&up.link) {
+        if up.session.has_ended() || !has_open_calls(&up.session) {
             break;
         }
         if timeout_at(deadline, activity).await.is_err() {
-            up.link.session.sweep(unix_ms(), 0, |_, pending| {
+            up.session.core.sweep(unix_ms(), 0, |_, pending| {
                 let (engine, context) = (pending.destination.clone(), pending.context.clone());
-                cut.push(CutCall { realm: up.link.realm.clone(), engine, context });
+                cut.push(CutCall { realm: up.session.realm.clone(), engine, context });
             });
             break;
         }
@@ -93,7 +93,7 @@ async fn drain_link(up: Up, deadline: Instant) -> Vec<CutCall> {
     cut
 }
 
-fn has_open_calls(link: &PeerLink) -> bool {
-    let counters = link.session.counters();
+fn has_open_calls(session: &PeerSession) -> bool {
+    let counters = session.core.counters();
     counters.calls_pending.get() > 0 || counters.calls_served.get() > 0
 }

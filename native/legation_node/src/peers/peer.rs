@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 
 use super::backoff::Backoff;
 use super::links::{self, Current, Facts};
-use super::{LinkEnd, PeerLink, PeerState, PeerStatus};
+use super::{LinkEnd, PeerSession, PeerState, PeerStatus};
 use crate::config::{CarrierConfig, Limits, PeerConfig};
 use crate::net::peer_connection::Control;
 
@@ -56,7 +56,7 @@ pub(super) struct Up {
     pub tag: u64,
     pub initiator: bool,
     pub up_ms: u64,
-    pub link: Arc<PeerLink>,
+    pub session: Arc<PeerSession>,
     pub control: Arc<Control>,
 }
 
@@ -133,7 +133,7 @@ impl Peer {
 
     /// A link or a dial has ended. Returns in how many ms to dial again. `random` is any number.
     pub fn ended(&mut self, tag: u64, why: &LinkEnd, now_ms: u64, random: u64) -> Option<u64> {
-        if let Some(link) = self.link.take_if(|link| link.tag == tag) {
+        if let Some(link) = self.link.take_if(|up| up.tag == tag) {
             // One that goes as soon as it is up must not be dialled again at once each time.
             if now_ms.saturating_sub(link.up_ms) >= self.handshake_ms {
                 self.backoff.reset();
@@ -166,7 +166,7 @@ impl Peer {
         self.index = 0;
         self.backoff.reset();
         // Its reader tells the rest in its own time; nothing can be pushed any more from now on.
-        let link = self.link.take().inspect(|up| up.link.end());
+        let link = self.link.take().inspect(|up| up.session.end());
         (link, self.dial.take().map(|dial| dial.control))
     }
 
@@ -184,19 +184,19 @@ impl Peer {
         self.link.clone()
     }
 
-    pub fn link(&self) -> Option<&Arc<PeerLink>> {
-        self.link.as_ref().map(|up| &up.link)
+    pub fn link(&self) -> Option<&Arc<PeerSession>> {
+        self.link.as_ref().map(|up| &up.session)
     }
 
     pub fn status(&self) -> PeerStatus {
-        let link = self.link().filter(|link| !link.has_ended());
+        let link = self.link().filter(|session| !session.has_ended());
         PeerStatus {
             realm: self.realm.clone(),
             key: self.config.key,
             state: self.state(link.is_some()),
             attempts: self.attempts,
             last_error: self.lost.clone(),
-            link: link.map(|link| link.status.clone()),
+            link: link.map(|session| session.status.clone()),
         }
     }
 
@@ -313,9 +313,10 @@ mod tests {
             address: String::new(),
             since_ms: 0,
         };
-        let session = Session::new(agreed, legation_proto::limits::Limits::default(), Arc::new(keyring), 0).unwrap();
-        let link = Arc::new(PeerLink::new(tag, "bob".into(), Arc::new(session), status, Arc::default()));
-        Up { tag, initiator, up_ms, link, control: Arc::default() }
+        let core =
+            Arc::new(Session::new(agreed, legation_proto::limits::Limits::default(), Arc::new(keyring), 0).unwrap());
+        let session = Arc::new(PeerSession::new(tag, "bob".into(), core, status, Arc::default()));
+        Up { tag, initiator, up_ms, session, control: Arc::default() }
     }
 
     #[test]
@@ -413,7 +414,7 @@ mod tests {
         let link = up(1, true, 0);
         assert!(stopped.up(link.clone()).is_ok());
         assert!(matches!(stopped.stop(), (Some(Up { tag: 1, .. }), None)));
-        assert!(link.link.has_ended());
+        assert!(link.session.has_ended());
         assert_eq!(dial(&mut stopped, 2), None);
         assert_eq!(stopped.status().state, PeerState::Disconnected);
         stopped.start(2);

@@ -9,7 +9,7 @@ use legation_proto::identity::RealmId;
 use legation_proto::key_text::format_public_key;
 
 use super::peer::{Peer, Up};
-use super::{lock, random, LinkEnd, List, PeerLink, Peers};
+use super::{lock, random, LinkEnd, List, PeerSession, Peers};
 use crate::net::carrier::Stream;
 use crate::net::listener::Listener;
 use crate::net::peer_connection::{run, Connection, Control, Origin, Wanted};
@@ -51,7 +51,7 @@ impl Peers {
     /// A session is up: may it stay? Others that have to go for it have ended when this returns.
     pub(crate) fn link_up(
         &self,
-        link: &Arc<PeerLink>,
+        session: &Arc<PeerSession>,
         generation: u64,
         initiator: bool,
         control: &Arc<Control>,
@@ -59,10 +59,15 @@ impl Peers {
         let (taken, leaving) = {
             let mut list = lock(&self.list);
             let stopping = list.stopping;
-            let peer = list.living(&link.realm, generation).filter(|_| !stopping).ok_or(CloseCode::Shutdown)?;
-            let up =
-                Up { tag: link.tag, initiator, up_ms: self.now_ms(), link: link.clone(), control: control.clone() };
-            (peer.up(up)?, list.leaving.remove(&link.realm))
+            let peer = list.living(&session.realm, generation).filter(|_| !stopping).ok_or(CloseCode::Shutdown)?;
+            let up = Up {
+                tag: session.tag,
+                initiator,
+                up_ms: self.now_ms(),
+                session: session.clone(),
+                control: control.clone(),
+            };
+            (peer.up(up)?, list.leaving.remove(&session.realm))
         };
         if let Some(dial) = taken.dial {
             dial.want(Wanted::Close(CloseCode::Duplicate));
@@ -70,12 +75,12 @@ impl Peers {
         let replaced = taken.replaced.map(|old| (old, CloseCode::Replaced));
         let leaving = leaving.map(|old| (old, CloseCode::Normal));
         for (old, code) in replaced.into_iter().chain(leaving) {
-            old.control.end_link(&old.link, self.events.as_ref(), &LinkEnd::Local(code.name()));
+            old.control.end_link(&old.session, self.events.as_ref(), &LinkEnd::Local(code.name()));
             old.control.want(Wanted::Close(code));
         }
-        let status = &link.status;
+        let status = &session.status;
         tracing::info!(
-            realm = &*link.realm,
+            realm = &*session.realm,
             carrier = status.carrier,
             profile = status.profile,
             role = status.role,

@@ -304,8 +304,8 @@ impl Realm {
         let mut events = lock(&self.events);
         let number = self.watch(&from.node, &from.pid, Watch::Subscriber);
         events.add(number, from.node.clone(), from.pid.clone().into());
-        let peers = self.links().into_iter();
-        let peers = peers.map(|link| (link.realm.to_string(), status::link_term(&link)));
+        let peers = self.sessions().into_iter();
+        let peers = peers.map(|session| (session.realm.to_string(), status::link_term(&session)));
         let engines = self.engine_statuses().into_iter().filter(|engine| !engine.local).map(|engine| {
             let entries = [
                 ("key", binary(engine.key)),
@@ -339,10 +339,10 @@ impl Realm {
     // Looking around.
 
     fn connections_term(&self) -> Term {
-        let links = self.links().into_iter().map(|link| {
-            let mut status = status::link_term(&link);
+        let links = self.sessions().into_iter().map(|session| {
+            let mut status = status::link_term(&session);
             if let Term::Map(entries) = &mut status {
-                let counters = status::counters_term(link.session.counters().all());
+                let counters = status::counters_term(session.core.counters().all());
                 entries.map.insert(atom("counters"), counters);
             }
             status
@@ -353,9 +353,9 @@ impl Realm {
     fn counters_term(&self) -> Term {
         let mut counters: Vec<_> =
             self.own_counters().into_iter().map(|(name, value)| (name, terms::integer(value))).collect();
-        let sessions = self.links().into_iter();
+        let sessions = self.sessions().into_iter();
         let sessions =
-            sessions.map(|link| (link.realm.to_string(), status::counters_term(link.session.counters().all())));
+            sessions.map(|session| (session.realm.to_string(), status::counters_term(session.core.counters().all())));
         counters.push(("sessions", terms::map_by_name(sessions)));
         let ended = self.ended_counters().into_iter();
         let ended = ended.map(|(realm, sums)| (realm.to_string(), status::counters_term(sums)));

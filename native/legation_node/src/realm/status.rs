@@ -10,7 +10,7 @@ use serde_json::{json, Value};
 use crate::config::Operations;
 use crate::net::beam::BeamCounters;
 use crate::net::listener::{BoundAddress, ListenerInfo};
-use crate::peers::{LinkEnd, LinkStatus, ListenError, PeerLink, PeerStatus};
+use crate::peers::{LinkEnd, LinkStatus, ListenError, PeerSession, PeerStatus};
 use crate::realm::terms::{self, atom, binary, integer, list, map, nil_or, tuple};
 use crate::realm::{lock, read, Body, EngineInfo, Realm};
 
@@ -62,7 +62,7 @@ impl Realm {
             engines.push(EngineStatus {
                 full_name: proxy.full_name.to_string(),
                 engine: proxy.engine.to_string(),
-                realm: proxy.link.realm.to_string(),
+                realm: proxy.session.realm.to_string(),
                 local: false,
                 pid: self.own_pid(number),
                 key: info.key,
@@ -86,8 +86,8 @@ impl Realm {
 
     /// Counters of a peer's session, if it is up.
     pub(crate) fn session_counters(&self, realm: &str) -> Vec<(&'static str, u64)> {
-        let link = self.links().into_iter().find(|link| *link.realm == *realm);
-        link.map(|link| link.session.counters().all()).unwrap_or_default()
+        let session = self.sessions().into_iter().find(|session| *session.realm == *realm);
+        session.map(|session| session.core.counters().all()).unwrap_or_default()
     }
 
     /// What the realm has counted besides its sessions.
@@ -181,9 +181,9 @@ fn operation_names(bits: u16) -> impl Iterator<Item = &'static str> {
     NAMES.into_iter().filter(move |(bit, _)| bits & bit != 0).map(|(_, name)| name)
 }
 
-pub fn link_term(link: &PeerLink) -> Term {
-    let mut entries = link_entries(&link.status, &link.realm);
-    entries.push(("session_id", binary(link.session.agreed().session)));
+pub fn link_term(session: &PeerSession) -> Term {
+    let mut entries = link_entries(&session.status, &session.realm);
+    entries.push(("session_id", binary(session.core.agreed().session)));
     map(entries)
 }
 
@@ -307,21 +307,22 @@ impl Realm {
     }
 
     pub(crate) fn connections_json(&self) -> Value {
-        let connection = |link: Arc<PeerLink>| {
-            let mut object = link_json(&link.status);
-            object.insert("realm".into(), json!(*link.realm));
-            object.insert("key".into(), json!(format_public_key(&link.status.key)));
-            object.insert("counters".into(), counters_json(link.session.counters().all()));
+        let connection = |session: Arc<PeerSession>| {
+            let mut object = link_json(&session.status);
+            object.insert("realm".into(), json!(*session.realm));
+            object.insert("key".into(), json!(format_public_key(&session.status.key)));
+            object.insert("counters".into(), counters_json(session.core.counters().all()));
             Value::Object(object)
         };
-        self.links().into_iter().map(connection).collect()
+        self.sessions().into_iter().map(connection).collect()
     }
 
     pub(crate) fn counters_json(&self) -> Value {
         let mut counters = counters_json(self.own_counters());
         if let Some(object) = counters.as_object_mut() {
-            let sessions = self.links().into_iter();
-            let sessions = sessions.map(|link| (link.realm.to_string(), counters_json(link.session.counters().all())));
+            let sessions = self.sessions().into_iter();
+            let sessions =
+                sessions.map(|session| (session.realm.to_string(), counters_json(session.core.counters().all())));
             object.insert("sessions".into(), Value::Object(sessions.collect()));
             let ended = self.ended_counters().into_iter();
             let ended = ended.map(|(realm, sums)| (realm.to_string(), counters_json(sums)));

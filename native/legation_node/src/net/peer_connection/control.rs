@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::net::carrier::CarrierError;
-use crate::peers::{lock, LinkEnd, LinkEvents, PeerLink};
+use crate::peers::{lock, LinkEnd, PeerSession, SessionEvents};
 use legation_proto::error::CloseCode;
 
 /// What a reader is told to do.
@@ -61,11 +61,11 @@ impl Control {
     }
 
     /// The realm hears of the end of a link that was up, once. Waits for events that are being delivered.
-    pub(crate) fn end_link(&self, link: &Arc<PeerLink>, events: &dyn LinkEvents, why: &LinkEnd) {
+    pub(crate) fn end_link(&self, session: &Arc<PeerSession>, events: &dyn SessionEvents, why: &LinkEnd) {
         let mut delivering = lock(&self.delivering);
         if !std::mem::replace(&mut delivering.ended, true) {
-            link.end();
-            events.link_ended(link, why);
+            session.end();
+            events.session_ended(session, why);
         }
         drop(delivering);
         self.activity.notify_waiters();

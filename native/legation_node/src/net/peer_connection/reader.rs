@@ -23,7 +23,7 @@ use super::writer::Writer;
 use crate::config::CarrierConfig;
 use crate::net::carrier::{profile_name, CarrierError, Label, ReadHalf, Stream};
 use crate::net::listener::Listener;
-use crate::peers::{fill_random, lock, unix_ms, LinkEnd, LinkStatus, PeerLink, Peers, Verdict};
+use crate::peers::{fill_random, lock, unix_ms, LinkEnd, LinkStatus, PeerSession, Peers, Verdict};
 
 /// Much fits into one read, one decryption, one batch. Strangers get little of our time at once; a hello fits.
 const READ_BYTES: usize = 256 * 1024;
@@ -72,7 +72,7 @@ pub(crate) async fn run(connection: Connection) {
         wake: Arc::new(Notify::new()),
         link: None,
         writer: None,
-        peer_link: None,
+        session: None,
         carrier: "",
         label: Label::Unknown,
         asked: None,
@@ -116,7 +116,7 @@ struct Reader {
     link: Option<Arc<Link>>,
     writer: Option<Writer>,
     /// Once the session is up.
-    peer_link: Option<Arc<PeerLink>>,
+    session: Option<Arc<PeerSession>>,
     carrier: &'static str,
     label: Label,
 
@@ -291,9 +291,9 @@ impl Reader {
         let delivering = lock(&control.delivering);
         let mut wake = work(&link, &mut |event| self.handle_event(event));
         wake |= std::mem::take(&mut self.woken);
-        if let (Some(peer_link), true) = (&self.peer_link, std::mem::take(&mut self.delivered)) {
-            self.peers.events.link_read_done(peer_link);
-            wake |= peer_link.session.delivered();
+        if let (Some(session), true) = (&self.session, std::mem::take(&mut self.delivered)) {
+            self.peers.events.session_read_done(session);
+            wake |= session.core.delivered();
         }
         drop(delivering);
         if !wake {
@@ -320,9 +320,9 @@ impl Reader {
             }
             LinkEvent::Session(event) => {
                 // Nothing is delivered of a link that was not wanted, or has been ended meanwhile.
-                if let Some(peer_link) = self.peer_link.as_ref().filter(|peer_link| !peer_link.has_ended()) {
+                if let Some(session) = self.session.as_ref().filter(|session| !session.has_ended()) {
                     self.delivered = true;
-                    self.woken |= self.peers.events.link_event(peer_link, event);
+                    self.woken |= self.peers.events.session_event(session, event);
                 }
             }
             LinkEvent::Sign(request) => self.asked = Some(Asked::Sign(request)),
@@ -355,15 +355,15 @@ impl Reader {
             address: self.label.to_string(),
             since_ms: unix_ms(),
         };
-        let link = Arc::new(PeerLink::new(self.tag, realm, session, status, self.wake.clone()));
+        let link = Arc::new(PeerSession::new(self.tag, realm, session, status, self.wake.clone()));
         match self.peers.link_up(&link, generation, initiator, &self.control) {
             Ok(()) => {
                 if let Some(listener) = &self.listener {
                     listener.up(self.tag);
                 }
                 self.phase = Phase::Up;
-                self.peers.events.link_up(&link);
-                self.peer_link = Some(link);
+                self.peers.events.session_up(&link);
+                self.session = Some(link);
             }
             Err(code) => {
                 link.end();
@@ -452,14 +452,14 @@ impl Reader {
             return;
         }
         let counters = &self.peers.counters;
-        if let Some(peer_link) = &self.peer_link {
+        if let Some(session) = &self.session {
             match why {
                 LinkEnd::Fault { code: "timeout", .. } => counters.links_silent.one(),
                 LinkEnd::Fault { code: "abuse", .. } => counters.links_abused.one(),
                 _ => {}
             }
-            tracing::info!(realm = &*peer_link.realm, %why, "a link has ended");
-            self.control.end_link(peer_link, self.peers.events.as_ref(), why);
+            tracing::info!(realm = &*session.realm, %why, "a link has ended");
+            self.control.end_link(session, self.peers.events.as_ref(), why);
         } else if self.phase == Phase::Refused || !matches!(why, LinkEnd::Local(_)) {
             counters.handshakes_failed.one();
             match why {
