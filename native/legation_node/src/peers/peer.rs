@@ -297,6 +297,8 @@ mod tests {
             version: 1,
             network: NetworkKey::none().id(),
             session: [0; 32],
+            resumed: false,
+            additional: false,
             own: RealmId([0; 32]),
             peer: keyring.realm_id(),
             own_key: [0; 32],
@@ -314,7 +316,7 @@ mod tests {
             since_ms: 0,
         };
         let core =
-            Arc::new(Session::new(agreed, legation_proto::limits::Limits::default(), Arc::new(keyring), 0).unwrap());
+            Arc::new(Session::new(agreed, legation_proto::limits::Limits::default(), Arc::new(keyring)).unwrap());
         let session = Arc::new(PeerSession::new(tag, "bob".into(), core, status, Arc::default()));
         Up { tag, initiator, up_ms, session, control: Arc::default() }
     }
