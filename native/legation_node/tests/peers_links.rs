@@ -32,8 +32,8 @@ async fn messages_go_both_ways(alice: &mut Realm, bob: &mut Realm, carrier: Carr
     }
     for (realm, name, role) in [(&*alice, "bob", "responder"), (&*bob, "alice", "initiator")] {
         let status = realm.status(name);
-        assert_eq!((status.state, status.attempts, status.last_error), (PeerState::Up, 0, None));
-        let link = status.link.unwrap();
+        assert_eq!((status.state, status.attempts, &status.last_error), (PeerState::Up, 0, &None));
+        let link = status.link().unwrap();
         assert_eq!((link.role, link.version), (role, 1));
         assert_eq!(realm.peers.sessions().len(), 1);
     }
@@ -45,7 +45,7 @@ async fn two_realms_link_over_tcp_with_tls() {
     let (mut alice, mut bob) = (Realm::start(ALICE), Realm::start(BOB));
     let address = alice.listen_tcp(Profile::Tls);
     messages_go_both_ways(&mut alice, &mut bob, at(address, Profile::Tls)).await;
-    let link = bob.status("alice").link.unwrap();
+    let link = bob.status("alice").links.remove(0);
     assert_eq!((link.carrier, link.profile, link.address), ("tcp", "tls", address.to_string()));
     assert_eq!(link.key, key_of(ALICE));
     alice.stop().await;
@@ -57,7 +57,7 @@ async fn two_realms_link_over_tcp_without_encryption() {
     let (mut alice, mut bob) = (Realm::start(ALICE), Realm::start(BOB));
     let address = alice.listen_tcp(Profile::Plain);
     messages_go_both_ways(&mut alice, &mut bob, at(address, Profile::Plain)).await;
-    assert_eq!(bob.status("alice").link.unwrap().profile, "plain");
+    assert_eq!(bob.status("alice").links.remove(0).profile, "plain");
     alice.stop().await;
     bob.stop().await;
 }
@@ -67,7 +67,7 @@ async fn two_realms_link_over_a_unix_socket() {
     let (mut alice, mut bob) = (Realm::start(ALICE), Realm::start(BOB));
     let path = alice.listen_unix(Uids::Own);
     messages_go_both_ways(&mut alice, &mut bob, unix(&path, Uids::Own)).await;
-    let link = bob.status("alice").link.unwrap();
+    let link = bob.status("alice").links.remove(0);
     assert_eq!((link.carrier, link.profile), ("unix", "local"));
     assert!(link.address.starts_with("uid "), "{}", link.address);
     alice.stop().await;
@@ -236,7 +236,7 @@ async fn addresses_are_tried_in_turn() {
     let connect = vec![at(nowhere(), Profile::Tls), unix(&socket_path(), Uids::Own), good];
     bob.peers.add_peer(peer("alice", ALICE, connect)).unwrap();
     bob.up().await;
-    assert_eq!(bob.status("alice").link.unwrap().carrier, "tcp");
+    assert_eq!(bob.status("alice").links.remove(0).carrier, "tcp");
     bob.stop().await;
     alice.stop().await;
 }
@@ -266,7 +266,7 @@ async fn a_silent_peer_is_asked_and_given_up() {
     let proxy = Proxy::start(alice.listen_tcp(Profile::Tls)).await;
     let (_, at_alice) = link(&mut bob, &mut alice, at(proxy.address, Profile::Tls)).await;
     // The peer that answers lives.
-    until(|| at_alice.core.counters().rtt_ms.get() > 0 || at_alice.status.since_ms + 200 < now_ms()).await;
+    until(|| at_alice.core.counters().rtt_ms.get() > 0 || at_alice.status().since_ms + 200 < now_ms()).await;
     assert_eq!(alice.state("bob"), PeerState::Up);
     proxy.set(Mode::Stall);
     let (_, why) = alice.ended().await;

@@ -305,7 +305,7 @@ impl Realm {
         let number = self.watch(&from.node, &from.pid, Watch::Subscriber);
         events.add(number, from.node.clone(), from.pid.clone().into());
         let peers = self.sessions().into_iter();
-        let peers = peers.map(|session| (session.realm.to_string(), status::link_term(&session)));
+        let peers = peers.map(|session| (session.realm.to_string(), status::session_term(&session)));
         let engines = self.engine_statuses().into_iter().filter(|engine| !engine.local).map(|engine| {
             let entries = [
                 ("key", binary(engine.key)),
@@ -339,15 +339,7 @@ impl Realm {
     // Looking around.
 
     fn connections_term(&self) -> Term {
-        let links = self.sessions().into_iter().map(|session| {
-            let mut status = status::link_term(&session);
-            if let Term::Map(entries) = &mut status {
-                let counters = status::counters_term(session.core.counters().all());
-                entries.map.insert(atom("counters"), counters);
-            }
-            status
-        });
-        list(links.collect())
+        list(self.links().iter().map(|(session, link)| status::link_term(session, link)).collect())
     }
 
     fn counters_term(&self) -> Term {
@@ -451,6 +443,7 @@ fn add_peer_error_term(reason: &AddPeerError, realm: &str) -> Term {
         AddPeerError::AlreadyConnected => tuple(vec![atom("already_connected"), binary(realm)]),
         AddPeerError::SameKey(realm) => tuple(vec![atom("same_key"), binary(realm)]),
         AddPeerError::OwnKey => atom("own_key"),
+        AddPeerError::Draining => atom("draining"),
         AddPeerError::BadKey(reason) => tuple(vec![atom("bad_key"), atom(bad_key_name(*reason))]),
     }
 }

@@ -22,10 +22,11 @@ impl SessionEvents for Realm {
         self.announce_all(session);
         events.tell(self, || {
             let realm = terms::binary(session.realm.as_bytes());
-            terms::tuple(vec![terms::atom("peer_up"), realm, status::link_term(session)])
+            terms::tuple(vec![terms::atom("peer_up"), realm, status::session_term(session)])
         });
         drop(events);
-        tracing::debug!(realm = %session.realm, profile = session.status.profile, address = %session.status.address, "a peer is up");
+        let status = session.status();
+        tracing::debug!(realm = %session.realm, profile = status.profile, address = %status.address, "a peer is up");
     }
 
     fn session_event(&self, session: &Arc<PeerSession>, event: Event<'_>) -> bool {
@@ -75,11 +76,26 @@ impl SessionEvents for Realm {
         }
     }
 
-    fn session_read_done(&self, _session: &Arc<PeerSession>) {}
+    fn session_lost(&self, session: &Arc<PeerSession>, why: &LinkEnd) {
+        lock(&self.events).tell(self, || {
+            let realm = terms::binary(session.realm.as_bytes());
+            terms::tuple(vec![terms::atom("peer_lost"), realm, status::end_term(why)])
+        });
+        tracing::debug!(realm = %session.realm, %why, "a peer is lost: what is sent to it waits");
+    }
+
+    fn session_resumed(&self, session: &Arc<PeerSession>) {
+        lock(&self.events).tell(self, || {
+            let realm = terms::binary(session.realm.as_bytes());
+            terms::tuple(vec![terms::atom("peer_resumed"), realm, status::session_term(session)])
+        });
+        tracing::debug!(realm = %session.realm, address = %session.status().address, "a peer is back");
+    }
 
     fn session_ended(&self, session: &Arc<PeerSession>, why: &LinkEnd) {
-        session.end();
         let events = lock(&self.events);
+        // Sent, and nobody knows whether it has arrived.
+        let gap = session.core.gap();
         write(&self.sessions).remove(&session.tag);
         self.keep_counters(session);
         let (mut proxies, mut stand_ins) = (Vec::new(), Vec::new());
@@ -105,6 +121,13 @@ impl SessionEvents for Realm {
         for (number, caller) in stand_ins {
             lock(&self.stand_ins).remove(&(session.tag, caller));
             self.end_process(number, NOCONNECTION, Some(session.tag));
+        }
+        if gap > 0 {
+            self.counters.messages_in_doubt.add(gap);
+            events.tell(self, || {
+                let realm = terms::binary(session.realm.as_bytes());
+                terms::tuple(vec![terms::atom("gap"), realm, terms::integer(gap)])
+            });
         }
         events.tell(self, || {
             let realm = terms::binary(session.realm.as_bytes());

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use legation_channel::channel::Profile;
-use legation_node::config::{CarrierConfig, Export, Limits, ListenConfig, Operations, PeerConfig, Uids};
+use legation_node::config::{CarrierConfig, Export, Limits, ListenConfig, Operations, PeerConfig, PeerLimits, Uids};
 use legation_node::identity::Identity;
 use legation_node::peers::{
     BoundAddress, LinkEnd, ListenerInfo, PeerSession, PeerState, PeerStatus, Peers, SessionEvents,
@@ -47,8 +47,13 @@ pub fn key_of(seed: u8) -> [u8; 32] {
     *Keyring::new(&[seed; 32], &[0; 32]).public()
 }
 
-/// Quick to come back, and patient with failures: a test that is about a bound sets it.
+/// Quick to come back, and patient with failures: a test that is about a bound sets it. A session ends with its link; those
+/// about the opposite have [`limits_with_grace`].
 pub fn limits() -> Limits {
+    Limits { grace_ms: 0, ..limits_with_grace() }
+}
+
+pub fn limits_with_grace() -> Limits {
     Limits {
         failed_handshakes_per_s: 1_000_000,
         knock_boot_ms: 0,
@@ -67,6 +72,8 @@ pub enum Heard {
     Reply { context: Vec<u8>, payload: Vec<u8> },
     Refused { context: Vec<u8> },
     Other(String),
+    Lost { session: Arc<PeerSession>, why: LinkEnd },
+    Resumed(Arc<PeerSession>),
     Ended { session: Arc<PeerSession>, why: LinkEnd },
 }
 
@@ -112,8 +119,14 @@ impl SessionEvents for Recorder {
         false
     }
 
-    fn session_read_done(&self, session: &Arc<PeerSession>) {
-        assert!(self.up.lock().unwrap().contains(&session.tag), "a read outside of its session's life");
+    fn session_lost(&self, session: &Arc<PeerSession>, why: &LinkEnd) {
+        assert!(self.up.lock().unwrap().contains(&session.tag), "only what is up is lost");
+        self.tell(Heard::Lost { session: session.clone(), why: why.clone() });
+    }
+
+    fn session_resumed(&self, session: &Arc<PeerSession>) {
+        assert!(self.up.lock().unwrap().contains(&session.tag), "only what is up is resumed");
+        self.tell(Heard::Resumed(session.clone()));
     }
 
     fn session_ended(&self, session: &Arc<PeerSession>, why: &LinkEnd) {
@@ -210,6 +223,26 @@ impl Realm {
         }
     }
 
+    pub async fn lost(&mut self) -> (Arc<PeerSession>, LinkEnd) {
+        loop {
+            match self.heard().await {
+                Heard::Lost { session, why } => return (session, why),
+                Heard::Ended { why, .. } => panic!("it has ended: {why:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    pub async fn resumed(&mut self) -> Arc<PeerSession> {
+        loop {
+            match self.heard().await {
+                Heard::Resumed(session) => return session,
+                Heard::Ended { why, .. } => panic!("it has ended: {why:?}"),
+                _ => {}
+            }
+        }
+    }
+
     pub async fn ended(&mut self) -> (Arc<PeerSession>, LinkEnd) {
         loop {
             if let Heard::Ended { session, why } = self.heard().await {
@@ -300,7 +333,7 @@ pub fn cast(session: &PeerSession, destination: &str, payload: &[u8]) -> Result<
 pub fn call(session: &PeerSession, destination: &str, context: &[u8]) {
     let call =
         NewCall { destination, label: 1, source: "", caller: b"caller", context, payload: &binary_term(b"question") };
-    if session.core.push_call(session.status.since_ms, &call).unwrap().wake {
+    if session.core.push_call(session.status().since_ms, &call).unwrap().wake {
         session.wake();
     }
 }
@@ -345,6 +378,8 @@ pub fn peer(realm: &str, seed: u8, connect: Vec<CarrierConfig>) -> PeerConfig {
         export: Export::All,
         allow: Operations::DEFAULT,
         filter: false,
+        links: 1,
+        limits: PeerLimits::default(),
     }
 }
 
