@@ -78,7 +78,7 @@ pub(crate) async fn run(connection: Connection) {
         asked: None,
         end: None,
         woken: Wake::default(),
-        delivered: false,
+        read: false,
         reported: false,
     };
     let mut half = None;
@@ -125,7 +125,8 @@ struct Reader {
     asked: Option<Asked>,
     end: Option<LinkEnd>,
     woken: Wake,
-    delivered: bool,
+    /// Bytes have come.
+    read: bool,
 
     reported: bool,
 }
@@ -265,6 +266,7 @@ impl Reader {
         let polled = Pin::new(half).poll_read(cx, &mut into);
         let bytes = into.filled();
         if !bytes.is_empty() {
+            self.read = true;
             self.step(|link, sink| link.handle_bytes(unix_ms(), bytes, sink));
         }
         let read = bytes.len();
@@ -300,8 +302,9 @@ impl Reader {
         let Some(link) = self.link.clone() else { return };
         let mut wake = work(&link, &mut |event| self.handle_event(event));
         wake |= std::mem::take(&mut self.woken);
+        let read = std::mem::take(&mut self.read);
         if let Some(session) = &self.session {
-            wake.session |= std::mem::take(&mut self.delivered) && session.delivered(self.peers.limits.ack_ms);
+            wake.session |= read && session.delivered(self.peers.limits.ack_ms);
             if wake.session {
                 session.wake();
             }
@@ -330,7 +333,6 @@ impl Reader {
             LinkEvent::Session(event) => {
                 // Nothing is delivered of a link that was not wanted.
                 if let Some(session) = &self.session {
-                    self.delivered = true;
                     self.woken.session |= session.deliver(self.peers.events.as_ref(), event);
                 }
             }
