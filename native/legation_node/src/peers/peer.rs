@@ -109,6 +109,8 @@ pub(super) struct Taken {
     pub adopted: Option<Arc<Session>>,
     /// We send on it from now on.
     pub activated: bool,
+    /// The session was lost, and is not any more.
+    pub found: bool,
 }
 
 /// What has to be done when a link, or what was to be one, has ended.
@@ -244,7 +246,7 @@ impl Peer {
             return Err(CloseCode::Duplicate);
         }
         self.cancel_grace();
-        let mut taken = Taken::default();
+        let mut taken = Taken { found: joins.resumed && self.links.is_empty(), ..Taken::default() };
         let own_dial = self.dial.take_if(|dial| dial.tag == up.tag);
         if !beside {
             self.cancel_timer();

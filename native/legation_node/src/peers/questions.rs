@@ -109,6 +109,9 @@ impl Peers {
             ended.tell(self.events.as_ref());
         }
         session.tell(self.events.as_ref());
+        if taken.found {
+            self.counters.sessions_resumed.one();
+        }
         if let Some(before) = taken.adopted {
             // Behind the announcements that it may need.
             let adopted = session.core.adopt(&before);
@@ -145,6 +148,7 @@ impl Peers {
                 _ => {}
             }
             if let (true, Some(session)) = (gone.grace, &gone.session) {
+                self.counters.sessions_lost.one();
                 self.end_after_grace(peer, session);
             }
             gone
