@@ -254,7 +254,10 @@ defmodule Legation.Directory do
 
   def handle_cast({:links, realm, links}, %{instance: instance} = state) do
     :ets.match_delete(instance.links, {:_, realm, :_, :_, :_})
-    for {tag, channel, session, status} <- links, do: :ets.insert(instance.links, {tag, realm, channel, session, status})
+
+    for {tag, channel, session, status} <- links,
+        do: :ets.insert(instance.links, {tag, realm, channel, session, status})
+
     {:noreply, state}
   end
 

@@ -46,7 +46,19 @@ defmodule Legation.Error do
   def wrap(reason), do: %TransportError{reason: reason}
 
   # Refusals and close codes after which the same may succeed with nothing changed.
-  @retry [:overload, :draining, :ended, :timeout, :noconnection, :normal, :duplicate, :shutdown, :replaced, :closed, :writer]
+  @retry [
+    :overload,
+    :draining,
+    :ended,
+    :timeout,
+    :noconnection,
+    :normal,
+    :duplicate,
+    :shutdown,
+    :replaced,
+    :closed,
+    :writer
+  ]
 
   # What is wrong with a carrier until somebody mends it.
   @permanent [:eacces, :enoent, :eperm, :einval, :eafnosupport, :no_peer_credentials]

@@ -307,11 +307,18 @@ defmodule Legation.Peer do
 
   defp link_ended(tag, why, state) do
     cond do
-      is_map_key(state.links, tag) -> session_link_ended(tag, why, state)
-      match?(%{tag: ^tag}, state.dial) -> dial_failed(why, %{state | dial: nil})
-      index = Dialling.standby_index(state, tag) -> index |> Dialling.standby_ended(nil, state) |> Dialling.keep_standby()
+      is_map_key(state.links, tag) ->
+        session_link_ended(tag, why, state)
+
+      match?(%{tag: ^tag}, state.dial) ->
+        dial_failed(why, %{state | dial: nil})
+
+      index = Dialling.standby_index(state, tag) ->
+        index |> Dialling.standby_ended(nil, state) |> Dialling.keep_standby()
+
       # A link that we had let go already.
-      true -> state
+      true ->
+        state
     end
   end
 
