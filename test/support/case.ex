@@ -142,11 +142,14 @@ defmodule Legation.Case do
 
   @doc """
   Bob dials alice over the carrier; returns when both have the session. What bob may do at alice's is said by `export:`, `allow:` and
-  `filter:` (everything is exported by default), what alice may do at bob's by the same under `back:`.
+  `filter:` (everything is exported by default), what alice may do at bob's by the same under `back:`. `through:` has the
+  `Legation.Cable` between them, of a carrier over tcp.
   """
   def link(alice, bob, carrier, opts \\ []) do
     {back, opts} = Keyword.pop(opts, :back, [])
+    {cable, opts} = Keyword.pop(opts, :through)
     address = listen(alice, carrier)
+    address = if cable, do: Legation.Cable.lead(cable, address), else: address
     watch_alice = watch(alice)
     watch_bob = watch(bob)
     :ok = Legation.connect(peer(realm(bob), opts), alice)
