@@ -55,10 +55,12 @@ pub enum Refusal {
     Identifiers = 7,
     /// What was to answer has lost the way back to the caller.
     Abandoned = 8,
+    /// The realm is about to stop.
+    Draining = 10,
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 8] = [
+    pub const ALL: [Refusal; 9] = [
         Refusal::Forbidden,
         Refusal::Filtered,
         Refusal::Undecodable,
@@ -67,6 +69,7 @@ impl Refusal {
         Refusal::TooLarge,
         Refusal::Identifiers,
         Refusal::Abandoned,
+        Refusal::Draining,
     ];
 
     pub fn from_wire(number: u8) -> Option<Refusal> {
@@ -83,6 +86,7 @@ impl Refusal {
             Refusal::TooLarge => "too_large",
             Refusal::Identifiers => "identifiers",
             Refusal::Abandoned => "abandoned",
+            Refusal::Draining => "draining",
         }
     }
 }
