@@ -97,6 +97,7 @@ fn session(tag: u64, initiator: bool) -> Arc<PeerSession> {
         peer_key: *keyring.public(),
         peer_message_bytes_max: 1,
         peer_engines_max: 1,
+        peer_credit_bytes: 0,
     };
     let core = Session::new(agreed, legation_proto::limits::Limits::default(), Arc::new(keyring)).unwrap();
     Arc::new(PeerSession::new(tag, "bob".into(), Arc::new(core), status(), Arc::default()))
