@@ -14,6 +14,9 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 30;
 /// What Elixir takes for a number without a bound of its own.
 const POSITIVE_MAX: u64 = 0xFFFF_FFFF_FFFF;
 
+/// More than a machine has: a number that is no size.
+const BYTES_MAX: u64 = 1 << 40;
+
 const MIB: usize = 1 << 20;
 
 impl Default for Limits {
@@ -162,7 +165,7 @@ impl Reader<'_, '_> {
     /// 0 turns it off.
     fn bytes(&self, name: &'static str, limit: &mut usize) {
         let Some(value) = self.0.value(name) else { return };
-        if let Some(number) = value.integer(0, POSITIVE_MAX) {
+        if let Some(number) = value.integer(0, BYTES_MAX) {
             *limit = usize::try_from(number).unwrap_or(usize::MAX);
         }
     }
