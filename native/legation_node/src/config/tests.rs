@@ -93,7 +93,7 @@ allow = []
 filter = true
 reasons = "class"
 links = 4
-limits = {{ grace_ms = 0, resume_bytes_max = 0, queue_bytes_max = 1, engine_queue_bytes_max = "infinity", overflow = "oldest" }}
+limits = {{ grace_ms = 0, resume_bytes_max = 0, queue_bytes_max = 1, engine_queue_bytes_max = "infinity", overflow = "oldest", message_ttl_ms = 7 }}
 
 [limits]
 grace_ms = 5
@@ -147,6 +147,7 @@ held_bytes_max = 5
         queue_bytes_max: Some(1),
         engine_queue_bytes_max: Some(None),
         overflow: Some(Overflow::Oldest),
+        message_ttl_ms: Some(Some(7)),
     };
     assert_eq!(peer.limits, own);
     let session = peer.session_limits(&config.limits);
@@ -279,7 +280,7 @@ fn values_that_cannot_be_meant_are_refused() {
         ),
         (
             "---\n[limits]\noverflow = \"none\"\n".to_owned(),
-            "expected `overflow` to be \"newest\" or \"oldest\", got: \"none\"",
+            "expected `overflow` to be \"newest\", \"oldest\" or \"disconnect\", got: \"none\"",
         ),
         (
             "---\n[limits]\nengine_queue_max = 0\n".to_owned(),
@@ -301,7 +302,7 @@ fn values_that_cannot_be_meant_are_refused() {
 fn limits_are_accepted_at_their_bounds_and_refused_one_past_them() {
     let ms = (1, 4_294_967_295);
     let positive = (1, 0xFFFF_FFFF_FFFF);
-    let bounds: [(&str, (u64, u64)); 37] = [
+    let bounds: [(&str, (u64, u64)); 41] = [
         ("message_bytes_max", (1, 1 << 30)),
         ("depth_max", (1, 256)),
         ("engines_max", (1, 4_294_967_295)),
@@ -314,6 +315,10 @@ fn limits_are_accepted_at_their_bounds_and_refused_one_past_them() {
         ("grace_ms", (0, 4_294_967_295)),
         ("resume_bytes_max", (0, 1 << 40)),
         ("ack_ms", ms),
+        ("credit_bytes", (0, 4_294_967_295)),
+        ("fragment_bytes", (1, 1 << 40)),
+        ("message_ttl_ms", positive),
+        ("room_waiters_max", positive),
         ("failures_max", (1, 4_294_967_295)),
         ("failures_window_ms", ms),
         ("engine_queue_max", positive),
