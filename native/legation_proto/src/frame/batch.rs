@@ -58,10 +58,12 @@ pub enum Refusal {
     Abandoned = 8,
     /// It waited for too long on its way out.
     Expired = 9,
+    /// The realm is about to stop.
+    Draining = 10,
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 9] = [
+    pub const ALL: [Refusal; 10] = [
         Refusal::Forbidden,
         Refusal::Filtered,
         Refusal::Undecodable,
@@ -71,6 +73,7 @@ impl Refusal {
         Refusal::Identifiers,
         Refusal::Abandoned,
         Refusal::Expired,
+        Refusal::Draining,
     ];
 
     pub fn from_wire(number: u8) -> Option<Refusal> {
@@ -88,6 +91,7 @@ impl Refusal {
             Refusal::Identifiers => "identifiers",
             Refusal::Abandoned => "abandoned",
             Refusal::Expired => "expired",
+            Refusal::Draining => "draining",
         }
     }
 }

@@ -136,7 +136,7 @@ impl Session {
 
     /// Appends frames to `out`. True: more waits; flush again when the carrier can take it.
     pub fn flush(&self, link: &Attachment, out: &mut Vec<u8>) -> bool {
-        let resume = {
+        {
             let mut own = lock(&link.outbound);
             if own.closed {
                 return false;
@@ -147,16 +147,14 @@ impl Session {
             if let Some(token) = own.ping.take() {
                 ping::encode_ping(token, out);
             }
-            std::mem::take(&mut own.resume)
-        };
+        }
         let more = {
             let mut outbound = lock(&self.outbound);
             match self.is_active(link) {
                 true => {
-                    if resume {
-                        outbound.resume(&self.shared, &self.replay, out);
-                    }
-                    outbound.flush(self, out)
+                    // Looked at with the session's lock held: whoever activates the link sets it under that.
+                    let resume = std::mem::take(&mut lock(&link.outbound).resume);
+                    outbound.flush(self, resume, out)
                 }
                 false => false,
             }

@@ -178,21 +178,21 @@ impl Outbound {
         self.taken.drain_unsigned(at, each);
     }
 
-    /// The first frame on a link that this side goes over to. From now on everything unacknowledged is sent again.
-    pub fn resume(&self, shared: &Shared, replay: &Mutex<Replay>, out: &mut Vec<u8>) {
-        let next = lock(replay).rewind().unwrap_or_else(|| shared.sent_sequence.load(Ordering::Relaxed) + 1);
-        let received = shared.delivered.load(Ordering::Acquire);
-        Resume { session: shared.agreed.session, received, next }.encode(out);
-    }
-
-    /// Appends frames to `out`. True when more waits than one flush takes.
-    pub fn flush(&mut self, session: &Session, out: &mut Vec<u8>) -> bool {
+    /// Appends frames to `out`. True when more waits than one flush takes. `resume`: this side goes over to this link, where
+    /// everything unacknowledged is sent again.
+    pub fn flush(&mut self, session: &Session, resume: bool, out: &mut Vec<u8>) -> bool {
         let Session { shared, queue, replay, .. } = session;
         if let Some(sequence) = lock(queue).ack.take() {
             ack::encode(sequence, out);
         }
         let must_wait = {
+            // One lock for both: an acknowledgement in between would take away what the RESUME has announced.
             let mut replay = lock(replay);
+            if replay.take_moved() | resume {
+                let next = replay.rewind().unwrap_or_else(|| shared.sent_sequence.load(Ordering::Relaxed) + 1);
+                let received = shared.delivered.load(Ordering::Acquire);
+                Resume { session: shared.agreed.session, received, next }.encode(out);
+            }
             if replay.send(out, FLUSH_TARGET) {
                 return true;
             }
