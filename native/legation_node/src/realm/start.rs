@@ -125,6 +125,8 @@ impl Realm {
             certificate: Mutex::new(None),
             names,
             gate: Mutex::new(Gate::default()),
+            mailboxes: Mutex::default(),
+            room: Mutex::default(),
             released: tokio::sync::Notify::new(),
             dialling: Mutex::default(),
             ended: Mutex::new(HashMap::new()),
