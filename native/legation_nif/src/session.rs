@@ -68,6 +68,10 @@ impl SessionResource {
         true
     }
 
+    pub fn has_turn(&self, link: u64) -> bool {
+        lock(&self.turn).holder == Some(link)
+    }
+
     /// All that the link's read brought has been delivered, or never will be.
     pub fn end_turn(&self, env: Env<'_>, link: u64) {
         let waiting = {
