@@ -71,6 +71,13 @@ defmodule Legation.PeerSupervisor do
     Supervisor.terminate_child(Instance.process(name, PeerSupervisor), {:peer, realm})
   end
 
+  @doc "Those that are connected or may be: `{realm, pid}`."
+  def peers(name) do
+    for {{:peer, realm}, pid, _, _} <- Supervisor.which_children(Instance.process(name, PeerSupervisor)),
+        is_pid(pid),
+        do: {realm, pid}
+  end
+
   @impl true
   def init({name, config}) do
     peers = for [peer] <- :ets.match(config, {{:peer, :_}, :"$1", :connected}), do: {Legation.Peer, {name, peer}}

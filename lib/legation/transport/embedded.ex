@@ -163,7 +163,7 @@ defmodule Legation.Transport.Embedded do
         do: ListenerSupervisor.stop_listener(instance.name, id)
 
     cut =
-      for({{:peer, realm}, pid, _, _} <- peer_children(instance), is_pid(pid), do: {realm, pid})
+      PeerSupervisor.peers(instance.name)
       |> Enum.map(fn {realm, pid} -> {realm, Task.async(fn -> Peer.drain(pid, timeout_ms) end)} end)
       |> Enum.flat_map(fn {realm, task} ->
         {:ok, calls} = Task.await(task, :infinity)
@@ -172,8 +172,6 @@ defmodule Legation.Transport.Embedded do
 
     {:ok, cut}
   end
-
-  defp peer_children(instance), do: Supervisor.which_children(Instance.process(instance.name, PeerSupervisor))
 
   @impl true
   def subscribe(instance), do: Directory.subscribe(instance.name)
