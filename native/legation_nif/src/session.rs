@@ -173,6 +173,11 @@ fn session_cancel(session: SessionArc, call_id: u64) -> Atom {
     woken(session.0.cancel(call_id))
 }
 
+#[rustler::nif]
+fn session_pending(session: SessionArc, engine: &str) -> usize {
+    session.0.calls_pending_at(engine)
+}
+
 #[rustler::nif(schedule = "DirtyCpu")]
 fn session_sweep<'a>(env: Env<'a>, session: SessionArc, age_ms: u64) -> Vec<Term<'a>> {
     let mut old = Vec::new();
