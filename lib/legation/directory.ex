@@ -11,7 +11,7 @@ defmodule Legation.Directory do
 
   use GenServer
 
-  alias Legation.{Counters, GlobalNames, Instance, Keyholder, Native, Policy, Telemetry}
+  alias Legation.{Counters, GlobalNames, Instance, Keyholder, Native, Policy, Providers, Telemetry}
   alias Legation.Directory.{Announcement, Events, Foreign, Subscribers}
 
   # A registered name whose process died is looked up once more after this: its supervisor is starting it again now.
@@ -98,13 +98,14 @@ defmodule Legation.Directory do
       options: options,
       config: config,
       identity: Keyholder.identity(options.name),
-      foreign: table.(:set),
+      foreign: table.(:ordered_set),
       published: table.(:set),
       details: table.(:set),
       pids: table.(:set),
       realm_ids: table.(:set),
       peers: table.(:ordered_set),
       links: table.(:set),
+      turns: Providers.new_turns(),
       counters: Counters.new()
     }
 
@@ -282,8 +283,9 @@ defmodule Legation.Directory do
         publication = %{target: target, pid: pid, monitor: monitor, to: to, opts: opts, signed: signed}
 
         :ets.insert(instance.config, {{:published, engine}, target, opts})
-        :ets.insert(instance.published, {engine, target, to, opts[:receipts]})
+        # In this order: who finds it finds its version.
         :ets.insert(instance.details, {engine, %{key: key, pid: pid, to: to, version: opts[:version], ops: opts[:ops]}})
+        :ets.insert(instance.published, {engine, target, to, opts[:receipts]})
         :ets.insert_new(instance.pids, {pid, engine})
 
         for {_tag, link} <- state.links do

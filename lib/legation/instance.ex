@@ -4,13 +4,15 @@ defmodule Legation.Instance do
   # options. Written by the Directory alone, once per start, since a change makes the VM look through all heaps.
   #
   # Tables (owned by the Directory, read by all):
-  #   foreign    {full_name, proxy, realm, engine, counters, info}     engines of others
+  #   foreign    {full_name, proxy, realm, engine, counters, info}     engines of others, in the order of their names
   #   published  {engine, pid | registered name, to, receipts_pid}     our engines: what a peer can reach, and nothing else
   #   details    {engine, info}                                        the rest about our engines, off the hot path
   #   pids       {pid, engine}                                         under which name a process of ours signs
   #   realm_ids  {realm_id, realm, peer_pid}                           who may connect
   #   peers      {realm, status}
   #   links      {tag, realm, session, status}                         sessions that are up
+  #
+  # `turns` has whose turn it is among several providers of one name (Legation.Providers).
   #
   # `ref` marks control messages to proxies and the like. References can't come over the wire, and this one is given
   # to nobody outside, so no message of a user or a peer is ever taken for a control message.
@@ -33,6 +35,7 @@ defmodule Legation.Instance do
     :realm_ids,
     :peers,
     :links,
+    :turns,
     :counters
   ]
 

@@ -18,6 +18,7 @@ defmodule Legation.Transport.Embedded do
     Options,
     Peer,
     PeerSupervisor,
+    Providers,
     Proxy
   }
 
@@ -208,6 +209,20 @@ defmodule Legation.Transport.Embedded do
   end
 
   ## Messages
+
+  @impl true
+  def pending(instance, providers) do
+    sessions =
+      for [realm, session] <- :ets.match(instance.links, {:_, :"$1", :"$2", :_}), into: %{}, do: {realm, session}
+
+    for provider <- providers do
+      cond do
+        provider.local -> Providers.mailbox(provider.pid)
+        session = sessions[provider.realm] -> Native.session_pending(session, provider.engine)
+        true -> :infinity
+      end
+    end
+  end
 
   @impl true
   def key(instance, full_name), do: Directory.key(instance, full_name)

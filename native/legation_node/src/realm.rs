@@ -9,6 +9,7 @@
 //! | BEAM process → foreign engine | [`outgoing`] |
 //! | peer → engine or caller of ours | [`incoming`], [`atoms`], [`gate`] |
 //! | engines of ours, announcements | [`engines`], [`policy`] |
+//! | who has an engine of a name | [`providers`] |
 //! | `:global` | [`names`] |
 //! | the engine `legation` | [`control`] |
 //!
@@ -28,6 +29,7 @@ pub mod node;
 pub mod nodes;
 pub mod outgoing;
 pub mod policy;
+pub mod providers;
 pub mod request;
 pub mod space;
 pub mod start;
@@ -52,6 +54,7 @@ use crate::realm::gate::Gate;
 use crate::realm::names::Names;
 use crate::realm::node::Node;
 use crate::realm::policy::Policy;
+use crate::realm::providers::Turns;
 use crate::realm::space::Space;
 use crate::realm::subscribers::Subscribers;
 
@@ -131,6 +134,7 @@ pub struct Realm {
     pub(crate) serials: Serials,
     pub(crate) certificate: Mutex<Option<Box<[u8]>>>,
     pub(crate) names: Names,
+    pub(crate) turns: Turns,
     pub(crate) gate: Mutex<Gate>,
     /// A node has answered, and nothing is held for it any more.
     pub(crate) released: tokio::sync::Notify,
