@@ -14,14 +14,17 @@ defmodule Legation.Semantics do
   realm's, alice's; all others are of bob's, who asks.
   """
 
+  import ExUnit.Assertions, only: [assert: 1]
+
   @page Path.expand("../../docs/semantics.md", __DIR__)
 
   defmacro __using__(opts) do
     quote do
+      # Before ExUnit's own, which looks at what tests there are.
+      @before_compile Legation.Semantics
       use Legation.Case, async: true
       import Legation.Semantics
 
-      @before_compile Legation.Semantics
       @external_resource unquote(@page)
       @sections unquote(opts[:sections])
       @awaiting unquote(opts[:awaiting] || [])
@@ -95,7 +98,7 @@ defmodule Legation.Semantics do
       end
 
     found = for {{column, _cell}, term} <- Enum.zip(cells, seen), do: {column, inspect(term, limit: :infinity)}
-    ExUnit.Assertions.assert({row, found} == {row, expected})
+    assert({row, found} == {row, expected})
   end
 
   defp expected(cell, transport) do
