@@ -176,7 +176,7 @@ defmodule Legation.Providers do
   defp with_links([], _instance), do: []
 
   defp with_links(providers, instance) do
-    up = for [realm] <- :ets.match(instance.links, {:_, :"$1", :_, :_}), into: MapSet.new(), do: realm
+    up = for [realm] <- :ets.match(instance.sessions, {:"$1", :_, :_, %{state: :up}}), into: MapSet.new(), do: realm
     for provider <- providers, do: %{provider | up: provider.local or provider.realm in up}
   end
 

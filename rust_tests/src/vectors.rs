@@ -378,6 +378,7 @@ pub fn alices_hello(tls: bool) -> Hello {
         engines_max: 65_536,
         link: tls.then_some(LinkCertificate { key: *link_key.public(), not_after, signature }),
         resume: None,
+        credit_bytes: None,
     }
 }
 

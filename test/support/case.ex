@@ -368,8 +368,11 @@ defmodule Legation.Case do
     pid
   end
 
-  @doc "Reader, Writer and session of the link that is up."
-  def link_processes(instance, realm), do: :sys.get_state(peer_process(instance, realm)).link
+  @doc "Reader, Writer and session of the link that is sent on."
+  def link_processes(instance, realm) do
+    %{links: links, active: active} = :sys.get_state(peer_process(instance, realm))
+    links[active]
+  end
 
   @doc "A counter of the session with a realm."
   def session_counter(instance, realm, name), do: Legation.counters(instance).sessions[realm][name]

@@ -72,6 +72,7 @@ defmodule Legation.CNode.Directory do
       foreign: table.(:ordered_set),
       published: table.(:set),
       details: table.(:set),
+      sessions: table.(:set),
       links: table.(:set),
       turns: Providers.new_turns(),
       counters: Counters.new()

@@ -80,16 +80,19 @@ defmodule Legation.Transport.Embedded do
   @impl true
   def peers(instance) do
     counters = sessions(instance)
+    links = Enum.group_by(:ets.tab2list(instance.links), &elem(&1, 1), &link/1)
 
     for {realm, status} <- :ets.tab2list(instance.peers),
-        do: Map.put(status, :counters, Map.get(counters, realm, %{}))
+        do: Map.merge(status, %{counters: Map.get(counters, realm, %{}), links: Map.get(links, realm, [])})
   end
 
   @impl true
   def connections(instance) do
-    for {_tag, _realm, session, status} <- :ets.tab2list(instance.links),
-        do: Map.put(status, :counters, Native.session_counters(session))
+    for {_tag, _realm, _channel, session, _status} = link <- :ets.tab2list(instance.links),
+        do: Map.put(link(link), :counters, Native.session_counters(session))
   end
+
+  defp link({_tag, _realm, channel, _session, status}), do: Map.put(status, :rtt_ms, Native.channel_rtt_ms(channel))
 
   @impl true
   def listeners(instance) do
@@ -105,7 +108,7 @@ defmodule Legation.Transport.Embedded do
   end
 
   defp sessions(instance) do
-    for {_tag, realm, session, _status} <- :ets.tab2list(instance.links),
+    for {realm, _tag, session, _info} <- :ets.tab2list(instance.sessions),
         into: %{},
         do: {realm, Native.session_counters(session)}
   end
@@ -161,7 +164,8 @@ defmodule Legation.Transport.Embedded do
         do: ListenerSupervisor.stop_listener(instance.name, id)
 
     cut =
-      for({{:peer, realm}, pid, _, _} <- peer_children(instance), is_pid(pid), do: {realm, pid})
+      instance.name
+      |> PeerSupervisor.peers()
       |> Enum.map(fn {realm, pid} -> {realm, Task.async(fn -> Peer.drain(pid, timeout_ms) end)} end)
       |> Enum.flat_map(fn {realm, task} ->
         {:ok, calls} = Task.await(task, :infinity)
@@ -170,8 +174,6 @@ defmodule Legation.Transport.Embedded do
 
     {:ok, cut}
   end
-
-  defp peer_children(instance), do: Supervisor.which_children(Instance.process(instance.name, PeerSupervisor))
 
   @impl true
   def subscribe(instance), do: Directory.subscribe(instance.name)
@@ -213,7 +215,7 @@ defmodule Legation.Transport.Embedded do
   @impl true
   def pending(instance, providers) do
     sessions =
-      for [realm, session] <- :ets.match(instance.links, {:_, :"$1", :"$2", :_}), into: %{}, do: {realm, session}
+      for [realm, session] <- :ets.match(instance.sessions, {:"$1", :_, :"$2", :_}), into: %{}, do: {realm, session}
 
     for provider <- providers do
       cond do

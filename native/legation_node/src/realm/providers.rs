@@ -138,7 +138,6 @@ impl Realm {
     /// All that fit, ours first, then by realm; or in the order of `realms`.
     pub(crate) fn providers(&self, name: &str, wanted: &Wanted) -> Vec<Provider> {
         let own_realm = lock(&self.config).realm.clone();
-        let up: HashSet<String> = self.links().into_iter().map(|link| link.realm.to_string()).collect();
         let (engine, realms) = match name.rsplit_once('@') {
             Some((engine, realm)) => (engine, vec![realm.to_owned()]),
             None => match &wanted.realms {
@@ -153,7 +152,7 @@ impl Realm {
         };
         let found = realms.into_iter().filter_map(|realm| match realm == own_realm {
             true => self.own_provider(engine, realm),
-            false => self.foreign_provider(engine, realm, &up),
+            false => self.foreign_provider(engine, realm),
         });
         found.filter(|provider| wanted.fits(provider)).collect()
     }
@@ -171,7 +170,7 @@ impl Realm {
         })
     }
 
-    fn foreign_provider(&self, engine: &str, realm: String, up: &HashSet<String>) -> Option<Provider> {
+    fn foreign_provider(&self, engine: &str, realm: String) -> Option<Provider> {
         let full_name = format!("{engine}@{realm}");
         let number = lock(&self.space).whereis(full_name.as_bytes())?;
         let body = self.body(number)?;
@@ -184,8 +183,8 @@ impl Realm {
             local: false,
             pid: self.own_pid(number),
             version,
-            up: up.contains(&*realm),
-            pending: Some(proxy.link.session.calls_pending_at(&proxy.engine) as u64),
+            up: proxy.session.is_up(),
+            pending: Some(proxy.session.core.calls_pending_at(&proxy.engine) as u64),
             realm,
         })
     }

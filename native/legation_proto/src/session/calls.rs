@@ -139,6 +139,11 @@ impl Calls {
         self.pending.get(&call_id).map(|(_, pending)| &*pending.destination)
     }
 
+    /// Whether a process of ours still has its number.
+    pub fn is_own_caller(&self, number: u64) -> bool {
+        self.own_callers.contains_key(&number)
+    }
+
     pub fn finish(&mut self, call_id: u64) -> Option<Pending> {
         let (caller, pending) = self.pending.remove(&call_id)?;
         if let Some(caller) = self.own_callers.get_mut(&caller) {
