@@ -250,6 +250,11 @@ fn session_cancel(env: Env<'_>, session: SessionArc, call_id: u64) -> Atom {
     session.woken(env, session.session.cancel(call_id))
 }
 
+#[rustler::nif]
+fn session_pending(session: SessionArc, engine: &str) -> usize {
+    session.session.calls_pending_at(engine)
+}
+
 #[rustler::nif(schedule = "DirtyCpu")]
 fn session_sweep<'a>(env: Env<'a>, session: SessionArc, age_ms: u64) -> Vec<Term<'a>> {
     let mut old = Vec::new();
