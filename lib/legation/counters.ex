@@ -33,6 +33,8 @@ defmodule Legation.Counters do
     # Links that we ended because the peer was silent, or too much from it failed verification.
     :links_silent,
     :links_abused,
+    # Sessions that we ended because the peer took too little (`overflow: :disconnect`).
+    :sessions_overflowed,
     :global_names_taken,
     :links_ignored,
     :stand_in_strays

@@ -34,7 +34,7 @@ defmodule Legation.Native do
   @type label :: 1 | 2 | 4
   @type call_id :: non_neg_integer
   @type caller :: non_neg_integer
-  @type push_error :: {:error, :overload | :too_large | :identifiers | :bad_term | :draining | :ended}
+  @type push_error :: {:error, :overload | :disconnect | :too_large | :identifiers | :bad_term | :draining | :ended}
 
   @type guard_opts :: %{window_ms: pos_integer, boot_ms: non_neg_integer, entries_max: pos_integer}
   @type channel_opts :: %{
@@ -43,6 +43,10 @@ defmodule Legation.Native do
           engines_max: pos_integer,
           queue_bytes_max: pos_integer,
           resume_bytes_max: non_neg_integer,
+          credit_bytes: non_neg_integer,
+          fragment_bytes: pos_integer,
+          message_ttl_ms: pos_integer | :infinity,
+          room_waiters_max: pos_integer,
           engine_queue_bytes_max: pos_integer | :infinity,
           calls_max: pos_integer,
           callers_max: pos_integer,
@@ -50,7 +54,7 @@ defmodule Legation.Native do
           ping_ms: pos_integer,
           failures_max: pos_integer,
           failures_window_ms: pos_integer,
-          overflow: :newest | :oldest
+          overflow: :newest | :oldest | :disconnect
         }
 
   @typedoc "A session that the dialler has, and whether the links there are shall stay."
@@ -261,6 +265,25 @@ defmodule Legation.Native do
   @doc "Casts and sends that `ended`, a session with the same peer, had not signed yet go into `session`."
   @spec session_adopt(session, ended :: session) :: :ok
   def session_adopt(_session, _ended), do: not_loaded()
+
+  @doc "Time passes: what waits for longer than `message_ttl_ms` goes, and calls among it are given back."
+  @spec session_tick(session, unix_ms) :: [{GenServer.from(), reason :: atom}]
+  def session_tick(_session, _now), do: not_loaded()
+
+  @doc "Destinations of ours whose mailboxes are to be looked at: answered by `session_grant/3` with how much is in them."
+  @spec session_debts(session) :: [binary]
+  def session_debts(_session), do: not_loaded()
+
+  @spec session_grant(session, destination :: binary, left :: non_neg_integer) :: :ok
+  def session_grant(_session, _destination, _left), do: not_loaded()
+
+  @doc "For who was refused `:overload` and would rather wait. After `:later` the caller gets `{:legation_room, token}`, once."
+  @spec session_wait_room(session, engine, payload_bytes :: non_neg_integer) ::
+          :now | {:later, token :: integer} | :full
+  def session_wait_room(_session, _dst, _payload_bytes), do: not_loaded()
+
+  @spec session_cancel_room(session, token :: integer) :: :ok
+  def session_cancel_room(_session, _token), do: not_loaded()
 
   @spec session_counters(session) :: %{atom => integer}
   def session_counters(_session), do: not_loaded()

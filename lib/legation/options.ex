@@ -47,7 +47,8 @@ defmodule Legation.Options do
     * `:connect` - addresses to dial, tried in turn. Default `[]`: it dials us
     * `:links` - to how many of these addresses links are kept at once, 1 (default) to 4. What we send goes over the one whose address stands
       first; the others stand by, and take over without a message lost. One that has gone is dialled again
-    * `:limits` - of the limits below, for this peer alone: `grace_ms`, `resume_bytes_max`, `queue_bytes_max`, `engine_queue_bytes_max`, `overflow`
+    * `:limits` - of the limits below, for this peer alone: `grace_ms`, `resume_bytes_max`, `queue_bytes_max`, `engine_queue_bytes_max`, `overflow`,
+      `message_ttl_ms`
     * `:export` - which of our published engines it may know of and reach: `:all`, or a list of names and
       `{name, allow: [...], filter: filter}`. Default `[]`
     * `:allow` - what it may do with them: of `:call`, `:cast`, `:send`, `:sys` (`:sys.get_state/1`, `GenServer.stop/1`, …) and `:event`
@@ -70,7 +71,11 @@ defmodule Legation.Options do
   | `engines_max` | 65,536 | engines learned, per peer |
   | `queue_bytes_max` | 16 MiB | waiting to be sent, per peer. Beyond it calls are refused `:overload`, casts and sends dropped |
   | `engine_queue_bytes_max` | `:infinity` | of that, for one engine of the peer, so that a flooded one leaves room for others. A larger message goes if nothing else waits for its engine |
-  | `overflow` | `:newest` | which of these are dropped: `:newest`, or `:oldest` of those that no flush has taken yet |
+  | `overflow` | `:newest` | which of these are dropped: `:newest`, or `:oldest` of those that have not begun to go out; or none, and the peer that takes so little is left (`:disconnect`): its session ends |
+  | `message_ttl_ms` | `:infinity` | how long a message may wait to be sent, to about a tenth. Then casts and sends are dropped, calls refused `:expired` |
+  | `credit_bytes` | 256 KiB | how much a peer may have sent to one engine of ours that is not worked off there, by the length of its mailbox. What is more waits at the peer. 0: no bound |
+  | `fragment_bytes` | 64 KiB | larger messages are sent in pieces, between which others go |
+  | `room_waiters_max` | 16,384 | callers of `Legation.call/4` and `Legation.cast/3` that wait for room (`block:`), per peer |
   | `grace_ms` | 60,000 | how long a session without a link waits for another. Then, or if it is 0 at once, it has ended: calls exit, monitors fire |
   | `resume_bytes_max` | 16 MiB | sent and kept until the peer has acknowledged it, per peer. At it nothing more is sent until then. 0: nothing is kept, and the session ends with its link |
   | `ack_ms` | 50 | how long an acknowledgement waits for something to go with |
@@ -144,7 +149,11 @@ defmodule Legation.Options do
     ping_ms: {15_000, {1, @ms_max}},
     failures_max: {10, {1, 4_294_967_295}},
     failures_window_ms: {60_000, {1, @ms_max}},
-    overflow: {:newest, [:newest, :oldest]},
+    overflow: {:newest, [:newest, :oldest, :disconnect]},
+    message_ttl_ms: {:infinity, :positive_or_infinity},
+    credit_bytes: {256 * 1_024, {0, @ms_max}},
+    fragment_bytes: {64 * 1_024, {1, @bytes_max}},
+    room_waiters_max: {16_384, :positive},
     pending_connections_max: {1_024, :positive},
     handshakes_max: {100, :positive},
     failed_handshakes_per_s: {20, :positive},
@@ -160,7 +169,14 @@ defmodule Legation.Options do
   ]
 
   # Those that a peer may have of its own.
-  @peer_limits [:grace_ms, :resume_bytes_max, :queue_bytes_max, :engine_queue_bytes_max, :overflow]
+  @peer_limits [
+    :grace_ms,
+    :resume_bytes_max,
+    :queue_bytes_max,
+    :engine_queue_bytes_max,
+    :overflow,
+    :message_ttl_ms
+  ]
 
   # A keyholder's args may be a secret, and which file has the key is nobody's business in a log either.
   @derive {Inspect, except: [:key]}

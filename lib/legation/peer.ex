@@ -14,7 +14,7 @@ defmodule Legation.Peer do
 
   alias Legation.{Backoff, Directory, Instance, Native, Policy}
   alias Legation.Connection.{Handshake, Reader}
-  alias Legation.Peer.{Callers, Dialling, Links, Status}
+  alias Legation.Peer.{Callers, Dialling, Flow, Links, Status}
 
   # Links of one session that a peer may have with us at once.
   @links_max 4
@@ -25,7 +25,7 @@ defmodule Legation.Peer do
   # links: tag => link that is up, all of the one session; active: the tag of the one that we send on.
   # grace: the timer of a session that has lost its links.   ended: a session that is over, whose unsigned messages wait for the next.
   # dial, timer, standby, index, tried, backoff, wanted, attempts: see Dialling.
-  # stand_ins: pid => caller number.
+  # stand_ins: pid => caller number.   looks, tick: timers of Flow.
   # lost: how the last link or dial ended, for the status.
   @derive {Inspect, only: [:instance, :addresses, :lost, :callers, :attempts]}
   defstruct [
@@ -43,6 +43,8 @@ defmodule Legation.Peer do
     :dial,
     :timer,
     :sweep,
+    :looks,
+    :tick,
     :drain,
     :lost,
     :lower?,
@@ -216,6 +218,18 @@ defmodule Legation.Peer do
 
   def handle_info({:timeout, timer, :sweep}, %{sweep: timer} = state), do: {:noreply, Callers.sweep_due(state)}
 
+  def handle_info({ref, :owes, tag}, %{instance: %{ref: ref}} = state), do: {:noreply, Flow.owes(tag, state)}
+  def handle_info({:timeout, timer, :look}, %{looks: {timer, _ms}} = state), do: {:noreply, Flow.look_due(state)}
+  def handle_info({:timeout, timer, :tick}, %{tick: timer} = state), do: {:noreply, Flow.tick_due(state)}
+
+  # `overflow: :disconnect`: the peer takes less than we have for it.
+  def handle_info({ref, :overflow, tag}, %{instance: %{ref: ref}, session: %{tag: tag}} = state) do
+    Legation.Counters.add(state.instance.counters, :sessions_overflowed)
+    up_ms = for({_tag, link} <- state.links, do: link.up_ms) |> Enum.max(fn -> now_ms() end)
+    state = end_session(state, {:local, :overload})
+    {:noreply, state |> Dialling.lost(up_ms) |> publish_status()}
+  end
+
   def handle_info({tag, :drained}, %{drain: {_from, _timer}} = state) when is_map_key(state.links, tag),
     do: {:noreply, drained([], state)}
 
@@ -260,7 +274,7 @@ defmodule Legation.Peer do
       adopt: state.ended
     })
 
-    publish_links(Dialling.keep_standby(%{state | ended: nil}))
+    publish_links(Dialling.keep_standby(Flow.begin(%{state | ended: nil})))
   end
 
   # Another link of the session that we have: the only one from now on, or one more.
@@ -378,7 +392,7 @@ defmodule Legation.Peer do
     })
   end
 
-  defp goodbye({:local, code}) when code in [:shutdown, :replaced], do: code
+  defp goodbye({:local, code}) when code in [:shutdown, :replaced, :overload], do: code
   defp goodbye(_why), do: :normal
 
   defp cancel_grace(%{grace: nil} = state), do: state

@@ -9,6 +9,7 @@ defmodule Legation.Proxy do
   # For itself it takes only `{:EXIT, parent, _}` and `{ref, control}` with the instance's own reference:
   #
   #   {ref, {:send_as, src, message}}   from Legation.send/2: signed as the sender's engine
+  #   {ref, {:push, from, src, cast}}   from Legation.cast/3 with `block:`: the same, and what has become of it goes back
   #   {ref, {:stop, reason}}            forgotten, or the session has ended
   #
   # One proxy belongs to one session, whatever links that has, and dies with it; monitors and links get a real signal. `tag` is
@@ -78,6 +79,9 @@ defmodule Legation.Proxy do
       {^ref, {:send_as, src, message}} ->
         push(state, :send, src, message)
 
+      {^ref, {:push, {pid, monitor}, src, {:"$gen_cast", message}}} ->
+        send(pid, {monitor, try_push(state, :cast, src, message)})
+
       {^ref, {:stop, reason}} ->
         exit(reason)
 
@@ -119,11 +123,20 @@ defmodule Legation.Proxy do
       {:ok, caller} -> send(state.peer, {state.ref, :caller, state.tag, pid, caller})
       # The session is over, and so are we in a moment: then the caller gets a real signal.
       {:error, :ended} -> :ok
+      # So is this one's, in a moment.
+      {:error, :disconnect} -> overflow(state)
       {:error, reason} -> GenServer.reply(from, {:error, {:legation, reason}})
     end
   end
 
-  defp push(%{session: session, engine: engine} = state, kind, src, message) do
+  defp push(state, kind, src, message) do
+    case try_push(state, kind, src, message) do
+      :ok -> :ok
+      {:error, reason} -> dropped(state, kind, reason)
+    end
+  end
+
+  defp try_push(%{session: session, engine: engine} = state, kind, src, message) do
     :counters.add(state.counts, if(kind == :cast, do: @casts, else: @sends), 1)
     payload = :erlang.term_to_binary(message, minor_version: 2)
 
@@ -132,11 +145,13 @@ defmodule Legation.Proxy do
         do: Native.session_push_dirty(session, engine, kind, src, payload),
         else: Native.session_push(session, engine, kind, src, payload)
 
-    case result do
-      :ok -> :ok
-      {:error, reason} -> dropped(state, kind, reason)
+    with {:error, :disconnect} <- result do
+      overflow(state)
+      {:error, :overload}
     end
   end
+
+  defp overflow(state), do: send(state.peer, {state.ref, :overflow, state.tag})
 
   # Under which of our names the caller signs, if it has one.
   defp published_as(pids, pid) do

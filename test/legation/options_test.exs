@@ -33,7 +33,7 @@ defmodule Legation.OptionsTest do
              engine_queue_bytes_max: :infinity
            } = options.limits
 
-    assert map_size(options.limits) == 27
+    assert map_size(options.limits) == 31
   end
 
   test "a peer has the number of its links, and limits of its own where it is said so" do
@@ -125,7 +125,10 @@ defmodule Legation.OptionsTest do
   test "a limit that can't be meant is refused with what it should be" do
     assert refused(limits: [calls_max: 0]) == "expected :calls_max to be a positive integer, got: 0 (in limits)"
     assert refused(limits: [message_bytes_max: 2_000_000_000]) =~ "an integer from 1 to 1073741824"
-    assert refused(limits: [overflow: :oldst]) =~ "expected :overflow to be :newest or :oldest, got: :oldst"
+
+    assert refused(limits: [overflow: :oldst]) =~
+             "expected :overflow to be :newest or :oldest or :disconnect, got: :oldst"
+
     assert refused(limits: [engine_queue_max: nil]) =~ "a positive integer or :infinity"
     assert refused(limits: [reconnect_min_ms: 40_000]) =~ "expected :reconnect_max_ms to be at least"
     assert refused(limits: [call_max: 1]) =~ "unknown option :call_max in limits"

@@ -23,7 +23,7 @@ defmodule Legation.Connection.Reader do
 
   alias Legation.{Directory, Instance, Keyholder, Native, Telemetry}
   alias Legation.Connection.{Delivery, Handshake, Writer}
-  alias Legation.Peer.Links
+  alias Legation.Peer.{Flow, Links}
 
   # Messages of the carrier that may wait in our mailbox before it waits for us.
   @active 32
@@ -281,8 +281,11 @@ defmodule Legation.Connection.Reader do
     run(events, wake, start_timer(state, next_ms))
   end
 
-  defp delivered(%{phase: :up} = state) do
-    case Native.channel_delivered(state.channel) do
+  defp delivered(%{phase: :up, instance: instance, delivery: %{session: session} = delivery} = state) do
+    acknowledge = Native.channel_delivered(state.channel)
+    if Flow.look(instance, session), do: send(state.peer, {instance.ref, :owes, delivery.tag})
+
+    case acknowledge do
       :later when state.ack_timer == nil ->
         %{state | ack_timer: :erlang.start_timer(Instance.limit(state.instance, :ack_ms), self(), :acknowledge)}
 

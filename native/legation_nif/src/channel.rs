@@ -90,6 +90,10 @@ struct ChannelSettings {
     engines_max: u32,
     queue_bytes_max: usize,
     resume_bytes_max: usize,
+    credit_bytes: u32,
+    fragment_bytes: usize,
+    message_ttl_ms: Bound,
+    room_waiters_max: usize,
     engine_queue_bytes_max: Bound,
     calls_max: usize,
     callers_max: usize,
@@ -105,6 +109,7 @@ impl ChannelSettings {
         let overflow = match self.overflow {
             overflow if overflow == newest::newest() => Overflow::Newest,
             overflow if overflow == newest::oldest() => Overflow::Oldest,
+            overflow if overflow == atoms::disconnect() => Overflow::Disconnect,
             _ => return Err(Error::BadArg),
         };
         Ok(Limits {
@@ -112,8 +117,10 @@ impl ChannelSettings {
             engines_max: self.engines_max,
             queue_bytes_max: self.queue_bytes_max,
             resume_bytes_max: self.resume_bytes_max,
-            // Nobody grants any yet.
-            credit_bytes: 0,
+            credit_bytes: self.credit_bytes,
+            fragment_bytes: self.fragment_bytes,
+            message_ttl_ms: Option::from(&self.message_ttl_ms).map(|ms: usize| ms as u64),
+            room_waiters_max: self.room_waiters_max,
             engine_queue_bytes_max: Option::from(&self.engine_queue_bytes_max),
             calls_max: self.calls_max,
             callers_max: self.callers_max,
@@ -396,6 +403,9 @@ fn flush<'a>(env: Env<'a>, channel: &ChannelArc) -> Term<'a> {
         Ok(false) => atoms::idle(),
         Err(reason) => return error(env, atoms::channel_error(), reason.to_string()),
     };
+    if let Some(session) = channel.session.get() {
+        session.room_is_there(env);
+    }
     (large_binary(env, &out), more).encode(env)
 }
 

@@ -3,12 +3,13 @@
 //! Links come and go, so the session knows the Writer of the link that it is sent on, and whoever leaves something to be sent
 //! wakes it. And it knows whose turn it is: what one link's read brought is in mailboxes before another's is handled.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use legation_proto::frame::batch::Refusal;
 use legation_proto::frame::FrameType;
-use legation_proto::session::{Delivery, NewCall, PushError, Session};
+use legation_proto::session::{Delivery, Event, NewCall, PushError, Room, Session};
 use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, Resource, ResourceArc, Term};
 
 use crate::atoms;
@@ -19,6 +20,8 @@ pub struct SessionResource {
     draining: AtomicBool,
     writer: Mutex<Option<LocalPid>>,
     turn: Mutex<Turn>,
+    /// Processes that wait for room, by token.
+    waiters: Mutex<HashMap<u64, LocalPid>>,
 }
 
 #[rustler::resource_impl]
@@ -40,6 +43,7 @@ impl SessionResource {
             draining: AtomicBool::new(false),
             writer: Mutex::new(None),
             turn: Mutex::new(Turn::default()),
+            waiters: Mutex::default(),
         }
     }
 
@@ -84,6 +88,16 @@ impl SessionResource {
         };
         for reader in waiting {
             let _ = env.send(&reader, atoms::free());
+        }
+    }
+
+    /// Tells those for whom there is room by now: after each flush and tick, and when the session has ended.
+    pub fn room_is_there(&self, env: Env<'_>) {
+        for token in self.session.take_room() {
+            let waiter = lock(&self.waiters).remove(&token);
+            if let Some(waiter) = waiter {
+                let _ = env.send(&waiter, (atoms::legation_room(), token));
+            }
         }
     }
 
@@ -291,8 +305,9 @@ fn session_drain(session: SessionArc) -> Atom {
 }
 
 #[rustler::nif]
-fn session_end(session: SessionArc) -> Atom {
+fn session_end(env: Env<'_>, session: SessionArc) -> Atom {
     session.session.end();
+    session.room_is_there(env);
     atoms::ok()
 }
 
@@ -306,6 +321,65 @@ fn session_gap(session: SessionArc) -> u64 {
 fn session_adopt(env: Env<'_>, session: SessionArc, ended: SessionArc) -> Atom {
     let adopted = session.session.adopt(&ended.session);
     session.woken(env, adopted > 0)
+}
+
+/// Time passes: what has waited for too long goes. Calls of ours among it are given back, to be refused.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn session_tick<'a>(env: Env<'a>, session: SessionArc, now: u64) -> Vec<Term<'a>> {
+    let mut refused = Vec::new();
+    session.session.tick(now, &mut |event| {
+        if let Event::Refused { context, refusal } = event {
+            let from = env.binary_to_term(context).map(|(from, _)| from);
+            let reason = Atom::from_str(env, refusal.name());
+            if let (Some(from), Ok(reason)) = (from, reason) {
+                refused.push((from, reason).encode(env));
+            }
+        }
+    });
+    session.room_is_there(env);
+    refused
+}
+
+/// Destinations of ours whose mailboxes are to be looked at. An atomic load when there is none.
+#[rustler::nif]
+fn session_debts(session: SessionArc) -> Vec<String> {
+    let mut due = Vec::new();
+    session.session.debts(|destination, _messages| due.push(destination.to_owned()));
+    due
+}
+
+#[rustler::nif]
+fn session_grant(env: Env<'_>, session: SessionArc, destination: &str, left: u64) -> Atom {
+    session.woken(env, session.session.grant(destination, left))
+}
+
+/// `:now`, `:full`, or `{:later, token}`: then the calling process gets `{:legation_room, token}`, once.
+#[rustler::nif]
+fn session_wait_room<'a>(env: Env<'a>, session: SessionArc, destination: &str, payload_bytes: usize) -> Term<'a> {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let token = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+    // Entered first: it may come back at once.
+    lock(&session.waiters).insert(token, env.pid());
+    let room = session.session.wait_room(destination, payload_bytes, token);
+    if room == Room::Later {
+        // It may have ended before, and nobody flushes it any more.
+        if session.session.has_ended() {
+            session.room_is_there(env);
+        }
+        return (atoms::later(), token).encode(env);
+    }
+    lock(&session.waiters).remove(&token);
+    match room {
+        Room::Now => atoms::now().encode(env),
+        _ => atoms::full().encode(env),
+    }
+}
+
+#[rustler::nif]
+fn session_cancel_room(session: SessionArc, token: u64) -> Atom {
+    session.session.cancel_room(token);
+    lock(&session.waiters).remove(&token);
+    atoms::ok()
 }
 
 #[rustler::nif]
