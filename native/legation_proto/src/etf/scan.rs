@@ -1,6 +1,6 @@
 //! The bounded scan of a payload, before anything decodes it (`protocol.md` 13).
 //!
-//! One loop, no recursion, no allocation. What is still to come is a number per open container:
+//! One loop, no recursion, no allocation; pids and references are found on the way. What is still to come is a number per open container:
 //!
 //! ```text
 //!  {a, [1, 2], #{k => v}}       pending 1 ─► tuple: push 0, pending 3 ─► a: 2 ─► list: push 1, pending 2 + tail ...
@@ -16,6 +16,7 @@
 
 use thiserror::Error;
 
+use super::identifiers::{kind_of, parts, Wire};
 use super::keys::find_twice;
 use super::{tag, VERSION};
 
@@ -109,31 +110,80 @@ pub enum IdentifierKind {
 /// # Errors
 /// The first problem met. [`TermError::is_identifiers`] tells the two answers of `protocol.md` 13.3 apart.
 pub fn scan(bytes: &[u8], limits: &TermLimits) -> Result<(), TermError> {
+    scan_for(bytes, limits, Allowed::None).map(|_| ())
+}
+
+/// The same for a payload of our own Erlang system, which may hold pids and references of any node.
+///
+/// True: there are some, to be found with [`identifiers`](super::identifiers()).
+///
+/// # Errors
+/// As [`scan`]; ports and funs are [`TermErrorKind::Identifiers`].
+pub fn scan_local(bytes: &[u8], limits: &TermLimits) -> Result<bool, TermError> {
+    scan_for(bytes, limits, Allowed::Local)
+}
+
+/// The same for a payload from a peer, which may hold pids and references in the forms of `protocol.md` 13.4 alone.
+///
+/// True: there are some, to be found with [`identifiers`](super::identifiers()).
+///
+/// # Errors
+/// As [`scan`]; any other identifier, and any other spelling of these, is [`TermErrorKind::Identifiers`].
+pub fn scan_wire(bytes: &[u8], limits: &TermLimits) -> Result<bool, TermError> {
+    scan_for(bytes, limits, Allowed::Wire)
+}
+
+/// Which identifiers may be there.
+#[derive(Clone, Copy, Debug)]
+enum Allowed {
+    None,
+    Local,
+    Wire,
+}
+
+/// What a walk has met. Both mean that there is more to do, which most terms are spared.
+#[derive(Clone, Copy, Debug, Default)]
+struct Met {
+    /// Maps of more than one key, which may be one key twice.
+    maps: bool,
+    identifiers: bool,
+}
+
+fn scan_for(bytes: &[u8], limits: &TermLimits, allowed: Allowed) -> Result<bool, TermError> {
     let depth_max = limits.depth_max.min(DEPTH_MAX) as usize;
-    let has_maps = match walk::<DEPTH_COMMON>(bytes, depth_max, limits.big_bytes_max) {
+    let met = match walk::<DEPTH_COMMON>(bytes, depth_max, limits.big_bytes_max, allowed) {
         Err(TermError { kind: TermErrorKind::TooDeep, .. }) if depth_max > DEPTH_COMMON => {
-            walk_deep(bytes, depth_max, limits.big_bytes_max)?
+            walk_deep(bytes, depth_max, limits.big_bytes_max, allowed)?
         }
         result => result?,
     };
-    match has_maps.then(|| find_twice(&bytes[1..])).flatten() {
+    match met.maps.then(|| find_twice(&bytes[1..])).flatten() {
         Some(map) => fail(bytes, map, TermErrorKind::DuplicateKey),
-        None => Ok(()),
+        None => Ok(met.identifiers),
     }
+}
+
+/// Whether a key stands twice in a map of a payload whose identifiers have been replaced: two of them may have become
+/// one, where they meant the same process.
+pub(crate) fn has_key_twice(bytes: &[u8]) -> bool {
+    find_twice(bytes.get(1..).unwrap_or_default()).is_some()
 }
 
 #[cold]
 #[inline(never)]
-fn walk_deep(bytes: &[u8], depth_max: usize, big_bytes_max: u32) -> Result<bool, TermError> {
-    walk::<{ DEPTH_MAX as usize }>(bytes, depth_max, big_bytes_max)
+fn walk_deep(bytes: &[u8], depth_max: usize, big_bytes_max: u32, allowed: Allowed) -> Result<Met, TermError> {
+    walk::<{ DEPTH_MAX as usize }>(bytes, depth_max, big_bytes_max, allowed)
 }
 
-/// True: there are maps of more than one key, which may be one key twice.
-///
 /// Terms that are needed inside a container can't be more than the bytes left, which is why `usize` holds them.
 #[inline(always)]
-fn walk<const DEPTH: usize>(bytes: &[u8], depth_max: usize, big_bytes_max: u32) -> Result<bool, TermError> {
-    use TermErrorKind::{Atom, BigTooLarge, Bits, Count, Float, Tag, TooDeep, Trailing, Truncated, Version};
+fn walk<const DEPTH: usize>(
+    bytes: &[u8],
+    depth_max: usize,
+    big_bytes_max: u32,
+    allowed: Allowed,
+) -> Result<Met, TermError> {
+    use TermErrorKind::{Atom, BigTooLarge, Bits, Count, Float, TooDeep, Trailing, Truncated, Version};
 
     let depth_max = depth_max.min(DEPTH);
     // Terms still to come in the containers around the current one, outermost first.
@@ -141,7 +191,7 @@ fn walk<const DEPTH: usize>(bytes: &[u8], depth_max: usize, big_bytes_max: u32) 
     let mut depth = 0;
     // Terms still to come in the current one.
     let mut pending = 1usize;
-    let mut has_maps = false;
+    let mut met = Met::default();
 
     let Some((&VERSION, mut rest)) = bytes.split_first() else {
         return fail(bytes, bytes, if bytes.is_empty() { Truncated } else { Version });
@@ -243,7 +293,7 @@ fn walk<const DEPTH: usize>(bytes: &[u8], depth_max: usize, big_bytes_max: u32) 
             tag::MAP => {
                 let (&pairs, after) = field!(at, body, 4);
                 let pairs = u32::from_be_bytes(pairs);
-                has_maps |= pairs > 1;
+                met.maps |= pairs > 1;
                 (after, 2 * u64::from(pairs))
             }
             tag::NEW_FLOAT => {
@@ -277,10 +327,13 @@ fn walk<const DEPTH: usize>(bytes: &[u8], depth_max: usize, big_bytes_max: u32) 
                 }
                 (skip!(at, data, length as usize), 0)
             }
-            _ => {
-                let kind = identifier(tag).map_or(Tag(tag), TermErrorKind::Identifiers);
-                return fail(bytes, at, kind);
-            }
+            _ => match identifier(at, allowed) {
+                Ok(after) => {
+                    met.identifiers = true;
+                    (after, 0)
+                }
+                Err(kind) => return fail(bytes, at, kind),
+            },
         };
         rest = after;
 
@@ -303,7 +356,7 @@ fn walk<const DEPTH: usize>(bytes: &[u8], depth_max: usize, big_bytes_max: u32) 
         }
         while pending == 0 {
             if depth == 0 {
-                return if rest.is_empty() { Ok(has_maps) } else { fail(bytes, rest, Trailing) };
+                return if rest.is_empty() { Ok(met) } else { fail(bytes, rest, Trailing) };
             }
             depth -= 1;
             pending = outer[depth];
@@ -322,14 +375,21 @@ fn is_utf8(text: &[u8]) -> bool {
     text.is_ascii() || std::str::from_utf8(text).is_ok()
 }
 
+/// What follows the identifier at the head of `at`, if it may be there.
 #[cold]
-fn identifier(tag: u8) -> Option<IdentifierKind> {
-    match tag {
-        tag::PID | tag::NEW_PID => Some(IdentifierKind::Pid),
-        tag::PORT | tag::NEW_PORT | tag::V4_PORT => Some(IdentifierKind::Port),
-        tag::REFERENCE | tag::NEW_REFERENCE | tag::NEWER_REFERENCE => Some(IdentifierKind::Reference),
-        tag::FUN | tag::NEW_FUN | tag::EXPORT => Some(IdentifierKind::Fun),
-        _ => None,
+#[inline(never)]
+fn identifier(at: &[u8], allowed: Allowed) -> Result<&[u8], TermErrorKind> {
+    let tag = at.first().copied().unwrap_or(0);
+    let kind = kind_of(tag).ok_or(TermErrorKind::Tag(tag))?;
+    let refused = TermErrorKind::Identifiers(kind);
+    if matches!(allowed, Allowed::None) || matches!(kind, IdentifierKind::Port | IdentifierKind::Fun) {
+        return Err(refused);
+    }
+    let bytes = parts(at).map(|parts| parts.bytes).ok_or(refused)?;
+    let (raw, after) = at.split_at_checked(bytes).ok_or(refused)?;
+    match allowed {
+        Allowed::Wire if Wire::parse(raw).is_none() => Err(refused),
+        _ => Ok(after),
     }
 }
 
@@ -592,7 +652,10 @@ mod tests {
             tags in prop::collection::vec(prop_oneof![Just(104u8), Just(1), Just(2), Just(106), any::<u8>()], 0..300),
         ) {
             let bytes = [&[131], &tags[..]].concat();
-            prop_assert_eq!(walk::<DEPTH_COMMON>(&bytes, 256, 65_536).is_ok(), walk_deep(&bytes, 256, 65_536).is_ok());
+            prop_assert_eq!(
+                walk::<DEPTH_COMMON>(&bytes, 256, 65_536, Allowed::None).is_ok(),
+                walk_deep(&bytes, 256, 65_536, Allowed::None).is_ok()
+            );
         }
     }
 }

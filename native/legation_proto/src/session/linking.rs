@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use crate::error::{CloseCode, LinkError, PeerMisbehaved};
-use crate::frame::batch::kind;
+use crate::frame::batch::{kind, Address};
 use crate::frame::close::Close;
 use crate::frame::ping;
 use crate::session::attachment::Attachment;
+use crate::session::handles::Exported;
 use crate::session::inbound::Acknowledge;
 use crate::session::queue::{Entry, NewMessage, NewPayload};
 use crate::session::{lock, Event, Session};
@@ -87,35 +88,44 @@ impl Session {
         lock(&self.replay).messages()
     }
 
-    /// Takes over what `old` had not signed when it ended: casts and sends to engines, in their order. Calls ended with it. To be
-    /// called when our announcements are queued and before anything else is pushed. Returns how many.
-    pub fn adopt(&self, old: &Session) -> u64 {
+    /// Takes over what `old` had not signed when it ended: casts and sends to engines, in their order. Calls ended with it, and so did
+    /// the peer's processes that it knew. To be called when our announcements are queued and before anything else is pushed.
+    /// Returns how many, and what the driver has to watch.
+    pub fn adopt(&self, old: &Session) -> (u64, Vec<Exported>) {
         let outbound = lock(&old.outbound);
+        let calls = lock(&old.calls);
         let queue = lock(&old.queue);
         let (entries, arena) = outbound.unsigned();
         let (waiting, waiting_arena) = queue.unsigned();
-        let mut adopted = 0;
+        let (mut adopted, mut exported) = (0, Vec::new());
         for (entry, arena) in
             entries.iter().map(|entry| (entry, arena)).chain(waiting.iter().map(|e| (e, waiting_arena)))
         {
             let Entry::Message(message) = entry else { continue };
-            if message.dropped || !matches!(message.kind, kind::SEND | kind::CAST) {
+            let destination = message.destination(arena);
+            let to_engine = matches!(Address::parse(destination), Some(Address::Engine(_)));
+            if message.dropped || !matches!(message.kind, kind::SEND | kind::CAST) || !to_engine {
                 continue;
             }
+            let payload = message.payload(arena);
+            let copied = if message.handles { NewPayload::Slice(&[]) } else { NewPayload::of(payload) };
             let new = NewMessage {
                 kind: message.kind,
                 detail: message.detail,
                 aligned: message.aligned,
-                call_id: 0,
-                caller: 0,
-                source: message.source(arena),
-                destination: message.destination(arena),
-                payload: NewPayload::of(message.payload(arena)),
+                ..NewMessage::new(message.source(arena), destination, copied)
             };
-            adopted += u64::from(self.enqueue(new, false).is_ok());
+            let taken = match message.handles {
+                true => self.adopt_handles(&calls, new, payload),
+                false => self.enqueue(None, new, false).ok().map(|_| Vec::new()),
+            };
+            if let Some(new) = taken {
+                adopted += 1;
+                exported.extend(new);
+            }
         }
         self.shared.counters.adopted.add(adopted);
-        adopted
+        (adopted, exported)
     }
 
     /// `decrypt` appends what the channel makes of received bytes; events go to `sink`.
@@ -167,7 +177,7 @@ impl Session {
                     if resume {
                         outbound.resume(&self.shared, &self.replay, out);
                     }
-                    outbound.flush(&self.shared, &self.queue, &self.replay, out)
+                    outbound.flush(&self.shared, &self.queue, &self.replay, &self.calls, out)
                 }
                 false => false,
             }

@@ -9,9 +9,11 @@ use std::sync::atomic::Ordering;
 use std::sync::Mutex;
 
 use crate::frame::batch::{self, Header};
+use crate::frame::handle_release::Release;
 use crate::frame::resume::Resume;
 use crate::frame::{self, ack, forget, handle_release, learn, FrameType};
 use crate::limits::{BATCH_MESSAGES_MAX, BATCH_PAYLOAD_TARGET, FLUSH_TARGET};
+use crate::session::calls::Calls;
 use crate::session::queue::{Entry, Message, Queue, Taken};
 use crate::session::replay::Replay;
 use crate::session::{lock, Shared};
@@ -59,7 +61,14 @@ impl Outbound {
     }
 
     /// Appends frames to `out`. True when more waits than one flush takes.
-    pub fn flush(&mut self, shared: &Shared, queue: &Mutex<Queue>, replay: &Mutex<Replay>, out: &mut Vec<u8>) -> bool {
+    pub fn flush(
+        &mut self,
+        shared: &Shared,
+        queue: &Mutex<Queue>,
+        replay: &Mutex<Replay>,
+        calls: &Mutex<Calls>,
+        out: &mut Vec<u8>,
+    ) -> bool {
         if let Some(sequence) = lock(queue).ack.take() {
             ack::encode(sequence, out);
         }
@@ -104,8 +113,12 @@ impl Outbound {
             self.taken.releases.clear();
         }
 
+        let mut handles = handles_left(shared, calls, gone, &self.taken.arena);
         let mut queue = lock(queue);
         queue.sent(gone, cost);
+        if !handles.is_empty() {
+            queue.release_all(&mut handles, &shared.counters);
+        }
         shared.counters.queue_bytes.set(queue.bytes() as u64);
         !drained || !queue.settle()
     }
@@ -211,6 +224,22 @@ fn sent(shared: &Shared, replay: &Mutex<Replay>, count: u64, messages: u64, fram
     let mut replay = lock(replay);
     replay.keep(first, count, messages, frame);
     shared.counters.resume_bytes.set(replay.bytes() as u64);
+}
+
+/// Handles that have left the queue. What there is to say about them goes behind them, in the next flush.
+fn handles_left(shared: &Shared, calls: &Mutex<Calls>, gone: &[Entry], arena: &[u8]) -> Vec<Release> {
+    // Callers are looked at only while there is one that may have ended while its call waited.
+    let callers = shared.exports_ended.load(Ordering::Acquire) > 0;
+    let mut locked = None;
+    for entry in gone {
+        if let Entry::Message(message) = entry {
+            if !message.dropped && (message.handles || callers && message.caller != 0) {
+                let calls = locked.get_or_insert_with(|| lock(calls));
+                message.copies(arena).for_each(|copy| calls.handles.left(copy));
+            }
+        }
+    }
+    locked.map_or_else(Vec::new, |mut calls| std::mem::take(&mut calls.handles.releases))
 }
 
 fn note_announced(announced: &mut HashSet<Box<str>>, kind: FrameType, signed: &[u8]) {

@@ -3,10 +3,11 @@
 //! A push appends to an arena and a list and is done; no payload-sized allocation happens under the lock but the
 //! arena's own growth, and large payloads come in boxes that were made before. A flush swaps the lot out.
 
-use crate::frame::batch::{kind, ALIGNMENT};
+use crate::etf::{identifiers, Owner, Wire};
+use crate::frame::batch::{kind, Address, ALIGNMENT};
 use crate::frame::handle_release::Release;
 use crate::frame::FrameType;
-use crate::limits::Overflow;
+use crate::limits::{Overflow, RELEASES_MAX};
 use crate::session::counters::Counters;
 use crate::session::shares::{Shares, END, NO_SHARE};
 
@@ -31,6 +32,8 @@ pub(crate) struct Message {
     pub detail: u8,
     pub aligned: bool,
     pub dropped: bool,
+    /// There are handles in its payload, or it is to one.
+    pub handles: bool,
     source_bytes: u8,
     destination_bytes: u8,
     payload_bytes: u32,
@@ -61,6 +64,19 @@ impl Message {
                 &arena[start..start + self.payload_bytes as usize]
             }
         }
+    }
+
+    /// What of the tables of handles goes over with it: counted when it was pushed.
+    pub fn copies<'a>(&'a self, arena: &'a [u8]) -> impl Iterator<Item = Wire<'a>> {
+        // The number in a DOWN says whose reason it is, and gives nothing away.
+        let caller = (self.caller != 0 && self.kind != kind::DOWN).then_some((self.caller, Owner::Sender));
+        let destination = match (self.handles, Address::parse(self.destination(arena))) {
+            (true, Some(Address::Handle(number))) => Some((number, Owner::Receiver)),
+            _ => None,
+        };
+        let payload = if self.handles { self.payload(arena) } else { &[] };
+        let pids = [caller, destination].into_iter().flatten().map(|(number, owner)| Wire::Pid { number, owner });
+        pids.chain(identifiers(payload).filter_map(|place| Wire::parse(place.raw)))
     }
 
     pub fn payload_bytes(&self) -> usize {
@@ -100,6 +116,8 @@ pub(crate) struct NewMessage<'a> {
     pub kind: u8,
     pub detail: u8,
     pub aligned: bool,
+    /// See [`Message::handles`].
+    pub handles: bool,
     pub call_id: u64,
     pub caller: u64,
     pub source: &'a str,
@@ -107,7 +125,22 @@ pub(crate) struct NewMessage<'a> {
     pub payload: NewPayload<'a>,
 }
 
-impl NewMessage<'_> {
+impl<'a> NewMessage<'a> {
+    /// Without what its kind adds.
+    pub fn new(source: &'a str, destination: &'a str, payload: NewPayload<'a>) -> NewMessage<'a> {
+        NewMessage {
+            kind: kind::SEND,
+            detail: 0,
+            aligned: false,
+            handles: false,
+            call_id: 0,
+            caller: 0,
+            source,
+            destination,
+            payload,
+        }
+    }
+
     fn cost(&self) -> usize {
         cost_of(self.payload.len(), self.source.len(), self.destination.len())
     }
@@ -158,6 +191,8 @@ pub(crate) struct Queue {
     dropped_bytes: usize,
     scheduled: bool,
     pub ack: Option<u64>,
+    /// Handles of messages that were dropped, to be taken off the tables.
+    lost: Vec<Wire<'static>>,
 }
 
 /// Nothing was queued; it has been counted.
@@ -176,6 +211,7 @@ impl Queue {
             dropped_bytes: 0,
             scheduled: false,
             ack: None,
+            lost: Vec::new(),
         }
     }
 
@@ -224,6 +260,7 @@ impl Queue {
             detail: message.detail,
             aligned: message.aligned,
             dropped: false,
+            handles: message.handles,
             source_bytes: message.source.len() as u8,
             destination_bytes: message.destination.len() as u8,
             payload_bytes,
@@ -248,6 +285,23 @@ impl Queue {
     pub fn release(&mut self, release: Release) -> bool {
         self.waiting.releases.push(release);
         self.wake()
+    }
+
+    /// What the tables of handles have to say. True: wake the Writer.
+    pub fn release_all(&mut self, releases: &mut Vec<Release>, counters: &Counters) -> bool {
+        for release in releases.drain(..) {
+            let unbounded = matches!(release, Release::Dropped { .. } | Release::DroppedReference { .. });
+            match unbounded && self.waiting.releases.len() >= RELEASES_MAX {
+                true => counters.releases_over_limit.one(),
+                false => self.waiting.releases.push(release),
+            }
+        }
+        self.wake()
+    }
+
+    /// What the messages that were dropped since the last time held.
+    pub fn take_lost(&mut self) -> Vec<Wire<'static>> {
+        std::mem::take(&mut self.lost)
     }
 
     fn make_room(&mut self, kind: u8, cost: usize, always: bool, counters: &Counters) -> Result<(), Full> {
@@ -330,6 +384,13 @@ impl Queue {
         let Entry::Message(message) = &mut self.waiting.entries[index] else { return false };
         if message.dropped || !message.is_droppable() {
             return false;
+        }
+        if message.handles || message.caller != 0 {
+            self.lost.extend(message.copies(&self.waiting.arena).filter_map(|copy| match copy {
+                Wire::Pid { number, owner } => Some(Wire::Pid { number, owner }),
+                Wire::Reference { number, owner } => Some(Wire::Reference { number, owner }),
+                Wire::Engine(_) => None,
+            }));
         }
         message.dropped = true;
         message.boxed = None;
