@@ -15,7 +15,7 @@ use legation_channel::channel::Profile;
 use legation_channel::knock::{KnockMemory, KnockSettings};
 use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkFault, LinkRandom, Resume};
 use legation_proto::error::CloseCode;
-use legation_proto::frame::batch::Refusal;
+use legation_proto::frame::batch::{Address, Refusal};
 use legation_proto::frame::cert::Cert;
 use legation_proto::frame::forget::{Forget, ForgetReason};
 use legation_proto::frame::hello::Offer;
@@ -25,7 +25,9 @@ use legation_proto::hello::SignRequest;
 use legation_proto::identity::{NetworkKey, Purpose, RealmId};
 use legation_proto::keyring::Keyring;
 use legation_proto::limits::Limits;
-use legation_proto::session::{Delivery, Event, NewCall, PushError, PushedCall, Session};
+use legation_proto::session::{
+    Delivery, Destination, Event, ExitKind, Exported, NewCall, PushError, Pushed, PushedCall, Session,
+};
 use legation_proto::UnixMs;
 
 use crate::realm::{fixed_random, network, Realm, START};
@@ -73,8 +75,25 @@ pub enum Seen {
         engine: String,
         reason: ForgetReason,
     },
-    Released {
-        caller: u64,
+    HandleEnded {
+        number: u64,
+        reason: ForgetReason,
+    },
+    /// The end of an engine or a process, with its reason as a term.
+    Explained {
+        whose: String,
+        reason: ForgetReason,
+        term: Vec<u8>,
+    },
+    Exit {
+        exit: ExitKind,
+        from: u64,
+        destination: String,
+        source: String,
+        payload: Vec<u8>,
+    },
+    Unexported {
+        number: u64,
     },
     Closed {
         code: CloseCode,
@@ -99,28 +118,52 @@ impl From<LinkEvent<'_>> for Seen {
 impl From<Event<'_>> for Seen {
     fn from(event: Event<'_>) -> Seen {
         match event {
-            Event::Deliver { delivery, destination, source, payload, receipt } => Seen::Deliver {
+            Event::Deliver { delivery, destination, source, payload, receipt, .. } => Seen::Deliver {
                 delivery,
-                destination: destination.to_owned(),
+                destination: address(destination),
                 source: source.to_owned(),
                 payload: payload.to_vec(),
                 receipt,
             },
             Event::Call { destination, source, label, call_id, caller, payload, .. } => Seen::Call {
-                destination: destination.to_owned(),
+                destination: address(destination),
                 source: source.to_owned(),
                 label,
                 call_id,
                 caller,
                 payload: payload.to_vec(),
             },
-            Event::Reply { context, payload } => Seen::Reply { context: context.to_vec(), payload: payload.to_vec() },
+            Event::Reply { context, payload, .. } => Seen::Reply { context: context.to_vec(), payload: payload.to_vec() },
             Event::Refused { context, refusal } => Seen::Refused { context: context.to_vec(), refusal },
             Event::Learned(learn) => Seen::Learned(learn.clone()),
-            Event::Forgotten { engine, reason } => Seen::Forgotten { engine: engine.to_owned(), reason },
-            Event::Released { caller } => Seen::Released { caller },
+            Event::Forgotten { engine, reason, term } => match term {
+                None => Seen::Forgotten { engine: engine.to_owned(), reason },
+                Some(term) => Seen::Explained { whose: engine.to_owned(), reason, term: term.payload.to_vec() },
+            },
+            Event::HandleEnded { number, reason, term } => match term {
+                None => Seen::HandleEnded { number, reason },
+                Some(term) => {
+                    Seen::Explained { whose: Address::of_handle(number), reason, term: term.payload.to_vec() }
+                }
+            },
+            Event::Exit { exit, from, destination, source, payload, .. } => Seen::Exit {
+                exit,
+                from,
+                destination: address(destination),
+                source: source.to_owned(),
+                payload: payload.to_vec(),
+            },
+            Event::Unexported { number } => Seen::Unexported { number },
             Event::Closed { code, text } => Seen::Closed { code, text },
         }
+    }
+}
+
+/// As it was written.
+fn address(destination: Destination<'_>) -> String {
+    match destination {
+        Destination::Engine(name) => name.to_owned(),
+        Destination::Process { number, .. } => Address::of_handle(number),
     }
 }
 
@@ -143,10 +186,14 @@ pub struct Side {
     pub resume: Option<Arc<Session>>,
     /// A link that is resumed is not sent on.
     pub standby: bool,
+    /// Mailboxes are never looked at: nothing is granted back.
+    pub stingy: bool,
     /// Answers [`Seen::Sign`] when the link's own keyring doesn't hold the identity.
     pub signer: Option<Arc<Keyring>>,
     pub events: Vec<Seen>,
     pub fault: Option<LinkFault>,
+    /// What was given to the peer for the first time.
+    pub exported: Vec<Exported>,
     /// All that went to the carrier.
     pub sent: Vec<u8>,
     /// When [`Link::handle_timeout`] wants to be called again.
@@ -166,9 +213,11 @@ impl Side {
             admit: Admit::Accept,
             resume: None,
             standby: false,
+            stingy: false,
             signer: None,
             events: Vec::new(),
             fault: None,
+            exported: Vec::new(),
             sent: Vec::new(),
             timer: None,
             // The Writer flushes when it starts.
@@ -186,6 +235,17 @@ impl Side {
         let mut seen = Vec::new();
         let wake = self.link.handle_bytes(now, bytes, &mut |event| seen.push(Seen::from(event))).any();
         self.take(now, wake, seen);
+        self.grant_all();
+    }
+
+    /// Mailboxes are empty: what has come is in `events`.
+    fn grant_all(&mut self) {
+        let Some(session) = self.link.session().filter(|_| !self.stingy).cloned() else { return };
+        let mut due = Vec::new();
+        session.debts(|destination, _| due.push(destination.to_owned()));
+        for destination in due {
+            self.wake |= session.grant(&destination, 0);
+        }
     }
 
     pub fn tick(&mut self, now: UnixMs) {
@@ -263,6 +323,11 @@ impl Side {
         self.wake |= wake;
     }
 
+    pub fn pushed(&mut self, pushed: Pushed) {
+        self.woken(pushed.wake);
+        self.exported.extend(pushed.exported);
+    }
+
     pub fn will_flush(&self) -> bool {
         self.wake
     }
@@ -324,14 +389,14 @@ impl Side {
     }
 
     pub fn cast(&mut self, source: &str, destination: &str, payload: &[u8]) -> Result<(), PushError> {
-        let wake = self.session().push(Delivery::Cast, source, destination, payload, false)?;
-        self.woken(wake);
+        let pushed = self.session().push(Delivery::Cast, source, destination, payload, false)?;
+        self.pushed(pushed);
         Ok(())
     }
 
     pub fn send(&mut self, source: &str, destination: &str, payload: &[u8]) -> Result<(), PushError> {
-        let wake = self.session().push(Delivery::Send, source, destination, payload, false)?;
-        self.woken(wake);
+        let pushed = self.session().push(Delivery::Send, source, destination, payload, false)?;
+        self.pushed(pushed);
         Ok(())
     }
 
@@ -347,12 +412,13 @@ impl Side {
         let call = NewCall { destination, label: 1, source: "", caller, context, payload };
         let pushed = self.session().push_call(now, &call)?;
         self.woken(pushed.wake);
+        self.exported.extend(pushed.exported.iter().cloned());
         Ok(pushed)
     }
 
     pub fn reply(&mut self, call_id: u64, payload: &[u8]) -> Result<(), PushError> {
-        let wake = self.session().reply(call_id, payload)?;
-        self.woken(wake);
+        let pushed = self.session().reply(call_id, payload)?;
+        self.pushed(pushed);
         Ok(())
     }
 

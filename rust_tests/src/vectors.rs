@@ -378,6 +378,7 @@ pub fn alices_hello(tls: bool) -> Hello {
         engines_max: 65_536,
         link: tls.then_some(LinkCertificate { key: *link_key.public(), not_after, signature }),
         resume: None,
+        credit_bytes: None,
     }
 }
 
@@ -445,7 +446,12 @@ fn frames() -> String {
             .put("text", close.text.as_bytes())
             .put("frame", &written(&|out| close.encode(out)));
     }
-    let releases = [Release::Caller(7), Release::Call(number)];
+    let releases = [
+        Release::Ended { number: 7, reason: ForgetReason::Killed },
+        Release::Call(number),
+        Release::Dropped { number: 8, count: 3 },
+        Release::DroppedReference { number: 9, count: 1 },
+    ];
     file.record("handle release")
         .put("caller", &7u64.to_le_bytes())
         .put("call", &le)

@@ -49,6 +49,7 @@ proptest! {
         numbers in any::<(u8, u8, u16, u16, u64, u32, u32, u64)>(),
         link in any::<bool>(),
         resume in any::<Option<([u8; 32], bool)>>(),
+        credit_bytes in any::<Option<std::num::NonZeroU32>>(),
         signature in any::<[u8; 32]>(),
     ) {
         let (role, profile, version_min, version_max, features, message_bytes_max, engines_max, not_after) = numbers;
@@ -58,6 +59,7 @@ proptest! {
             own: RealmId(bytes[0]), peer: RealmId(bytes[1]), identity_key: bytes[2], binding: bytes[3], random: bytes[4],
             link: link.then_some(LinkCertificate { key: bytes[5], not_after: not_after.max(1), signature }),
             resume: resume.map(|(session, additional)| Offer { session, additional }),
+            credit_bytes,
         };
         let body = hello.body();
         let whole = [&body[..], &signature].concat();

@@ -9,6 +9,7 @@
 //! [`Handshake::handle_signature`] brings it. So an identity may sit in a device that takes its time.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 
 use crate::certificate::LinkCertificate;
 use crate::error::{HelloRefused, InvalidFrame, LinkError, PeerMisbehaved};
@@ -95,6 +96,8 @@ pub struct Agreed {
     /// The peer's limits: what we may send it.
     pub peer_message_bytes_max: u32,
     pub peer_engines_max: u32,
+    /// The window for each of its engines; 0: it asks for no credit.
+    pub peer_credit_bytes: u32,
 }
 
 enum State {
@@ -236,6 +239,7 @@ impl Handshake {
             engines_max: self.config.limits.engines_max,
             link,
             resume: self.config.resume,
+            credit_bytes: NonZeroU32::new(self.config.limits.credit_bytes),
         };
         let body = hello.body();
         let id = self.request(Purpose::Hello, body.clone());
@@ -336,6 +340,7 @@ impl Handshake {
             peer_key: peer.identity_key,
             peer_message_bytes_max: peer.message_bytes_max,
             peer_engines_max: peer.engines_max,
+            peer_credit_bytes: peer.credit_bytes.map_or(0, NonZeroU32::get),
         })));
         self.state = State::Done;
     }

@@ -11,21 +11,27 @@
 //! are of one link ([`Attachment`]), see [`linking`].
 //!
 //! Methods take `&self`: each part has its own lock, so that pushes never wait for crypto. Order in which locks may be
-//! taken: a link's inbound, inbound, outbound, a link's outbound, replay, calls, queue. A single-threaded driver pays for uncontended
+//! taken: a link's inbound, inbound, outbound, a link's outbound, replay, calls, queue, lanes or debts. A single-threaded driver pays for uncontended
 //! locks and nothing else.
 
 mod attachment;
 mod calls;
 mod counters;
+mod credit;
 mod crossing;
 mod delivery;
+mod flow;
+mod fragments;
 mod handles;
 mod inbound;
+mod lanes;
 mod linking;
+mod named;
 mod outbound;
 mod queue;
 mod reasons;
 mod replay;
+mod room;
 mod shares;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -41,22 +47,25 @@ use crate::frame::FrameType;
 use crate::hello::Agreed;
 use crate::identity::{check_public_key, KeyError};
 use crate::keyring::Keyring;
-use crate::limits::Limits;
+use crate::limits::{Limits, Overflow};
 use crate::UnixMs;
 
 pub use attachment::Attachment;
 pub use calls::Pending;
 pub use counters::{Counter, Counters};
 pub use crossing::{ExitKind, Locals, TranslateError, Wanted};
-pub use handles::{DropOutcome, Exported, Full};
+pub use handles::{DropOutcome, Exported, NoRoom};
 pub use inbound::Acknowledge;
 pub use linking::Wake;
+pub use room::Room;
 
 use calls::{Calls, Served};
+use credit::Debts;
 use crossing::{handle, refusal_of, Crossing};
 use inbound::Inbound;
+use lanes::Lanes;
 use outbound::Outbound;
-use queue::{NewMessage, NewPayload, Queue};
+use queue::{Full, NewMessage, NewPayload, Queue};
 use replay::Replay;
 
 /// What comes out of [`Session::handle_bytes`], in order. Borrowed from the receive buffer.
@@ -166,6 +175,9 @@ pub enum Delivery {
 pub enum PushError {
     #[error("the outbound queue or the table of calls is full")]
     Overload,
+    /// [`crate::limits::Overflow::Disconnect`]: the driver closes the link with [`CloseCode::Overload`].
+    #[error("the outbound queue is full, which is to end the link")]
+    Disconnect,
     #[error("the payload is over the limit")]
     TooLarge,
     #[error("the payload holds a port or fun, or a pid or reference where they may not cross")]
@@ -241,6 +253,11 @@ pub struct Session {
     replay: Mutex<Replay>,
     calls: Mutex<Calls>,
     queue: Mutex<Queue>,
+    /// What waits for one destination.
+    lanes: Mutex<Lanes>,
+    /// What we have to grant the peer, when mailboxes have been looked at.
+    debts: Mutex<Debts>,
+    any_due: AtomicBool,
 }
 
 impl Session {
@@ -253,11 +270,14 @@ impl Session {
             last_link: AtomicU64::new(0),
             active: AtomicU64::new(0),
             flush_left_over: AtomicBool::new(false),
-            inbound: Mutex::new(Inbound::new(identity)),
-            outbound: Mutex::new(Outbound::default()),
+            inbound: Mutex::new(Inbound::new(identity, limits.message_bytes_max)),
+            outbound: Mutex::new(Outbound::new(agreed.peer_message_bytes_max)),
             replay: Mutex::new(Replay::new(limits.resume_bytes_max)),
             calls: Mutex::new(Calls::new(&limits)),
             queue: Mutex::new(Queue::new(limits.queue_bytes_max, limits.engine_queue_bytes_max, limits.overflow)),
+            lanes: Mutex::new(Lanes::new(agreed.peer_credit_bytes, limits.overflow == Overflow::Oldest)),
+            debts: Mutex::new(Debts::new(limits.credit_bytes)),
+            any_due: AtomicBool::new(false),
             shared: Shared {
                 agreed,
                 limits,
@@ -298,7 +318,7 @@ impl Session {
             Delivery::Send => kind::SEND,
             Delivery::Cast => kind::CAST,
         };
-        let copied = if holds { NewPayload::Slice(&[]) } else { NewPayload::of(payload) };
+        let copied = if holds { NewPayload::Slice(&[]) } else { self.new_payload(payload) };
         let message = NewMessage { kind, aligned, ..NewMessage::new(source, destination, copied) };
         match holds || to.is_some() {
             true => self.push_crossing(message, &Crossing::of(payload, holds, to), false),
@@ -306,16 +326,15 @@ impl Session {
         }
     }
 
+    fn new_payload<'a>(&self, payload: &'a [u8]) -> NewPayload<'a> {
+        NewPayload::of(payload, self.shared.limits.fragment_bytes)
+    }
+
     /// `calls`: the lock that is held, if it is.
-    fn enqueue(
-        &self,
-        calls: Option<&mut Calls>,
-        message: NewMessage<'_>,
-        always: bool,
-    ) -> Result<bool, PushError> {
+    fn enqueue(&self, calls: Option<&mut Calls>, message: NewMessage<'_>, always: bool) -> Result<bool, PushError> {
         let (pushed, lost) = {
             let mut queue = lock(&self.queue);
-            (queue.push(message, always, &self.shared.counters), queue.take_lost())
+            (queue.push(message, always, &self.lanes, &self.shared.counters), queue.take_lost())
         };
         if !lost.is_empty() {
             let unsend = |calls: &mut Calls| {
@@ -327,7 +346,10 @@ impl Session {
                 None => unsend(&mut lock(&self.calls)),
             }
         }
-        pushed.map_err(|_| PushError::Overload)
+        pushed.map_err(|full| match full {
+            Full::Refused => PushError::Overload,
+            Full::Disconnect => PushError::Disconnect,
+        })
     }
 
     /// # Errors
@@ -336,7 +358,7 @@ impl Session {
         let to = handle(check_destination(call.destination)?);
         let holds = self.check_push(call.source, call.payload)?;
         let crossing = Crossing::of(call.payload, holds, to);
-        let copied = if holds { NewPayload::Slice(&[]) } else { NewPayload::of(call.payload) };
+        let copied = if holds { NewPayload::Slice(&[]) } else { self.new_payload(call.payload) };
         let pending = Pending { context: call.context.into(), destination: call.destination.into(), since: now };
         let mut exported = Vec::new();
         let mut calls = lock(&self.calls);
@@ -347,7 +369,7 @@ impl Session {
             self.gauge(&calls);
             PushError::Overload
         })?;
-        let mut message = NewMessage {
+        let message = NewMessage {
             kind: kind::GENCALL,
             detail: call.label,
             handles: holds || to.is_some(),
@@ -357,8 +379,13 @@ impl Session {
         };
         let pushed = match calls.handles.count(to, None, &crossing.places, &mut exported) {
             Ok(counted) => {
-                let pushed = self.fits(&mut message, &crossing, &counted);
-                let pushed = pushed.and_then(|()| self.enqueue(Some(&mut calls), message, false));
+                let pushed = self.rewritten(&crossing, &counted).and_then(|bytes| {
+                    let message = match &bytes {
+                        Some(bytes) => NewMessage { payload: self.new_payload(bytes), ..message },
+                        None => message,
+                    };
+                    self.enqueue(Some(&mut calls), message, false)
+                });
                 pushed.inspect_err(|_| calls.handles.uncount(&counted, to, &mut exported))
             }
             Err(error) => {
@@ -384,16 +411,20 @@ impl Session {
             Err(PushError::Ended) => return Err(PushError::Ended),
             Err(error) => return Ok(refused(self.refuse(call_id, refusal_of(error)))),
         };
-        let copied = if holds { NewPayload::Slice(&[]) } else { NewPayload::of(payload) };
+        let copied = if holds { NewPayload::Slice(&[]) } else { self.new_payload(payload) };
         let (served, told) = self.no_longer_served(call_id).ok_or(PushError::UnknownCall)?;
-        let message =
-            NewMessage { kind: kind::REPLY, call_id, ..NewMessage::new(&served.engine, "", copied) };
+        let message = NewMessage {
+            kind: kind::REPLY,
+            call_id,
+            caller: served.caller,
+            ..NewMessage::new(&served.engine, "", copied)
+        };
         let pushed = match holds {
             true => self.push_crossing(message, &Crossing::of(payload, holds, None), true),
             false => self.enqueue(None, message, true).map(|wake| Pushed { wake, exported: Vec::new() }),
         };
         let mut pushed = pushed
-            .unwrap_or_else(|error| refused(self.push_refusal(call_id, &served.engine, refusal_of(error))));
+            .unwrap_or_else(|error| refused(self.push_refusal(call_id, &served, refusal_of(error))));
         pushed.wake |= told;
         Ok(pushed)
     }
@@ -401,7 +432,7 @@ impl Session {
     /// Refuses a call of the peer's. True: wake the active link's writer.
     pub fn refuse(&self, call_id: u64, refusal: Refusal) -> bool {
         match self.no_longer_served(call_id) {
-            Some((served, told)) => self.push_refusal(call_id, &served.engine, refusal) | told,
+            Some((served, told)) => self.push_refusal(call_id, &served, refusal) | told,
             None => false,
         }
     }
@@ -424,17 +455,18 @@ impl Session {
             (abandoned, self.tell(&mut calls))
         };
         abandoned.into_iter().fold(told, |wake, (call_id, served)| {
-            self.push_refusal(call_id, &served.engine, Refusal::Abandoned) | wake
+            self.push_refusal(call_id, &served, Refusal::Abandoned) | wake
         })
     }
 
     /// An ERROR has no payload: it goes even when the queue is full of answers.
-    fn push_refusal(&self, call_id: u64, source: &str, refusal: Refusal) -> bool {
+    fn push_refusal(&self, call_id: u64, served: &Served, refusal: Refusal) -> bool {
         let message = NewMessage {
             kind: kind::ERROR,
             detail: refusal as u8,
             call_id,
-            ..NewMessage::new(source, "", NewPayload::Slice(&[]))
+            caller: served.caller,
+            ..NewMessage::new(&served.engine, "", NewPayload::Slice(&[]))
         };
         self.enqueue(None, message, true).unwrap_or(false)
     }
@@ -472,6 +504,7 @@ impl Session {
     /// From now on every push fails with [`PushError::Ended`].
     pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
+        lock(&self.queue).waiters.serve_all();
     }
 
     /// True: the payload holds identifiers.

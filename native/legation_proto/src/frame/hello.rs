@@ -20,6 +20,14 @@
 //!  0 session id (32)
 //! 32 flags u8 (bit 0: additional, the links that there are stay)
 //! ```
+//!
+//! Extension 2, of 4 bytes: the window that the sender of this hello gives for each of its engines.
+//!
+//! ```text
+//!  0 bytes u32 (not 0)
+//! ```
+
+use std::num::NonZeroU32;
 
 use crate::certificate::LinkCertificate;
 use crate::codec::{Reader, Writer};
@@ -27,6 +35,7 @@ use crate::error::InvalidFrame;
 use crate::identity::RealmId;
 
 const EXTENSION_RESUME: u16 = 1;
+const EXTENSION_CREDIT: u16 = 2;
 const EXTENSION_CRITICAL: u16 = 0x8000;
 const FLAG_ADDITIONAL: u8 = 1;
 
@@ -55,6 +64,8 @@ pub struct Hello {
     /// None on `local` and `plain`, which have no link key.
     pub link: Option<LinkCertificate>,
     pub resume: Option<Offer>,
+    /// What may be sent to each engine before it is granted back. None: no credit is asked for.
+    pub credit_bytes: Option<NonZeroU32>,
 }
 
 impl Hello {
@@ -89,6 +100,11 @@ impl Hello {
             extensions.put(&offer.session);
             extensions.put_u8(if offer.additional { FLAG_ADDITIONAL } else { 0 });
         }
+        if let Some(bytes) = self.credit_bytes {
+            extensions.put_u16(EXTENSION_CREDIT);
+            extensions.put_u16(4);
+            extensions.put_u32(bytes.get());
+        }
         body.put_u16(extensions.len() as u16);
         body.put(&extensions);
         body
@@ -112,6 +128,7 @@ impl Hello {
             engines_max: reader.u32("hello engine limit")?,
             link: None,
             resume: None,
+            credit_bytes: None,
         };
         if reader.u16("hello rotation records")? != 0 {
             return Err(InvalidFrame::Value("hello rotation records"));
@@ -133,6 +150,10 @@ impl Hello {
                 EXTENSION_RESUME if hello.resume.is_some() => {
                     return Err(InvalidFrame::Value("hello extension (twice)"))
                 }
+                EXTENSION_CREDIT if hello.credit_bytes.is_some() => {
+                    return Err(InvalidFrame::Value("hello extension (twice)"))
+                }
+                EXTENSION_CREDIT => hello.credit_bytes = Some(decode_credit(content)?),
                 EXTENSION_RESUME => hello.resume = Some(decode_offer(content)?),
                 kind if kind & EXTENSION_CRITICAL != 0 => {
                     return Err(InvalidFrame::Value("hello extension (unknown and critical)"));
@@ -156,4 +177,11 @@ fn decode_offer(content: &[u8]) -> Result<Offer, InvalidFrame> {
         return Err(InvalidFrame::Value("hello session flags"));
     }
     Ok(Offer { session, additional: flags & FLAG_ADDITIONAL != 0 })
+}
+
+fn decode_credit(content: &[u8]) -> Result<NonZeroU32, InvalidFrame> {
+    let mut reader = Reader::new(content);
+    let bytes = reader.u32("hello credit")?;
+    reader.finish("hello credit")?;
+    NonZeroU32::new(bytes).ok_or(InvalidFrame::Value("hello credit"))
 }

@@ -15,8 +15,8 @@ use crate::etf::{has_key_twice, identifiers, rewrite, IdentifierKind, Owner, Pla
 use crate::frame::batch::{exit, kind, Address, Refusal};
 use crate::frame::forget::ForgetReason;
 use crate::session::calls::Calls;
-use crate::session::handles::{Counted, DropOutcome, Exported, Full, NotCounted};
-use crate::session::queue::{NewMessage, NewPayload};
+use crate::session::handles::{Counted, DropOutcome, Exported, NoRoom, NotCounted};
+use crate::session::queue::{NewMessage, NewPayload, BOXED_ABOVE};
 use crate::session::{check_destination, lock, PushError, Pushed, Session};
 
 /// What an EXIT stands for (`protocol.md` 10.7).
@@ -103,14 +103,14 @@ impl<'a> Crossing<'a> {
     }
 
     /// The payload as it goes over.
-    pub fn rewritten(&self, counted: &Counted) -> Box<[u8]> {
+    fn rewritten(&self, counted: &Counted) -> Vec<u8> {
         let mut sent = counted.sent.iter();
         let done = rewrite(self.payload, self.places.iter().copied(), |_, out| {
             sent.next().ok_or(())?.wire().put(out);
             Ok::<(), ()>(())
         });
         // Each place has been counted.
-        done.unwrap_or_default().into()
+        done.unwrap_or_default()
     }
 }
 
@@ -133,10 +133,13 @@ impl Session {
         let mut held = (!exported.is_empty()).then_some(calls);
         message.handles = true;
         message.caller = counted.caller.unwrap_or(message.caller);
-        let pushed = match self.fits(&mut message, crossing, &counted) {
-            Ok(()) => self.enqueue(held.as_deref_mut(), message, always),
-            Err(error) => Err(error),
-        };
+        let pushed = self.rewritten(crossing, &counted).and_then(|bytes| {
+            let message = match &bytes {
+                Some(bytes) => NewMessage { payload: self.new_payload(bytes), ..message },
+                None => message,
+            };
+            self.enqueue(held.as_deref_mut(), message, always)
+        });
         match pushed {
             Ok(wake) => Ok(Pushed { wake, exported }),
             Err(error) => {
@@ -156,23 +159,17 @@ impl Session {
         self.gauge(calls);
     }
 
-    /// Gives a message its payload. A reference may be longer on the wire than at home.
-    pub(super) fn fits(
-        &self,
-        message: &mut NewMessage<'_>,
-        crossing: &Crossing<'_>,
-        counted: &Counted,
-    ) -> Result<(), PushError> {
+    /// The payload as it goes over, where it is another. A reference may be longer on the wire than at home.
+    pub(super) fn rewritten(&self, crossing: &Crossing<'_>, counted: &Counted) -> Result<Option<Vec<u8>>, PushError> {
         if crossing.places.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let bytes = crossing.rewritten(counted);
         if bytes.len() > self.largest_out() {
             self.shared.counters.too_large_out.one();
             return Err(PushError::TooLarge);
         }
-        message.payload = NewPayload::Boxed(bytes);
-        Ok(())
+        Ok(Some(bytes))
     }
 
     /// An exit signal for an engine or a process of the peer's. `from`: the pid of ours that it comes from; `payload`: the reason.
@@ -194,7 +191,7 @@ impl Session {
         let message = NewMessage {
             kind: kind::EXIT,
             detail: exit as u8,
-            ..NewMessage::new(source, destination, NewPayload::of(payload))
+            ..NewMessage::new(source, destination, self.new_payload(payload))
         };
         self.push_crossing(message, &crossing, false)
     }
@@ -210,10 +207,14 @@ impl Session {
 
     fn push_down(&self, source: &str, number: u64, payload: &[u8]) -> Result<Pushed, PushError> {
         let holds = self.check_push(source, payload)?;
+        // In fragments it would come after the end that it belongs to.
+        if payload.len() > BOXED_ABOVE.min(self.shared.limits.fragment_bytes) / 2 {
+            return Err(PushError::TooLarge);
+        }
         let message = NewMessage {
             kind: kind::DOWN,
             caller: number,
-            ..NewMessage::new(source, "", NewPayload::of(payload))
+            ..NewMessage::new(source, "", NewPayload::Slice(payload))
         };
         match holds {
             true => self.push_crossing(message, &Crossing::of(payload, holds, None), false),
@@ -268,7 +269,7 @@ impl Session {
         let mut calls = lock(&self.calls);
         for (number, raw) in std::mem::take(&mut answers.pids) {
             if calls.handles.import(number).is_none() {
-                calls.handles.bind_import(number, &raw).map_err(|Full| TranslateError::Full)?;
+                calls.handles.bind_import(number, &raw).map_err(|NoRoom| TranslateError::Full)?;
             }
         }
         let handles = &mut calls.handles;
@@ -373,8 +374,8 @@ impl Session {
     /// Gives a process of the peer's its stand-in, for a call's caller or for who an EXIT is from.
     ///
     /// # Errors
-    /// [`Full`]: make room with [`Session::drop_import`].
-    pub fn bind_import(&self, number: u64, raw: &[u8]) -> Result<(), Full> {
+    /// [`NoRoom`]: make room with [`Session::drop_import`].
+    pub fn bind_import(&self, number: u64, raw: &[u8]) -> Result<(), NoRoom> {
         let mut calls = lock(&self.calls);
         let bound = calls.handles.bind_import(number, raw);
         self.gauge(&calls);
@@ -413,8 +414,9 @@ impl Session {
         lock(&self.calls).handles.export_pid(number).cloned()
     }
 
-    /// Takes a payload over from the session before, whose numbers mean nothing in this one.
-    pub(super) fn adopt_handles(&self, old: &Calls, mut message: NewMessage<'_>, payload: &[u8]) -> Option<Vec<Exported>> {
+    /// Takes a message over from the session before, whose numbers mean nothing in this one. None: there is no room.
+    pub(super) fn adopt_handles(&self, old: &Calls, message: NewMessage<'_>) -> Option<Vec<Exported>> {
+        let payload = message.payload.bytes();
         let raws: Vec<(Place<'_>, Option<Arc<[u8]>>)> = identifiers(payload)
             .map(|place| (place, Wire::parse(place.raw).and_then(|wire| old.handles.raw_of(wire))))
             .collect();
@@ -431,9 +433,13 @@ impl Session {
             sent.next().ok_or(())?.wire().put(out);
             Ok::<(), ()>(())
         });
-        message.handles = true;
-        message.payload = NewPayload::Boxed(written.unwrap_or_default().into());
-        if self.enqueue(Some(&mut calls), message, false).is_err() {
+        let written = written.unwrap_or_default();
+        let new = NewMessage {
+            handles: true,
+            payload: self.new_payload(&written),
+            ..NewMessage::like(&message)
+        };
+        if self.enqueue(Some(&mut calls), new, false).is_err() {
             calls.handles.uncount(&counted, None, &mut exported);
             return None;
         }

@@ -81,7 +81,7 @@ fn deliver_call(
         Err(NotServed::Full(bound)) => {
             shared.counters.over(bound);
             shared.counters.overload_in.one();
-            return session.push_refusal(row.call_id, "", Refusal::Overload) | discard_unchecked(session, payload);
+            return refuse_unserved(session, item) | discard_unchecked(session, payload);
         }
     }
     let handles = match check_payload(session, payload) {
@@ -160,6 +160,19 @@ fn deliver_exit(session: &Session, source: &str, item: &Item<'_>, sink: &mut dyn
     };
     sink(Event::Exit { exit, from: row.caller, destination, source, payload, handles });
     false
+}
+
+/// A message for which there was no credit.
+pub(super) fn turn_away(session: &Session, item: &Item<'_>) -> bool {
+    let refused = item.row.kind == kind::GENCALL && refuse_unserved(session, item);
+    let counted = matches!(item.row.kind, kind::GENCALL | kind::EXIT) && session.settle_handle(item.row.caller);
+    refused | counted | discard_unchecked(session, item.payload)
+}
+
+/// A call that met a bound.
+fn refuse_unserved(session: &Session, item: &Item<'_>) -> bool {
+    let served = Served { caller: item.row.caller, engine: "".into() };
+    session.push_refusal(item.row.call_id, &served, Refusal::Overload)
 }
 
 /// A DOWN: the reason waits for the end that it belongs to.

@@ -45,7 +45,7 @@ pub struct Exported {
 /// No room for another: `handles_max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the table of handles is full")]
-pub struct Full;
+pub struct NoRoom;
 
 /// What has become of a request to drop a stand-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,11 +196,11 @@ impl Handles {
                 };
                 counted.sent.push(sent);
             }
-            Ok::<(), Full>(())
+            Ok::<(), NoRoom>(())
         };
         match all() {
             Ok(()) => Ok(counted),
-            Err(Full) => {
+            Err(NoRoom) => {
                 self.uncount(&counted, to, exported);
                 Err(NotCounted::Full)
             }
@@ -218,7 +218,7 @@ impl Handles {
     }
 
     /// Counts a pid that goes into a payload: one of ours, or one that goes home.
-    pub fn send_pid(&mut self, raw: &[u8], exported: &mut Vec<Exported>) -> Result<Sent, Full> {
+    pub fn send_pid(&mut self, raw: &[u8], exported: &mut Vec<Exported>) -> Result<Sent, NoRoom> {
         match self.locals.get(raw) {
             Some(Local::Pid(number)) => {
                 let number = *number;
@@ -231,7 +231,7 @@ impl Handles {
     }
 
     /// Counts a pid of ours that the peer is given, whatever stands behind it here.
-    pub fn export(&mut self, raw: &[u8], exported: &mut Vec<Exported>) -> Result<u64, Full> {
+    pub fn export(&mut self, raw: &[u8], exported: &mut Vec<Exported>) -> Result<u64, NoRoom> {
         let Exports { last, by_raw, by_number, .. } = &mut self.exports;
         if let Some(number) = by_raw.get(raw) {
             if let Some(export) = by_number.get_mut(number) {
@@ -241,7 +241,7 @@ impl Handles {
         }
         if by_number.len() >= self.handles_max {
             self.over_limit += 1;
-            return Err(Full);
+            return Err(NoRoom);
         }
         *last += 1;
         let pid: Arc<[u8]> = raw.into();
@@ -438,10 +438,10 @@ impl Handles {
     }
 
     /// Gives a process of the peer's its stand-in, in the place of an earlier one.
-    pub fn bind_import(&mut self, number: u64, raw: &[u8]) -> Result<(), Full> {
+    pub fn bind_import(&mut self, number: u64, raw: &[u8]) -> Result<(), NoRoom> {
         if self.import(number).is_none() && self.bound >= self.handles_max {
             self.over_limit += 1;
-            return Err(Full);
+            return Err(NoRoom);
         }
         self.unbind(raw);
         let raw: Arc<[u8]> = raw.into();

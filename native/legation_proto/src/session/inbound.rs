@@ -6,16 +6,21 @@ use std::sync::atomic::Ordering;
 use ed25519_dalek::VerifyingKey;
 
 use crate::error::{InvalidFrame, LinkError, PeerMisbehaved};
-use crate::frame::batch::{kind, Batch};
+use crate::frame::batch::{kind, Batch, Header, Item};
 use crate::frame::close::Close;
+use crate::frame::fragment::Fragment;
 use crate::frame::handle_release::Release;
 use crate::frame::resume::Resume;
-use crate::frame::{self, ack, cert::Cert, forget::Forget, handle_release, learn::Learn, ping, FrameType, Head};
+use crate::frame::staged::StagedBatch;
+use crate::frame::{
+    self, ack, cert::Cert, credit, forget::Forget, handle_release, learn::Learn, ping, FrameType, Head,
+};
 use crate::identity::{check_public_key, verify, NetworkId, Purpose};
 use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
 use crate::receipt::{ReceiptMaker, ReceiptParts};
 use crate::session::attachment::{Attachment, LinkInbound};
-use crate::session::delivery::{deliver, keep_reason};
+use crate::session::delivery::{deliver, keep_reason, turn_away};
+use crate::session::fragments::Staging;
 use crate::session::handles::MoreThanSent;
 use crate::session::linking::Wake;
 use crate::session::reasons::{Reason, Reasons, Whose};
@@ -93,6 +98,8 @@ pub(crate) struct Inbound {
     acknowledge_later: bool,
     failures: VecDeque<UnixMs>,
     reasons: Reasons,
+    /// What has come of payloads that come in fragments.
+    staging: Staging,
     receipts_for: HashSet<Box<str>>,
     /// Of the receipts of this read.
     receipt_bytes: usize,
@@ -119,8 +126,9 @@ enum Place {
 }
 
 impl Inbound {
-    pub fn new(identity: VerifyingKey) -> Inbound {
+    pub fn new(identity: VerifyingKey, message_bytes_max: u32) -> Inbound {
         Inbound {
+            staging: Staging::new(message_bytes_max),
             identity,
             online: None,
             engines: HashMap::new(),
@@ -153,7 +161,7 @@ impl Inbound {
         received.last_received = now;
         self.receipt_bytes = 0;
         // What earlier calls brought has been handed to mailboxes by now.
-        let mut wake = Wake { link: false, session: self.acknowledge(session) == Acknowledge::Wake };
+        let mut wake = Wake { link: false, session: self.note_delivered(session) };
         let buffer = std::mem::take(&mut received.buffer);
         let mut at = 0;
         let mut result = Ok(());
@@ -192,9 +200,22 @@ impl Inbound {
 
     /// What has been handed to mailboxes goes into the next flush's ACK; that alone is a reason for one past a bound.
     pub fn acknowledge(&mut self, session: &Session) -> Acknowledge {
+        if self.note_delivered(session) {
+            return Acknowledge::Wake;
+        }
+        // Whoever noted it: as long as it has not gone out somebody has to see to it.
+        if self.acknowledge_later || lock(&session.queue).ack.is_none() {
+            return Acknowledge::Nothing;
+        }
+        self.acknowledge_later = true;
+        Acknowledge::Later
+    }
+
+    /// True: a bound is passed, wake the active link's writer.
+    fn note_delivered(&mut self, session: &Session) -> bool {
         let delivered = self.next_sequence - 1;
         if delivered == session.shared.delivered.swap(delivered, Ordering::AcqRel) {
-            return Acknowledge::Nothing;
+            return false;
         }
         let mut queue = lock(&session.queue);
         queue.ack = Some(delivered);
@@ -202,12 +223,8 @@ impl Inbound {
         if due {
             self.acknowledged = delivered;
             self.unacknowledged_bytes = 0;
-            return if queue.wake() { Acknowledge::Wake } else { Acknowledge::Nothing };
         }
-        match std::mem::replace(&mut self.acknowledge_later, true) {
-            true => Acknowledge::Nothing,
-            false => Acknowledge::Later,
-        }
+        due && queue.wake()
     }
 
     /// True: wake the active link's writer.
@@ -335,6 +352,20 @@ impl Inbound {
                 };
                 self.count_announcement(shared, now, outcome)?;
                 Ok(Wake { link: false, session: wake })
+            }
+            FrameType::Fragment => {
+                self.staging.take_in(&Fragment::decode(body)?)?;
+                shared.counters.fragments_in.one();
+                shared.counters.staged_bytes.set(self.staging.bytes() as u64);
+                self.unacknowledged_bytes += body.len() as u64;
+                Ok(nothing)
+            }
+            FrameType::Credit => {
+                let mut lanes = lock(&session.lanes);
+                let mut go_on = false;
+                credit::decode(body, |destination, bytes| go_on |= lanes.granted(destination, bytes.into()))?;
+                drop(lanes);
+                Ok(Wake { link: false, session: go_on && lock(&session.queue).wake() })
             }
             FrameType::Cert => {
                 let outcome = self.handle_cert(shared, now, body)?;
@@ -538,28 +569,64 @@ impl Inbound {
         body: &[u8],
         sink: &mut dyn FnMut(Event<'_>),
     ) -> Result<bool, LinkError> {
-        let (shared, counters) = (&session.shared, &session.shared.counters);
-        let batch = Batch::parse(body)?;
-        if batch.header.source != shared.agreed.peer || batch.header.destination != shared.agreed.own {
+        let shared = &session.shared;
+        let Some(staged) = StagedBatch::parse(body)? else {
+            let batch = Batch::parse(body)?;
+            return match self.is_new_batch(shared, received, now, &batch.header, batch.count)? {
+                true => self.handle_new_batch(session, now, body, &batch, sink),
+                false => Ok(false),
+            };
+        };
+        // Where it comes again, its fragments were passed over, too.
+        if !self.is_new_batch(shared, received, now, &staged.header, 1)? {
+            return Ok(false);
+        }
+        let whole = self.staging.close(&staged)?;
+        shared.counters.staged_bytes.set(self.staging.bytes() as u64);
+        self.handle_new_batch(session, now, whole.body(), &Batch::parse(whole.body())?, sink)
+    }
+
+    fn is_new_batch(
+        &mut self,
+        shared: &Shared,
+        received: &mut LinkInbound,
+        now: UnixMs,
+        header: &Header<'_>,
+        count: u16,
+    ) -> Result<bool, LinkError> {
+        let counters = &shared.counters;
+        if header.source != shared.agreed.peer || header.destination != shared.agreed.own {
             return Err(PeerMisbehaved::ForeignBatch.into());
         }
-        if batch.header.session != shared.agreed.session {
+        if header.session != shared.agreed.session {
             counters.stale_session.one();
             self.failed(shared, now)?;
             return Ok(false);
         }
-        match self.place(received, FrameType::Batch, Some(batch.header.first_sequence), u64::from(batch.count))? {
-            Place::New => {}
+        match self.place(received, FrameType::Batch, Some(header.first_sequence), u64::from(count))? {
+            Place::New => Ok(true),
             Place::Replayed => {
                 counters.replayed.one();
-                return Ok(false);
+                Ok(false)
             }
             Place::Duplicate => {
                 counters.duplicate.one();
                 self.failed(shared, now)?;
-                return Ok(false);
+                Ok(false)
             }
         }
+    }
+
+    /// `body`: as the signature is over it, with the signature.
+    fn handle_new_batch(
+        &mut self,
+        session: &Session,
+        now: UnixMs,
+        body: &[u8],
+        batch: &Batch<'_>,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<bool, LinkError> {
+        let (shared, counters) = (&session.shared, &session.shared.counters);
         counters.verified.one();
         let certified = match batch.header.engine {
             "" => self.online.as_mut(),
@@ -567,9 +634,14 @@ impl Inbound {
         };
         let certified = certified
             .filter(|certified| certified.in_force(now))
-            .and_then(|certified| certified.verifies(&shared.agreed.network, &batch).then_some(&*certified));
+            .and_then(|certified| certified.verifies(&shared.agreed.network, batch).then_some(&*certified));
         let Some(certified) = certified else {
             counters.bad_signature.one();
+            // Its sender has used up credit for it.
+            for item in batch.messages() {
+                within_window(session, &item?);
+            }
+            note_due(session);
             self.failed(shared, now)?;
             return Ok(false);
         };
@@ -581,6 +653,11 @@ impl Inbound {
         let mut maker = None;
         for (index, item) in batch.messages().enumerate() {
             let item = item?;
+            if !within_window(session, &item) {
+                counters.credit_exceeded.one();
+                wake |= turn_away(session, &item);
+                continue;
+            }
             let receipt = match self.receipts_for.contains(item.row.destination) {
                 true if self.receipt_bytes >= RECEIPT_BYTES_MAX => {
                     counters.receipts_over_limit.one();
@@ -607,6 +684,19 @@ impl Inbound {
                 _ => deliver(session, batch.header.engine, &item, receipt, sink),
             };
         }
+        note_due(session);
         Ok(wake)
+    }
+}
+
+/// A message to a destination has come: whether there was credit for it.
+fn within_window(session: &Session, item: &Item<'_>) -> bool {
+    item.row.destination.is_empty() || lock(&session.debts).received(item.row.destination, item.payload.len())
+}
+
+fn note_due(session: &Session) {
+    let debts = lock(&session.debts);
+    if debts.any_due() {
+        session.any_due.store(true, Ordering::Release);
     }
 }

@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use crate::error::{CloseCode, LinkError, PeerMisbehaved};
-use crate::frame::batch::{kind, Address};
+use crate::frame::batch::kind;
 use crate::frame::close::Close;
 use crate::frame::ping;
 use crate::session::attachment::Attachment;
 use crate::session::handles::Exported;
 use crate::session::inbound::Acknowledge;
-use crate::session::queue::{Entry, NewMessage, NewPayload};
+use crate::session::queue::NewMessage;
 use crate::session::{lock, Event, Session};
 use crate::UnixMs;
 
@@ -43,6 +43,7 @@ impl std::ops::BitOrAssign for Wake {
 impl Session {
     /// One more link. `first`: of a session that has just begun; it is active at once, and both sides count from 1 on it.
     pub fn attach(&self, first: bool, now: UnixMs) -> Arc<Attachment> {
+        lock(&self.queue).clock = now as u32;
         let number = self.last_link.fetch_add(1, Ordering::Relaxed) + 1;
         if first {
             self.active.store(number, Ordering::Release);
@@ -88,42 +89,30 @@ impl Session {
         lock(&self.replay).messages()
     }
 
-    /// Takes over what `old` had not signed when it ended: casts and sends to engines, in their order. Calls ended with it, and so did
-    /// the peer's processes that it knew. To be called when our announcements are queued and before anything else is pushed.
+    /// Takes over what `old` had not signed when it ended: casts and sends to engines, in their order. Calls ended with it, and so
+    /// did what the peer's handles meant. To be called when our announcements are queued and before anything else is pushed.
     /// Returns how many, and what the driver has to watch.
     pub fn adopt(&self, old: &Session) -> (u64, Vec<Exported>) {
-        let outbound = lock(&old.outbound);
-        let calls = lock(&old.calls);
-        let queue = lock(&old.queue);
-        let (entries, arena) = outbound.unsigned();
-        let (waiting, waiting_arena) = queue.unsigned();
         let (mut adopted, mut exported) = (0, Vec::new());
-        for (entry, arena) in
-            entries.iter().map(|entry| (entry, arena)).chain(waiting.iter().map(|e| (e, waiting_arena)))
-        {
-            let Entry::Message(message) = entry else { continue };
-            let destination = message.destination(arena);
-            let to_engine = matches!(Address::parse(destination), Some(Address::Engine(_)));
-            if message.dropped || !matches!(message.kind, kind::SEND | kind::CAST) || !to_engine {
-                continue;
+        let mut outbound = lock(&old.outbound);
+        let calls = lock(&old.calls);
+        let mut queue = lock(&old.queue);
+        let mut adopt = |message: NewMessage<'_>| {
+            // A handle's address has ended with its session.
+            if !matches!(message.kind, kind::SEND | kind::CAST) || message.destination.starts_with('@') {
+                return;
             }
-            let payload = message.payload(arena);
-            let copied = if message.handles { NewPayload::Slice(&[]) } else { NewPayload::of(payload) };
-            let new = NewMessage {
-                kind: message.kind,
-                detail: message.detail,
-                aligned: message.aligned,
-                ..NewMessage::new(message.source(arena), destination, copied)
-            };
             let taken = match message.handles {
-                true => self.adopt_handles(&calls, new, payload),
-                false => self.enqueue(None, new, false).ok().map(|_| Vec::new()),
+                true => self.adopt_handles(&calls, message),
+                false => self.enqueue(None, message, false).ok().map(|_| Vec::new()),
             };
             if let Some(new) = taken {
                 adopted += 1;
                 exported.extend(new);
             }
-        }
+        };
+        outbound.drain_unsigned(&mut lock(&old.lanes), &mut adopt);
+        queue.drain_unsigned(&mut adopt);
         self.shared.counters.adopted.add(adopted);
         (adopted, exported)
     }
@@ -145,7 +134,8 @@ impl Session {
         (wake, handled.map_err(E::from).and(decrypted))
     }
 
-    /// The events of the last [`Session::handle_bytes`] have been handed to mailboxes.
+    /// The events of the last [`Session::handle_bytes`] have been handed to mailboxes. To be said after each, whether it had events
+    /// or not: announcements are acknowledged, too.
     pub fn delivered(&self) -> Acknowledge {
         lock(&self.inbound).acknowledge(self)
     }
@@ -157,7 +147,7 @@ impl Session {
 
     /// Appends frames to `out`. True: more waits; flush again when the carrier can take it.
     pub fn flush(&self, link: &Attachment, out: &mut Vec<u8>) -> bool {
-        let resume = {
+        {
             let mut own = lock(&link.outbound);
             if own.closed {
                 return false;
@@ -168,16 +158,14 @@ impl Session {
             if let Some(token) = own.ping.take() {
                 ping::encode_ping(token, out);
             }
-            std::mem::take(&mut own.resume)
-        };
+        }
         let more = {
             let mut outbound = lock(&self.outbound);
             match self.is_active(link) {
                 true => {
-                    if resume {
-                        outbound.resume(&self.shared, &self.replay, out);
-                    }
-                    outbound.flush(&self.shared, &self.queue, &self.replay, &self.calls, out)
+                    // Looked at with the session's lock held: whoever activates the link sets it under that.
+                    let resume = std::mem::take(&mut lock(&link.outbound).resume);
+                    outbound.flush(self, resume, out)
                 }
                 false => false,
             }
@@ -196,7 +184,10 @@ impl Session {
 
     /// Whether the next flush is short work: at most a few signatures and a few kilobytes.
     pub fn next_flush_is_small(&self) -> bool {
-        !self.flush_left_over.load(Ordering::Relaxed) && !lock(&self.replay).is_behind() && lock(&self.queue).is_small()
+        !self.flush_left_over.load(Ordering::Relaxed)
+            && !lock(&self.replay).is_behind()
+            && !lock(&self.lanes).any_ready()
+            && lock(&self.queue).is_small()
     }
 
     /// Heartbeat. Returns whether to wake the link's writer, and when to come again.

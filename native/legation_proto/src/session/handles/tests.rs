@@ -377,7 +377,7 @@ fn exports_are_bounded_at_the_limit_and_one_past_it() {
     let mut handles = Handles::new(2, 2);
     let first = export(&mut handles, b"1");
     export(&mut handles, b"2");
-    assert_eq!(handles.export(b"3", &mut Vec::new()), Err(Full));
+    assert_eq!(handles.export(b"3", &mut Vec::new()), Err(NoRoom));
     assert_eq!(export(&mut handles, b"1"), first, "what is known needs no room");
     assert_eq!(handles.over_limit, 1);
     handles.dropped(first, 2).unwrap();
@@ -390,7 +390,7 @@ fn stand_ins_are_bounded_at_the_limit_and_one_past_it() {
     let mut handles = Handles::new(2, 2);
     handles.bind_import(1, b"1").unwrap();
     handles.bind_import(2, b"2").unwrap();
-    assert_eq!(handles.bind_import(3, b"3"), Err(Full));
+    assert_eq!(handles.bind_import(3, b"3"), Err(NoRoom));
     assert!(handles.bind_import(2, b"4").is_ok(), "another one in its place");
     assert_eq!(handles.drop_import(1, false), DropOutcome::Dropped { wake: false });
     assert!(handles.bind_import(3, b"3").is_ok());
