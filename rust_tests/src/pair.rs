@@ -26,7 +26,7 @@ use legation_proto::identity::{NetworkKey, Purpose, RealmId};
 use legation_proto::keyring::Keyring;
 use legation_proto::limits::Limits;
 use legation_proto::session::{
-    Delivery, Destination, Event, ExitKind, Exported, NewCall, PushError, Pushed, PushedCall, Session,
+    Delivery, Destination, DropOutcome, Event, ExitKind, Exported, NewCall, PushError, Pushed, PushedCall, Session,
 };
 use legation_proto::UnixMs;
 
@@ -133,7 +133,9 @@ impl From<Event<'_>> for Seen {
                 caller,
                 payload: payload.to_vec(),
             },
-            Event::Reply { context, payload, .. } => Seen::Reply { context: context.to_vec(), payload: payload.to_vec() },
+            Event::Reply { context, payload, .. } => {
+                Seen::Reply { context: context.to_vec(), payload: payload.to_vec() }
+            }
             Event::Refused { context, refusal } => Seen::Refused { context: context.to_vec(), refusal },
             Event::Learned(learn) => Seen::Learned(learn.clone()),
             Event::Forgotten { engine, reason, term } => match term {
@@ -188,6 +190,8 @@ pub struct Side {
     pub standby: bool,
     /// Mailboxes are never looked at: nothing is granted back.
     pub stingy: bool,
+    /// Callers get stand-ins, which stay until their process ends. The test does it where this is false.
+    pub stand_ins: bool,
     /// Answers [`Seen::Sign`] when the link's own keyring doesn't hold the identity.
     pub signer: Option<Arc<Keyring>>,
     pub events: Vec<Seen>,
@@ -214,6 +218,7 @@ impl Side {
             resume: None,
             standby: false,
             stingy: false,
+            stand_ins: true,
             signer: None,
             events: Vec::new(),
             fault: None,
@@ -282,6 +287,14 @@ impl Side {
                     }
                     Admit::Later => false,
                 },
+                Seen::Call { caller, .. } if self.stand_ins => {
+                    let raw = [&b"stand-in"[..], &caller.to_le_bytes()].concat();
+                    self.session().bind_import(*caller, &raw).expect("there is room for a stand-in");
+                    false
+                }
+                Seen::HandleEnded { number, .. } if self.stand_ins => {
+                    matches!(self.session().drop_import(*number), DropOutcome::Dropped { wake: true })
+                }
                 Seen::Resumed { .. } => !self.standby && self.link.activate(),
                 Seen::Fault(fault) => {
                     self.ending = true;

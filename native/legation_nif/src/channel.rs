@@ -494,7 +494,9 @@ fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &mut V
     };
     let receipt_term = |receipt: Option<Vec<u8>>| receipt.map(|receipt| large_binary(env, &receipt));
     let term = match event {
-        Event::Deliver { delivery, destination: Destination::Engine(destination), source, payload, receipt, .. } => {
+        Event::Deliver {
+            delivery, destination: Destination::Engine(destination), source, payload, receipt, ..
+        } => {
             // Told all the same: Elixir drops it as it drops others, with an event and a line in the log.
             let payload = decode(env, payload).unwrap_or_else(|| {
                 count_undecodable();

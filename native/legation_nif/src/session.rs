@@ -170,7 +170,9 @@ fn push_call<'a>(
         payload: payload.as_slice(),
     };
     Ok(match session.session.push_call(crate::channel::now_ms(), &call) {
-        Ok(pushed) => (session.woken(env, pushed.wake), pushed.exported.first().map(|caller| caller.number)).encode(env),
+        Ok(pushed) => {
+            (session.woken(env, pushed.wake), pushed.exported.first().map(|caller| caller.number)).encode(env)
+        }
         Err(reason) => (atoms::error(), push_reason(reason)).encode(env),
     })
 }

@@ -423,8 +423,7 @@ impl Session {
             true => self.push_crossing(message, &Crossing::of(payload, holds, None), true),
             false => self.enqueue(None, message, true).map(|wake| Pushed { wake, exported: Vec::new() }),
         };
-        let mut pushed = pushed
-            .unwrap_or_else(|error| refused(self.push_refusal(call_id, &served, refusal_of(error))));
+        let mut pushed = pushed.unwrap_or_else(|error| refused(self.push_refusal(call_id, &served, refusal_of(error))));
         pushed.wake |= told;
         Ok(pushed)
     }
@@ -454,9 +453,9 @@ impl Session {
             self.shared.counters.calls_served.set(calls.being_served() as u64);
             (abandoned, self.tell(&mut calls))
         };
-        abandoned.into_iter().fold(told, |wake, (call_id, served)| {
-            self.push_refusal(call_id, &served, Refusal::Abandoned) | wake
-        })
+        abandoned
+            .into_iter()
+            .fold(told, |wake, (call_id, served)| self.push_refusal(call_id, &served, Refusal::Abandoned) | wake)
     }
 
     /// An ERROR has no payload: it goes even when the queue is full of answers.
@@ -484,6 +483,7 @@ impl Session {
         let mut calls = lock(&self.calls);
         let known = calls.finish(call_id).is_some();
         self.shared.counters.calls_pending.set(calls.pending() as u64);
+        self.gauge(&calls);
         drop(calls);
         known && lock(&self.queue).release(Release::Call(call_id))
     }

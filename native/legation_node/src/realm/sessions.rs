@@ -32,7 +32,14 @@ impl SessionEvents for Realm {
 
     fn session_event(&self, session: &Arc<PeerSession>, event: Event<'_>) -> bool {
         match event {
-            Event::Deliver { delivery, destination: Destination::Engine(destination), source, payload, receipt, .. } => {
+            Event::Deliver {
+                delivery,
+                destination: Destination::Engine(destination),
+                source,
+                payload,
+                receipt,
+                ..
+            } => {
                 let kind = Kind::Deliver(delivery);
                 let (engine, source) = (Cow::Borrowed(destination), Cow::Borrowed(source));
                 self.arrive(session, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt })

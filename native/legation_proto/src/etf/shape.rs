@@ -332,7 +332,8 @@ mod tests {
             ours.is_none()
         };
         let (given, other) = (reference(7, Owner::Receiver), reference(8, Owner::Receiver));
-        let strange = [reference(10, Owner::Receiver), reference(7, Owner::Sender), vec![114, 0, 1, 119, 0, 1, 0, 0, 0, 7]];
+        let strange =
+            [reference(10, Owner::Receiver), reference(7, Owner::Sender), vec![114, 0, 1, 119, 0, 1, 0, 0, 0, 7]];
         let alias = |tail: &[u8]| list(&[atom(119, "alias")], tail);
         assert!(verdict(&given));
         assert!(verdict(&alias(&given)));

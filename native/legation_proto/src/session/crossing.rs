@@ -211,11 +211,8 @@ impl Session {
         if payload.len() > BOXED_ABOVE.min(self.shared.limits.fragment_bytes) / 2 {
             return Err(PushError::TooLarge);
         }
-        let message = NewMessage {
-            kind: kind::DOWN,
-            caller: number,
-            ..NewMessage::new(source, "", NewPayload::Slice(payload))
-        };
+        let message =
+            NewMessage { kind: kind::DOWN, caller: number, ..NewMessage::new(source, "", NewPayload::Slice(payload)) };
         match holds {
             true => self.push_crossing(message, &Crossing::of(payload, holds, None), false),
             false => self.enqueue(None, message, false).map(|wake| Pushed { wake, exported: Vec::new() }),
@@ -314,6 +311,7 @@ impl Session {
             let mut calls = lock(&self.calls);
             let missing = Missing::of(places, &calls);
             if !calls.handles.has_room_for(missing.pids.len()) {
+                self.gauge(&calls);
                 return Err(TranslateError::Full);
             }
             missing
@@ -434,11 +432,7 @@ impl Session {
             Ok::<(), ()>(())
         });
         let written = written.unwrap_or_default();
-        let new = NewMessage {
-            handles: true,
-            payload: self.new_payload(&written),
-            ..NewMessage::like(&message)
-        };
+        let new = NewMessage { handles: true, payload: self.new_payload(&written), ..NewMessage::like(&message) };
         if self.enqueue(Some(&mut calls), new, false).is_err() {
             calls.handles.uncount(&counted, None, &mut exported);
             return None;

@@ -51,6 +51,7 @@ impl Session {
                 let mut calls = lock(&self.calls);
                 let pending = calls.finish(call_id);
                 counters.calls_pending.set(calls.pending() as u64);
+                self.gauge(&calls);
                 pending
             };
             if let Some(pending) = pending {

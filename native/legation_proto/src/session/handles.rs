@@ -51,7 +51,9 @@ pub struct NoRoom;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropOutcome {
     /// It is forgotten. True: wake the Writer.
-    Dropped { wake: bool },
+    Dropped {
+        wake: bool,
+    },
     /// Calls from it or to it are in flight, or messages that name it wait to go out.
     InUse,
     Unknown,

@@ -722,13 +722,7 @@ impl Taken {
     }
 
     /// As [`Queue::expire`], of what a flush has taken and not come to: from `at`. What they took is given back to the queue.
-    pub fn expire(
-        &mut self,
-        at: usize,
-        over: impl Fn(u32) -> bool,
-        calls: &mut Vec<u64>,
-        queue: &mut Queue,
-    ) -> u64 {
+    pub fn expire(&mut self, at: usize, over: impl Fn(u32) -> bool, calls: &mut Vec<u64>, queue: &mut Queue) -> u64 {
         let Taken { entries, arena, .. } = self;
         let mut expired = 0;
         for entry in &mut entries[at..] {

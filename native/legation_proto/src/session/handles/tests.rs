@@ -120,7 +120,8 @@ impl Side {
     fn die(&mut self, process: u8) {
         let raw = self.raw(process);
         self.incarnations[usize::from(process)] += 1;
-        let ended: Vec<u64> = self.watched.iter().filter(|(_, pid)| ***pid == *raw).map(|(number, _)| *number).collect();
+        let ended: Vec<u64> =
+            self.watched.iter().filter(|(_, pid)| ***pid == *raw).map(|(number, _)| *number).collect();
         for number in ended {
             self.watched.remove(&number);
             self.ended.insert(number);
