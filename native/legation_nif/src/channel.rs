@@ -274,7 +274,8 @@ fn consume_timeslice(env: Env<'_>) {
 /// What the last read brought is in mailboxes: the peer may be told, and other links have their turn.
 #[rustler::nif]
 fn channel_delivered(env: Env<'_>, channel: ChannelArc) -> Atom {
-    let Some(session) = channel.session.get() else {
+    // Without a turn there was nothing, and what another link brought is still on its way.
+    let Some(session) = channel.session.get().filter(|session| session.has_turn(channel.number)) else {
         return atoms::ok();
     };
     let acknowledge = session.session.delivered();

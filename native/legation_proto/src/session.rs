@@ -488,6 +488,11 @@ impl Session {
         known && lock(&self.queue).release(Release::Call(call_id))
     }
 
+    /// How many calls of ours to one engine are in flight.
+    pub fn calls_pending_at(&self, engine: &str) -> usize {
+        lock(&self.calls).pending_at(engine)
+    }
+
     /// Calls of ours that have been in flight for `age_ms` or longer, given to `each` with id, destination and context.
     pub fn sweep(&self, now: UnixMs, age_ms: u64, mut each: impl FnMut(u64, &Pending)) {
         let calls = lock(&self.calls);

@@ -265,7 +265,7 @@ pub(super) fn put_lengths(body: usize, at: usize, count: u16, table: usize, payl
 
 pub(super) fn put_row(row: &Row<'_>, out: &mut Vec<u8>) {
     out.put_u8(row.kind);
-    out.put_u8(u8::from(row.aligned) * FLAG_ALIGNED | u8::from(row.staged) * FLAG_STAGED);
+    out.put_u8((u8::from(row.aligned) * FLAG_ALIGNED) | (u8::from(row.staged) * FLAG_STAGED));
     out.put_u64(row.call_id);
     out.put_u64(row.caller);
     out.put_u32(row.payload_bytes);

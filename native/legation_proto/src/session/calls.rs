@@ -29,6 +29,7 @@ pub(crate) struct Calls {
     next_call: u64,
     /// With the number of the caller.
     pending: HashMap<u64, (u64, Pending)>,
+    in_flight: InFlight,
     /// Own callers that have calls in flight, and which.
     own_callers: HashMap<u64, HashSet<u64>>,
     /// Processes of the peer's that calls are in flight to, and which.
@@ -67,12 +68,55 @@ pub(crate) enum NotServed {
     Duplicate,
 }
 
+/// How many calls of ours each engine of the peer's has. Engines without one stay (most are called again) until there are many,
+/// and then go all at once.
+#[derive(Debug)]
+struct InFlight {
+    by_engine: HashMap<Box<str>, usize>,
+    sweep_at: usize,
+}
+
+impl InFlight {
+    /// Engines that are kept without a look at which have calls.
+    const KEPT: usize = 1_024;
+
+    fn begun(&mut self, engine: &str) {
+        if let Some(calls) = self.by_engine.get_mut(engine) {
+            *calls += 1;
+            return;
+        }
+        if self.by_engine.len() >= self.sweep_at {
+            self.by_engine.retain(|_, calls| *calls > 0);
+            // Twice as many as are in use: a sweep is paid for by the insertions before it.
+            self.sweep_at = Self::KEPT.max(2 * self.by_engine.len());
+        }
+        self.by_engine.insert(engine.into(), 1);
+    }
+
+    fn ended(&mut self, engine: &str) {
+        if let Some(calls) = self.by_engine.get_mut(engine) {
+            *calls = calls.saturating_sub(1);
+        }
+    }
+
+    fn at(&self, engine: &str) -> usize {
+        self.by_engine.get(engine).copied().unwrap_or(0)
+    }
+}
+
+impl Default for InFlight {
+    fn default() -> Self {
+        InFlight { by_engine: HashMap::new(), sweep_at: Self::KEPT }
+    }
+}
+
 impl Calls {
     pub fn new(limits: &Limits) -> Calls {
         Calls {
             handles: Handles::new(limits.handles_max, limits.references_max),
             next_call: 0,
             pending: HashMap::new(),
+            in_flight: InFlight::default(),
             own_callers: HashMap::new(),
             to_handles: HashMap::new(),
             served: HashMap::new(),
@@ -103,6 +147,7 @@ impl Calls {
         if let Some(Address::Handle(number)) = Address::parse(&pending.destination) {
             self.to_handles.entry(number).or_default().insert(self.next_call);
         }
+        self.in_flight.begun(&pending.destination);
         self.pending.insert(self.next_call, (caller, pending));
         Ok(Begun { call_id: self.next_call, caller })
     }
@@ -125,12 +170,18 @@ impl Calls {
         if let Some(Address::Handle(number)) = Address::parse(&pending.destination) {
             remove_from(&mut self.to_handles, number, call_id);
         }
+        self.in_flight.ended(&pending.destination);
         self.handles.unhold(caller);
         Some(pending)
     }
 
     pub fn pending(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Of those, the ones to one engine.
+    pub fn pending_at(&self, engine: &str) -> usize {
+        self.in_flight.at(engine)
     }
 
     /// Takes out the calls to an engine that was forgotten: its proxy's exit tells their callers. Returns their ids.
@@ -140,6 +191,7 @@ impl Calls {
         for call_id in &forgotten {
             self.finish(*call_id);
         }
+        self.in_flight.by_engine.remove(engine);
         forgotten
     }
 
@@ -362,6 +414,39 @@ mod tests {
         assert_eq!(calls.forget_destination("ping"), [other.call_id]);
         assert_eq!(calls.pending(), 0);
         assert!(calls.export_ended(other.caller, ForgetReason::Normal));
+    }
+
+    #[test]
+    fn each_engine_has_as_many_calls_in_flight_as_were_begun_and_have_not_ended() {
+        let limits = Limits::default();
+        let mut calls = Calls::new(&limits);
+        let to = |engine: &str| Pending { destination: engine.into(), ..pending() };
+        let first = calls.begin(b"p1", to("store"), &limits, &mut Vec::new()).ok().unwrap();
+        calls.begin(b"p1", to("store"), &limits, &mut Vec::new()).ok().unwrap();
+        let other = calls.begin(b"p2", to("store"), &limits, &mut Vec::new()).ok().unwrap();
+        calls.begin(b"p1", to("ping"), &limits, &mut Vec::new()).ok().unwrap();
+        assert_eq!((calls.pending_at("store"), calls.pending_at("ping"), calls.pending_at("none")), (3, 1, 0));
+        calls.finish(first.call_id);
+        calls.finish(first.call_id);
+        assert_eq!(calls.pending_at("store"), 2, "it ends once");
+        calls.export_ended(other.caller, ForgetReason::Normal);
+        assert_eq!(calls.pending_at("store"), 1);
+        calls.forget_destination("store");
+        assert_eq!((calls.pending_at("store"), calls.pending_at("ping")), (0, 1));
+    }
+
+    #[test]
+    fn engines_without_a_call_are_kept_up_to_a_bound() {
+        let limits = Limits::default();
+        let mut calls = Calls::new(&limits);
+        calls.begin(b"p", Pending { destination: "open".into(), ..pending() }, &limits, &mut Vec::new()).ok().unwrap();
+        for number in 0..3 * InFlight::KEPT {
+            let destination = format!("e{number}").into();
+            let begun = calls.begin(b"p", Pending { destination, ..pending() }, &limits, &mut Vec::new()).ok().unwrap();
+            calls.finish(begun.call_id);
+            assert!(calls.in_flight.by_engine.len() <= InFlight::KEPT);
+        }
+        assert_eq!(calls.pending_at("open"), 1);
     }
 
     /// A frame of releases is handled under the lock that pushes wait for: each must cost its own calls and no more.

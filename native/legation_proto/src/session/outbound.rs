@@ -387,12 +387,11 @@ impl Outbound {
                 break;
             }
             let large = message.payload_bytes() > session.shared.limits.fragment_bytes && message.piece.is_some();
-            if large || !lanes.is_quiet_for(message.class()) {
-                if !admit(message, arena, large, &mut lanes, &mut self.transfers) {
-                    *moved += message.payload_bytes() + batch::ROW_BYTES;
-                    self.at += 1;
-                    continue;
-                }
+            let asks = large || !lanes.is_quiet_for(message.class());
+            if asks && !admit(message, arena, large, &mut lanes, &mut self.transfers) {
+                *moved += message.payload_bytes() + batch::ROW_BYTES;
+                self.at += 1;
+                continue;
             }
             let source = message.source(arena);
             let source = if self.announced.contains(source) { source } else { "" };

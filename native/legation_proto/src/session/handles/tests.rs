@@ -264,10 +264,10 @@ fn run(sides: &mut [Side; 2], step: Step) {
 /// Everything is sent and delivered, until nothing is left to say.
 fn settle(sides: &mut [Side; 2]) {
     loop {
-        for side in 0..2 {
+        for side in sides.iter_mut() {
             for lane in 0..3 {
-                while !sides[side].lanes[lane].is_empty() {
-                    sides[side].flush(lane);
+                while !side.lanes[lane].is_empty() {
+                    side.flush(lane);
                 }
             }
         }
@@ -311,18 +311,18 @@ proptest! {
             let numbers: HashSet<_> = sides[side].stand_ins.iter().collect();
             prop_assert_eq!(numbers.len(), sides[side].handles.bound);
         }
-        for side in 0..2 {
-            while !sides[side].stand_ins.is_empty() {
-                sides[side].drop_one(0);
+        for side in &mut sides {
+            while !side.stand_ins.is_empty() {
+                side.drop_one(0);
             }
         }
         settle(&mut sides);
-        for side in 0..2 {
-            prop_assert!(sides[side].watched.is_empty());
-            let references = sides[side].handles.their_references.by_number.len();
+        for side in &mut sides {
+            prop_assert!(side.watched.is_empty());
+            let references = side.handles.their_references.by_number.len();
             prop_assert!(references <= references_max);
             // References have no end but the session's: as if each had been pushed out by a newer one.
-            let theirs = &mut sides[side].handles;
+            let theirs = &mut side.handles;
             theirs.references_max = 0;
             theirs.bind_reference(u64::MAX, b"last");
             while let Some((number, oldest)) = theirs.their_references.evict(0) {
@@ -331,7 +331,7 @@ proptest! {
                     theirs.releases.push(Release::DroppedReference { number, count: oldest.count });
                 }
             }
-            sides[side].tell();
+            side.tell();
         }
         settle(&mut sides);
         for side in &sides {
