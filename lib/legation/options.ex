@@ -51,11 +51,14 @@ defmodule Legation.Options do
       `message_ttl_ms`
     * `:export` - which of our published engines it may know of and reach: `:all`, or a list of names and
       `{name, allow: [...], filter: filter}`. Default `[]`
-    * `:allow` - what it may do with them: of `:call`, `:cast`, `:send`, `:sys` (`:sys.get_state/1`, `GenServer.stop/1`, …) and `:event`
-      (`:gen_event`). Default `[:call, :cast, :send]`. An engine's own `allow:` replaces it
+    * `:allow` - what it may do with them: of `:call`, `:cast`, `:send`; `:monitor`: hear how they end (otherwise only that they are gone);
+      `:link`: have them hear of the ends of its linked processes; `:exit`: `Process.exit/2`, though never `:kill`; `:sys` (`:sys.get_state/1`,
+      `GenServer.stop/1`, …) and `:event` (`:gen_event`). Default `[:call, :cast, :send, :monitor]`. An engine's own `allow:` replaces it. What
+      stands for the peer holds for processes, too, whose pids were sent to it
     * `:filter` - asked about each message that is allowed so far: a function of one argument, or `{module, function}`. It gets
       `%{realm:, engine:, source:, op:, message:}`; what is not answered with `true` is refused. An engine's own filter is asked after this one
-    * `:reasons` - `:class`: of why an engine ended, peers are told only the class (`:normal`, `:shutdown`, `:killed`, `:crashed`)
+    * `:reasons` - `:class` (default): of why a process ended, the peer is told only the class (`:normal`, `:shutdown`, `:killed`, `:noproc`,
+      `:noconnection`, `:timeout`, or `{:remote_exit, :crashed}`); `:full`: the reason itself
 
   ## Limits
 
@@ -81,6 +84,9 @@ defmodule Legation.Options do
   | `ack_ms` | 50 | how long an acknowledgement waits for something to go with |
   | `calls_max` | 65,536 | calls in flight, per peer |
   | `callers_max` | 65,536 | processes of the peer that call us, per peer |
+  | `handles_max` | 65,536 | pids that were given to the peer, and as many that it gave to us. Past it the one of the peer's goes that was not used for longest; if all are in use, messages with more are refused `:overload` |
+  | `references_max` | 65,536 | the same of references. Past it the oldest goes, and one that comes home is another then |
+  | `handle_idle_ms` | 600,000 | after this a pid of the peer's is forgotten that nobody here has used, monitored or linked |
   | `engine_queue_max` | `:infinity` | messages in an engine's mailbox above which it gets no more from peers |
   | `call_age_ms` | 30,000 | after this we look whether the caller still waits |
   | `handshake_ms` | 5,000 | from the connection to the session |
@@ -112,7 +118,8 @@ defmodule Legation.Options do
       links: 1,
       limits: %{},
       export: [],
-      allow: [:call, :cast, :send]
+      allow: [:call, :cast, :send, :monitor],
+      reasons: :class
     ]
 
     @type t :: %__MODULE__{}
@@ -124,7 +131,8 @@ defmodule Legation.Options do
 
   @carriers %{tcp: Legation.Carriers.Tcp, unix: Legation.Carriers.Unix, memory: Legation.Carriers.Memory}
 
-  @ops [:call, :cast, :send, :sys, :event]
+  # As Legation.Policy has them.
+  @ops [:call, :cast, :send, :monitor, :link, :exit, :sys, :event]
 
   @ms_max Check.ms_max()
   @mib 1_048_576
@@ -145,6 +153,9 @@ defmodule Legation.Options do
     ack_ms: {50, {1, @ms_max}},
     calls_max: {65_536, :positive},
     callers_max: {65_536, :positive},
+    handles_max: {65_536, :positive},
+    references_max: {65_536, :positive},
+    handle_idle_ms: {600_000, {1, @ms_max}},
     handshake_ms: {5_000, {1, @ms_max}},
     ping_ms: {15_000, {1, @ms_max}},
     failures_max: {10, {1, 4_294_967_295}},
@@ -503,7 +514,6 @@ defmodule Legation.Options do
     keys!(opts, [:realm, :key, :connect, :links, :limits, :export, :allow, :filter, :reasons], " in peers")
     realm = required!(opts, :realm, &name?/1, realm_words(), " in peers")
     place = " in peer #{inspect(realm)}"
-    get!(opts, :reasons, :class, &(&1 == :class), ":class", place)
 
     %Peer{
       realm: realm,
@@ -512,7 +522,8 @@ defmodule Legation.Options do
       links: get!(opts, :links, 1, &limit?({1, 4}, &1), limit_words({1, 4}), place),
       limits: peer_limits(Keyword.get(opts, :limits, []), " in limits" <> place),
       export: export(Keyword.get(opts, :export, []), place),
-      allow: get!(opts, :allow, [:call, :cast, :send], &ops?/1, ops_words(), place),
+      allow: get!(opts, :allow, [:call, :cast, :send, :monitor], &ops?/1, ops_words(), place),
+      reasons: get!(opts, :reasons, :class, &(&1 in [:class, :full]), limit_words([:class, :full]), place),
       filter: get!(opts, :filter, nil, &filter?/1, filter_words(), place)
     }
   end

@@ -38,6 +38,8 @@ defmodule Legation.NativeTest do
     engine_queue_bytes_max: :infinity,
     calls_max: 8,
     callers_max: 8,
+    handles_max: 8,
+    references_max: 8,
     handshake_ms: 1_000,
     ping_ms: 1_000,
     failures_max: 10,

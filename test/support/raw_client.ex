@@ -25,6 +25,8 @@ defmodule Legation.RawClient do
     engine_queue_bytes_max: :infinity,
     calls_max: 1_000,
     callers_max: 1_000,
+    handles_max: 1_000,
+    references_max: 1_000,
     handshake_ms: 60_000,
     ping_ms: 60_000,
     failures_max: 10,

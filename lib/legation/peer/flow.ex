@@ -26,20 +26,26 @@ defmodule Legation.Peer.Flow do
         false
 
       due ->
-        for destination <- due, do: Native.session_grant(session, destination, length(instance, destination))
+        for destination <- due, do: Native.session_grant(session, destination, length(instance, session, destination))
         Native.session_debts(session) != []
     end
   end
 
   # Of a process on another node it isn't known, and of none there is nothing to wait for.
-  defp length(%Instance{published: published}, engine) do
-    with [{_engine, target, _to, _receipts}] <- :ets.lookup(published, engine),
-         pid when is_pid(pid) and node(pid) == node() <- Directory.resolve(target),
+  defp length(instance, session, destination) do
+    with pid when is_pid(pid) and node(pid) == node() <- process(instance, session, destination),
          {:message_queue_len, length} <- Process.info(pid, :message_queue_len) do
       length
     else
       _none -> 0
     end
+  end
+
+  # A process that the peer was given, or an engine.
+  defp process(_instance, session, "@" <> digits), do: Native.session_export_pid(session, String.to_integer(digits, 16))
+
+  defp process(%Instance{published: published}, _session, engine) do
+    with [{_engine, target, _to, _receipts}] <- :ets.lookup(published, engine), do: Directory.resolve(target)
   end
 
   ## The Peer's

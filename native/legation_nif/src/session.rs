@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use legation_proto::frame::batch::Refusal;
 use legation_proto::frame::FrameType;
-use legation_proto::session::{Delivery, Event, NewCall, PushError, Room, Session};
+use legation_proto::session::{Delivery, Event, Exported, NewCall, PushError, Pushed, Room, Session};
 use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, Resource, ResourceArc, Term};
 
 use crate::atoms;
@@ -101,19 +101,32 @@ impl SessionResource {
         }
     }
 
-    fn woken(&self, env: Env<'_>, wake: bool) -> Atom {
+    pub fn woken(&self, env: Env<'_>, wake: bool) -> Atom {
         if wake {
             self.wake(env);
         }
         atoms::ok()
     }
 
-    fn pushed<'a>(&self, env: Env<'a>, result: Result<bool, PushError>) -> Term<'a> {
+    /// `{:ok, exported}`: processes of ours that the peer has been given by it, as `{number, pid}`.
+    pub fn pushed<'a>(&self, env: Env<'a>, result: Result<Pushed, PushError>) -> Term<'a> {
         match result {
-            Ok(wake) => self.woken(env, wake).encode(env),
+            Ok(pushed) => self.exported(env, pushed.wake, &pushed.exported),
             Err(reason) => (atoms::error(), push_reason(reason)).encode(env),
         }
     }
+
+    fn exported<'a>(&self, env: Env<'a>, wake: bool, exported: &[Exported]) -> Term<'a> {
+        let exported: Vec<Term<'a>> =
+            exported.iter().filter_map(|new| Some((new.number, raw_term(env, &new.pid)?).encode(env))).collect();
+        (self.woken(env, wake), exported).encode(env)
+    }
+}
+
+/// From an identifier without the version byte to a term.
+pub fn raw_term<'a>(env: Env<'a>, raw: &[u8]) -> Option<Term<'a>> {
+    let bytes = [&[131], raw].concat();
+    env.binary_to_term(&bytes).map(|(term, _)| term)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -162,6 +175,7 @@ fn session_push_dirty<'a>(
     push(env, &session, destination, kind, source, payload)
 }
 
+#[allow(clippy::too_many_arguments)]
 fn push_call<'a>(
     env: Env<'a>,
     session: &SessionArc,
@@ -169,14 +183,15 @@ fn push_call<'a>(
     label: u8,
     source: &str,
     from: Term<'a>,
+    caller: Binary<'a>,
     payload: Binary<'a>,
 ) -> NifResult<Term<'a>> {
     if session.draining.load(Ordering::Relaxed) {
         return Ok((atoms::error(), atoms::draining()).encode(env));
     }
-    let (pid, _tag): (Term, Term) = from.decode()?;
+    let (_pid, _tag): (Term, Term) = from.decode()?;
     // `from` stays at home, as the bytes of a term: a tag is opaque.
-    let (caller, context) = (pid.to_binary(), from.to_binary());
+    let context = from.to_binary();
     let call = NewCall {
         destination,
         label,
@@ -186,11 +201,12 @@ fn push_call<'a>(
         payload: payload.as_slice(),
     };
     Ok(match session.session.push_call(crate::channel::now_ms(), &call) {
-        Ok(pushed) => (session.woken(env, pushed.wake), pushed.new_caller).encode(env),
+        Ok(pushed) => session.exported(env, pushed.wake, &pushed.exported),
         Err(reason) => (atoms::error(), push_reason(reason)).encode(env),
     })
 }
 
+#[allow(clippy::too_many_arguments)]
 #[rustler::nif]
 fn session_push_call<'a>(
     env: Env<'a>,
@@ -199,11 +215,13 @@ fn session_push_call<'a>(
     label: u8,
     source: &str,
     from: Term<'a>,
+    caller: Binary<'a>,
     payload: Binary<'a>,
 ) -> NifResult<Term<'a>> {
-    push_call(env, &session, destination, label, source, from, payload)
+    push_call(env, &session, destination, label, source, from, caller, payload)
 }
 
+#[allow(clippy::too_many_arguments)]
 #[rustler::nif(schedule = "DirtyCpu")]
 fn session_push_call_dirty<'a>(
     env: Env<'a>,
@@ -212,9 +230,10 @@ fn session_push_call_dirty<'a>(
     label: u8,
     source: &str,
     from: Term<'a>,
+    caller: Binary<'a>,
     payload: Binary<'a>,
 ) -> NifResult<Term<'a>> {
-    push_call(env, &session, destination, label, source, from, payload)
+    push_call(env, &session, destination, label, source, from, caller, payload)
 }
 
 #[rustler::nif]
@@ -252,11 +271,6 @@ fn session_announce(env: Env<'_>, session: SessionArc, kind: Atom, signed: Binar
         return Err(Error::BadArg);
     };
     Ok(session.woken(env, session.session.announce(kind, signed.as_slice())))
-}
-
-#[rustler::nif]
-fn session_release(env: Env<'_>, session: SessionArc, caller: u64) -> Atom {
-    session.woken(env, session.session.release_caller(caller))
 }
 
 #[rustler::nif]
@@ -318,9 +332,9 @@ fn session_gap(session: SessionArc) -> u64 {
 
 /// Copies what waits, up to the bound of a queue.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn session_adopt(env: Env<'_>, session: SessionArc, ended: SessionArc) -> Atom {
-    let adopted = session.session.adopt(&ended.session);
-    session.woken(env, adopted > 0)
+fn session_adopt(env: Env<'_>, session: SessionArc, ended: SessionArc) -> Term<'_> {
+    let (adopted, exported) = session.session.adopt(&ended.session);
+    session.exported(env, adopted > 0, &exported)
 }
 
 /// Time passes: what has waited for too long goes. Calls of ours among it are given back, to be refused.
