@@ -133,8 +133,8 @@ impl ChannelSettings {
             failures_max: self.failures_max,
             failures_window_ms: self.failures_window_ms,
             overflow,
+            identifiers: true,
             term: TermLimits { depth_max: self.depth_max, ..TermLimits::default() },
-            ..Limits::default()
         })
     }
 }
