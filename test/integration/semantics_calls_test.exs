@@ -245,8 +245,7 @@ defmodule Legation.SemanticsCallsTest do
   defp full(pair) do
     filler = publish(pair.alice, "filler", spawn_link(fn -> receive do: (:never -> :ok) end), [pair.bob])
     lose(pair)
-    GenServer.cast(filler, :binary.copy("x", 800))
-    until(fn -> Legation.counters(pair.bob).sessions["alice"].queue_bytes > 800 end)
+    call(pair, :binary.copy("x", 800), filler)
     pair
   end
 end

@@ -114,6 +114,7 @@ defmodule Legation.SemanticsNamesTest do
     goodbye(pair)
     published = Legation.publish("more", pair.echo, [], pair.alice)
     :ok = Legation.connect("bob", pair.alice)
+    begin_again(pair)
     [published, news(pair)]
   end
 
