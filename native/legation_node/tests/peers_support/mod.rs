@@ -101,7 +101,7 @@ impl SessionEvents for Recorder {
     fn session_event(&self, session: &Arc<PeerSession>, event: Event<'_>) -> bool {
         assert!(self.up.lock().unwrap().contains(&session.tag), "an event outside of its session's life");
         self.tell(match event {
-            Event::Deliver { destination, payload, .. } => {
+            Event::Deliver { destination: Destination::Engine(destination), payload, .. } => {
                 self.delivered.fetch_add(1, Ordering::Relaxed);
                 if self.counting.load(Ordering::Relaxed) {
                     return false;
