@@ -85,6 +85,7 @@ pub struct Limits {
     /// ([`crate::session::Session::grant`]). Half of it must hold a usual message. 0: the peer needs no credit.
     pub credit_bytes: u32,
     /// Payloads over this go in fragments of at most so many bytes (and never more than 64 KiB), between which others go; not 0.
+    /// The first value is half of what a batch of many is closed at: longer ones have a signature of their own anyway.
     pub fragment_bytes: usize,
     /// Casts, sends and calls that wait for longer don't go any more, ms. None: they wait for as long as it takes.
     pub message_ttl_ms: Option<u64>,
@@ -121,7 +122,7 @@ impl Default for Limits {
             failures_window_ms: 60_000,
             overflow: Overflow::Newest,
             credit_bytes: 256 * 1024,
-            fragment_bytes: 64 * 1024,
+            fragment_bytes: 128 * 1024,
             message_ttl_ms: None,
             room_waiters_max: 16_384,
             term: TermLimits::default(),

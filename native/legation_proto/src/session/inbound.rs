@@ -19,6 +19,7 @@ use crate::identity::{check_public_key, verify, NetworkId, Purpose};
 use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
 use crate::receipt::{ReceiptMaker, ReceiptParts};
 use crate::session::attachment::{Attachment, LinkInbound};
+use crate::session::credit::cost;
 use crate::session::delivery::{deliver, keep_reason, turn_away};
 use crate::session::fragments::Staging;
 use crate::session::handles::MoreThanSent;
@@ -638,10 +639,11 @@ impl Inbound {
         let Some(certified) = certified else {
             counters.bad_signature.one();
             // Its sender has used up credit for it.
+            let mut windows = Windows::new(session);
             for item in batch.messages() {
-                within_window(session, &item?);
+                windows.take(&item?);
             }
-            note_due(session);
+            drop(windows);
             self.failed(shared, now)?;
             return Ok(false);
         };
@@ -651,9 +653,10 @@ impl Inbound {
         self.unacknowledged_bytes += batch.signed.len() as u64;
         let mut wake = false;
         let mut maker = None;
+        let mut windows = Windows::new(session);
         for (index, item) in batch.messages().enumerate() {
             let item = item?;
-            if !within_window(session, &item) {
+            if !windows.take(&item) {
                 counters.credit_exceeded.one();
                 wake |= turn_away(session, &item);
                 continue;
@@ -684,19 +687,56 @@ impl Inbound {
                 _ => deliver(session, batch.header.engine, &item, receipt, sink),
             };
         }
-        note_due(session);
         Ok(wake)
     }
 }
 
-/// A message to a destination has come: whether there was credit for it.
-fn within_window(session: &Session, item: &Item<'_>) -> bool {
-    item.row.destination.is_empty() || lock(&session.debts).received(item.row.destination, item.payload.len())
+/// The messages of a batch as they use up credit: those to one destination that follow each other are counted together.
+struct Windows<'a> {
+    session: &'a Session,
+    destination: &'a str,
+    /// What was left for it when the first of them came.
+    left: u64,
+    messages: u64,
+    bytes: u64,
 }
 
-fn note_due(session: &Session) {
-    let debts = lock(&session.debts);
-    if debts.any_due() {
-        session.any_due.store(true, Ordering::Release);
+impl<'a> Windows<'a> {
+    fn new(session: &'a Session) -> Windows<'a> {
+        Windows { session, destination: "", left: 0, messages: 0, bytes: 0 }
+    }
+
+    /// Whether there was credit for it. What has no destination needs none.
+    fn take(&mut self, item: &Item<'a>) -> bool {
+        if self.session.shared.limits.credit_bytes == 0 || item.row.destination.is_empty() {
+            return true;
+        }
+        if item.row.destination != self.destination {
+            self.note();
+            self.destination = item.row.destination;
+            self.left = lock(&self.session.debts).left(self.destination);
+        }
+        let within = self.bytes < self.left;
+        self.messages += 1;
+        self.bytes += cost(item.payload.len());
+        within
+    }
+
+    fn note(&mut self) {
+        if self.messages == 0 {
+            return;
+        }
+        let mut debts = lock(&self.session.debts);
+        debts.received(self.destination, self.messages, self.bytes);
+        if debts.any_due() {
+            self.session.any_due.store(true, Ordering::Release);
+        }
+        (self.messages, self.bytes) = (0, 0);
+    }
+}
+
+impl Drop for Windows<'_> {
+    fn drop(&mut self) {
+        self.note();
     }
 }

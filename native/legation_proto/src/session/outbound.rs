@@ -310,14 +310,18 @@ impl Outbound {
         if !lanes.any_ready() {
             return let_go;
         }
-        let mut bytes = 0;
-        while bytes < LANES_TARGET {
-            let transfers = &self.transfers;
-            let Some((lane, mut held)) = lanes.next(|bytes| transfers.has_room_for(bytes)) else { break };
-            bytes += held.payload().len() + batch::ROW_BYTES;
-            match held.piece.take_if(|_| held.large) {
-                Some(piece) => self.transfers.begin(*piece, Large { lane, held }),
-                None => let_go.push((lane, held)),
+        let mut budget = LANES_TARGET;
+        while budget > 0 && lanes.any_ready() {
+            let (transfers, before) = (&self.transfers, let_go.len());
+            lanes.let_go(budget, |bytes| transfers.has_room_for(bytes), &mut let_go);
+            let cost: usize = let_go[before..].iter().map(|(_, held)| held.cost).sum();
+            budget = budget.saturating_sub(cost);
+            // A large one is the last.
+            let Some(piece) = let_go.last_mut().and_then(|(_, held)| held.piece.take_if(|_| held.large)) else {
+                continue;
+            };
+            if let Some((lane, held)) = let_go.pop() {
+                self.transfers.begin(*piece, Large { lane, held });
             }
         }
         drop(lanes);
@@ -377,6 +381,8 @@ impl Outbound {
             budget += batch_bytes + batch::ROW_BYTES;
             groups.add(index, source, wire_destination(lane, held), held.payload().len(), batch_bytes);
         }
+        // Most come from the same source as the one before.
+        let mut last_source = ("", "");
         let mut lanes = lock(&session.lanes);
         while let Some(Entry::Message(message)) = entries.get_mut(self.at) {
             if message.dropped {
@@ -394,7 +400,10 @@ impl Outbound {
                 continue;
             }
             let source = message.source(arena);
-            let source = if self.announced.contains(source) { source } else { "" };
+            if source != last_source.0 {
+                last_source = (source, if self.announced.contains(source) { source } else { "" });
+            }
+            let source = last_source.1;
             budget += message.batch_bytes() + batch::ROW_BYTES;
             let member = let_go.len() + self.at;
             groups.add(member, source, message.destination(arena), message.payload_bytes(), message.batch_bytes());
