@@ -17,7 +17,13 @@ defmodule Legation.CNode.Mirror do
 
   @doc "How it is when the link begins: told as if it had happened now."
   def restore(%{peers: peers, engines: engines}, state) do
-    state = Enum.reduce(peers, state, fn {realm, info}, state -> take({:peer_up, realm, info}, state) end)
+    state =
+      Enum.reduce(peers, state, fn {realm, info}, state ->
+        state = take({:peer_up, realm, info}, state)
+        # Its session was there before we were, and has no link at present.
+        if info[:state] == :lost, do: take({:peer_lost, realm, :noconnection}, state), else: state
+      end)
+
     Enum.reduce(engines, state, fn {name, info}, state -> take({:engine_learned, name, info}, state) end)
   end
 
@@ -36,6 +42,28 @@ defmodule Legation.CNode.Mirror do
     state = %{state | links: Map.put(state.links, realm, %{realm: realm, status: status})}
     Events.notify({:peer_up, realm, status}, state)
   end
+
+  def take({:peer_lost, realm, reason}, state) do
+    case :ets.lookup(state.instance.sessions, realm) do
+      [{_realm, _tag, _session, info}] ->
+        :ets.update_element(state.instance.sessions, realm, {4, Map.put(info, :state, :lost)})
+        Events.notify({:peer_lost, realm, reason}, state)
+
+      [] ->
+        state
+    end
+  end
+
+  def take({:peer_resumed, realm, info}, state) do
+    status = info |> Map.put(:realm, realm) |> Shape.link()
+
+    if :ets.update_element(state.instance.sessions, realm, {4, Map.put(status, :state, :up)}),
+      do: Events.notify({:peer_resumed, realm, status}, state),
+      else: state
+  end
+
+  # Before the `:peer_down` that it belongs to.
+  def take({:gap, realm, lost}, state), do: Events.notify({:gap, realm, lost}, state)
 
   def take({:peer_down, realm, reason}, state) do
     if is_map_key(state.links, realm), do: down(realm, reason, state), else: state

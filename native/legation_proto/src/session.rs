@@ -264,7 +264,11 @@ impl Session {
     }
 
     fn enqueue(&self, message: NewMessage<'_>, always: bool) -> Result<bool, PushError> {
-        let pushed = lock(&self.queue).push(message, always, &self.lanes, &self.shared.counters);
+        let mut queue = lock(&self.queue);
+        let pushed = queue.push(message, always, &self.lanes, &self.shared.counters);
+        // Here, too: while nothing can go no flush says so.
+        self.shared.counters.queue_bytes.set(queue.bytes() as u64);
+        drop(queue);
         pushed.map_err(|full| match full {
             Full::Refused => PushError::Overload,
             Full::Disconnect => PushError::Disconnect,
