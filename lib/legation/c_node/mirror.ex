@@ -38,32 +38,31 @@ defmodule Legation.CNode.Mirror do
   def take({:peer_up, realm, info}, %{instance: instance} = state) do
     state = if is_map_key(state.links, realm), do: down(realm, :replaced, state), else: state
     status = info |> Map.put(:realm, realm) |> Shape.link()
-    :ets.insert(instance.sessions, {realm, realm, nil, Map.put(status, :state, :up)})
+    # In a snapshot it may be one that waits for a link.
+    :ets.insert(instance.sessions, {realm, realm, nil, Map.put(status, :state, Map.get(info, :state, :up))})
     state = %{state | links: Map.put(state.links, realm, %{realm: realm, status: status})}
     Events.notify({:peer_up, realm, status}, state)
   end
 
+  # The last link has gone, the session has not.
   def take({:peer_lost, realm, reason}, state) do
-    case :ets.lookup(state.instance.sessions, realm) do
-      [{_realm, _tag, _session, info}] ->
-        :ets.update_element(state.instance.sessions, realm, {4, Map.put(info, :state, :lost)})
+    case state.links do
+      %{^realm => %{status: status}} ->
+        :ets.update_element(state.instance.sessions, realm, {4, Map.put(status, :state, :lost)})
         Events.notify({:peer_lost, realm, reason}, state)
 
-      [] ->
+      _unknown ->
         state
     end
   end
 
-  def take({:peer_resumed, realm, info}, state) do
+  def take({:peer_resumed, realm, info}, %{instance: instance} = state) when is_map_key(state.links, realm) do
     status = info |> Map.put(:realm, realm) |> Shape.link()
-
-    if :ets.update_element(state.instance.sessions, realm, {4, Map.put(status, :state, :up)}),
-      do: Events.notify({:peer_resumed, realm, status}, state),
-      else: state
+    :ets.update_element(instance.sessions, realm, {4, Map.put(status, :state, :up)})
+    Events.notify({:peer_resumed, realm, status}, put_in(state.links[realm].status, status))
   end
 
-  # Before the `:peer_down` that it belongs to.
-  def take({:gap, realm, lost}, state), do: Events.notify({:gap, realm, lost}, state)
+  def take({:gap, realm, messages}, state), do: Events.notify({:gap, realm, messages}, state)
 
   def take({:peer_down, realm, reason}, state) do
     if is_map_key(state.links, realm), do: down(realm, reason, state), else: state

@@ -18,6 +18,7 @@ defmodule Legation.Transport.Embedded do
     Options,
     Peer,
     PeerSupervisor,
+    Providers,
     Proxy
   }
 
@@ -163,7 +164,8 @@ defmodule Legation.Transport.Embedded do
         do: ListenerSupervisor.stop_listener(instance.name, id)
 
     cut =
-      for({{:peer, realm}, pid, _, _} <- peer_children(instance), is_pid(pid), do: {realm, pid})
+      instance.name
+      |> PeerSupervisor.peers()
       |> Enum.map(fn {realm, pid} -> {realm, Task.async(fn -> Peer.drain(pid, timeout_ms) end)} end)
       |> Enum.flat_map(fn {realm, task} ->
         {:ok, calls} = Task.await(task, :infinity)
@@ -172,8 +174,6 @@ defmodule Legation.Transport.Embedded do
 
     {:ok, cut}
   end
-
-  defp peer_children(instance), do: Supervisor.which_children(Instance.process(instance.name, PeerSupervisor))
 
   @impl true
   def subscribe(instance), do: Directory.subscribe(instance.name)
@@ -211,6 +211,20 @@ defmodule Legation.Transport.Embedded do
   end
 
   ## Messages
+
+  @impl true
+  def pending(instance, providers) do
+    sessions =
+      for [realm, session] <- :ets.match(instance.sessions, {:"$1", :_, :"$2", :_}), into: %{}, do: {realm, session}
+
+    for provider <- providers do
+      cond do
+        provider.local -> Providers.mailbox(provider.pid)
+        session = sessions[provider.realm] -> Native.session_pending(session, provider.engine)
+        true -> :infinity
+      end
+    end
+  end
 
   @impl true
   def key(instance, full_name), do: Directory.key(instance, full_name)

@@ -10,6 +10,7 @@
 //! | peer → engine or caller of ours | [`incoming`], [`atoms`], [`gate`] |
 //! | engines of ours, announcements | [`engines`], [`policy`] |
 //! | credit for peers, room towards them | [`flow`], [`room`] |
+//! | who has an engine of a name | [`providers`] |
 //! | `:global` | [`names`] |
 //! | the engine `legation` | [`control`] |
 //!
@@ -29,6 +30,7 @@ pub mod node;
 pub mod nodes;
 pub mod outgoing;
 pub mod policy;
+pub mod providers;
 pub mod request;
 pub mod room;
 pub mod sessions;
@@ -56,6 +58,7 @@ use crate::realm::gate::Gate;
 use crate::realm::names::Names;
 use crate::realm::node::Node;
 use crate::realm::policy::Policy;
+use crate::realm::providers::Turns;
 use crate::realm::room::Waiter;
 use crate::realm::space::Space;
 use crate::realm::subscribers::Subscribers;
@@ -136,6 +139,7 @@ pub struct Realm {
     pub(crate) serials: Serials,
     pub(crate) certificate: Mutex<Option<Box<[u8]>>>,
     pub(crate) names: Names,
+    pub(crate) turns: Turns,
     pub(crate) gate: Mutex<Gate>,
     pub(crate) mailboxes: Mutex<Mailboxes>,
     /// Who waits for room towards a peer: calls of the control engine, by token.

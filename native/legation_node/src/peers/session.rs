@@ -268,7 +268,7 @@ pub(super) async fn tick(session: Weak<PeerSession>, events: Weak<dyn SessionEve
             return;
         }
         let mut woken = false;
-        woken |= session.core.tick(unix_ms(), &mut |event| woken |= session.deliver(events.as_ref(), event));
+        session.core.tick(unix_ms(), &mut |event| woken |= session.deliver(events.as_ref(), event));
         if woken {
             session.wake();
         }

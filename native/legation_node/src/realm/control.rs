@@ -16,6 +16,7 @@ use crate::realm::engines::{PublishError, PublishOptions, PublishTarget};
 use crate::realm::incoming::Context;
 use crate::realm::node::{Node, Watch};
 use crate::realm::policy::To;
+use crate::realm::providers::{provider_term, Wanted};
 use crate::realm::request::{classify, Request};
 use crate::realm::room::Waiter;
 use crate::realm::terms::{
@@ -118,6 +119,9 @@ impl Realm {
                 Some(name) => self.whereis_term(&name),
                 None => return Err(from),
             },
+            ("find", [name]) => return self.control_find(from, name, &list(Vec::new())),
+            ("find", [name, options]) => return self.control_find(from, name, options),
+            ("providers", [name, options]) => return self.control_providers(from, name, options),
             ("key", [name]) => match as_text(name) {
                 Some(name) => self.key_term(&name),
                 None => return Err(from),
@@ -228,6 +232,32 @@ impl Realm {
                 Err(reason) => error(publish_error_term(&reason)),
             };
             self.answer_control(&from, &answer);
+        });
+        Ok(())
+    }
+
+    fn control_find(self: Arc<Self>, from: From, name: &Term, options: &Term) -> Result<(), From> {
+        let (Some(name), Some(wanted)) = (as_text(name), Wanted::of(options)) else {
+            return Err(from);
+        };
+        tokio::spawn(async move {
+            let answer = match self.find_provider(&name, &wanted).await {
+                Some(pid) => ok(terms::pid(&pid)),
+                None => error(atom("noproc")),
+            };
+            self.answer_control(&from, &answer);
+        });
+        Ok(())
+    }
+
+    fn control_providers(self: Arc<Self>, from: From, name: &Term, options: &Term) -> Result<(), From> {
+        let (Some(name), Some(wanted)) = (as_text(name), Wanted::of(options)) else {
+            return Err(from);
+        };
+        tokio::spawn(async move {
+            let mut found = self.providers(&name, &wanted);
+            self.ask_mailboxes(&mut found).await;
+            self.answer_control(&from, &list(found.iter().map(provider_term).collect()));
         });
         Ok(())
     }
