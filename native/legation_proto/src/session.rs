@@ -334,7 +334,10 @@ impl Session {
     fn enqueue(&self, calls: Option<&mut Calls>, message: NewMessage<'_>, always: bool) -> Result<bool, PushError> {
         let (pushed, lost) = {
             let mut queue = lock(&self.queue);
-            (queue.push(message, always, &self.lanes, &self.shared.counters), queue.take_lost())
+            let pushed = queue.push(message, always, &self.lanes, &self.shared.counters);
+            // Here, too: while nothing can go no flush says so.
+            self.shared.counters.queue_bytes.set(queue.bytes() as u64);
+            (pushed, queue.take_lost())
         };
         if !lost.is_empty() {
             let unsend = |calls: &mut Calls| {
