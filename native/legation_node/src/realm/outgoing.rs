@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use legation_proto::frame::batch::Refusal;
 use legation_proto::session::{Delivery, NewCall, PushError};
 
 use crate::dist::term::{self, Pid};
@@ -69,6 +70,12 @@ impl Realm {
         context: &[u8],
         payload: &[u8],
     ) {
+        if proxy.session.is_draining() {
+            if let Some(context) = Context::decode(context) {
+                self.answer_refused(&context, Refusal::Draining.name());
+            }
+            return;
+        }
         let source = self.published_as(caller);
         let call = NewCall {
             destination: &proxy.engine,
