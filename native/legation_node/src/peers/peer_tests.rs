@@ -62,6 +62,8 @@ impl SessionEvents for Deaf {
     fn session_event(&self, _session: &Arc<PeerSession>, _event: Event<'_>) -> bool {
         false
     }
+    fn session_delivered(&self, _session: &Arc<PeerSession>) {}
+    fn session_room(&self, _session: &Arc<PeerSession>, _tokens: Vec<u64>) {}
     fn session_lost(&self, _session: &Arc<PeerSession>, _why: &LinkEnd) {}
     fn session_resumed(&self, _session: &Arc<PeerSession>) {}
     fn session_ended(&self, _session: &Arc<PeerSession>, _why: &LinkEnd) {}

@@ -18,6 +18,7 @@ use crate::realm::node::{Node, Watch};
 use crate::realm::policy::To;
 use crate::realm::providers::{provider_term, Wanted};
 use crate::realm::request::{classify, Request};
+use crate::realm::room::Waiter;
 use crate::realm::terms::{
     self, as_list, as_pid, as_text, as_tuple, as_unsigned, atom, binary, error, list, map, ok, tuple, Options,
 };
@@ -163,6 +164,14 @@ impl Realm {
                     return Ok(());
                 }
                 None => return Err(from),
+            },
+            ("wait_room", [name, bytes]) => match (as_text(name), as_unsigned(bytes)) {
+                (Some(name), Some(bytes)) => {
+                    let waiter = Waiter { called: from.number, pid: from.pid, tag: from.tag };
+                    self.wait_for_room(waiter, &name, bytes);
+                    return Ok(());
+                }
+                _ => return Err(from),
             },
             ("demonitor_peers", [reference]) => self.unsubscribe(reference),
             ("verify_receipt", [receipt, key]) => match (terms::as_bytes(receipt), self.key_of(key)) {

@@ -413,6 +413,10 @@ impl Realm {
         let body = Body::StandIn(StandIn { session: session.clone(), caller });
         let number = lock(&self.space).spawn(Arc::new(body));
         stand_ins.insert((session.tag, caller), number);
+        let mut pid = Vec::with_capacity(40);
+        self.put_own_pid(&mut pid, number);
+        // Full: the core forgets the caller with its last call.
+        let _ = session.core.bind_import(caller, &pid);
         Some(number)
     }
 

@@ -6,7 +6,8 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use legation_proto::frame::batch::Refusal;
+use legation_proto::error::CloseCode;
+use legation_proto::frame::forget::ForgetReason;
 use legation_proto::session::{Delivery, NewCall, PushError};
 
 use crate::dist::term::{self, Pid};
@@ -72,7 +73,7 @@ impl Realm {
     ) {
         if proxy.session.is_draining() {
             if let Some(context) = Context::decode(context) {
-                self.answer_refused(&context, Refusal::Draining.name());
+                self.answer_refused(&context, "draining");
             }
             return;
         }
@@ -94,13 +95,14 @@ impl Realm {
                     let key = MonitorKey { node: node.link.number, words };
                     lock(&self.space).guard_call(number, &key, proxy.session.tag, pushed.call_id);
                 }
-                if let Some(caller_number) = pushed.new_caller {
-                    self.watch_caller(caller, proxy, caller_number);
+                for exported in &pushed.exported {
+                    self.watch_caller(&exported.pid, proxy, exported.number);
                 }
             }
             // The session is over, and so is the proxy in a moment: then the caller gets a real signal.
             Err(PushError::Ended) => {}
             Err(error) => {
+                self.close_overloaded(proxy, error);
                 if let Some(context) = Context::decode(context) {
                     self.answer_refused(&context, reason_of(error));
                 }
@@ -133,8 +135,11 @@ impl Realm {
                         Some(node) => {
                             realm.watch(&node, &caller, watch);
                         }
-                        None if session.core.release_caller(number) => session.wake(),
-                        None => {}
+                        None => {
+                            if session.core.export_ended(number, ForgetReason::Noconnection, None).wake {
+                                session.wake();
+                            }
+                        }
                     }
                 });
             }
@@ -145,12 +150,22 @@ impl Realm {
         let source = from.and_then(|from| self.published_as(from.raw));
         let source = source.as_deref().unwrap_or("");
         match proxy.session.core.push(delivery, source, &proxy.engine, payload, false) {
-            Ok(wake) => {
-                if wake {
+            Ok(pushed) => {
+                if pushed.wake {
                     proxy.session.wake();
                 }
             }
-            Err(error) => self.drop_out(proxy, delivery, reason_of(error)),
+            Err(error) => {
+                self.close_overloaded(proxy, error);
+                self.drop_out(proxy, delivery, reason_of(error));
+            }
+        }
+    }
+
+    /// Where `overflow` says so, a peer that takes too little is left.
+    fn close_overloaded(&self, proxy: &Proxy, error: PushError) {
+        if let (PushError::Disconnect, Some(peers)) = (error, self.peers()) {
+            peers.close_session(&proxy.session, CloseCode::Overload);
         }
     }
 
@@ -212,7 +227,7 @@ fn oversized_call(head: &[u8]) -> Option<(&[u8], &[u8])> {
 /// As `Legation.Error` knows it.
 fn reason_of(error: PushError) -> &'static str {
     match error {
-        PushError::Overload => "overload",
+        PushError::Overload | PushError::Disconnect => "overload",
         PushError::TooLarge => "too_large",
         PushError::Identifiers => "identifiers",
         PushError::BadTerm => "bad_term",

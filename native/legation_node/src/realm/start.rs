@@ -127,6 +127,8 @@ impl Realm {
             names,
             turns: Turns::default(),
             gate: Mutex::new(Gate::default()),
+            mailboxes: Mutex::default(),
+            room: Mutex::default(),
             released: tokio::sync::Notify::new(),
             dialling: Mutex::default(),
             ended: Mutex::new(HashMap::new()),

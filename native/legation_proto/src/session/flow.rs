@@ -9,32 +9,41 @@ use crate::session::{lock, Event, Session};
 use crate::UnixMs;
 
 impl Session {
-    /// Time passes: to be called every 10 to 1,000 ms, which is how exact [`crate::limits::Limits::message_ttl_ms`] is. Casts
-    /// and sends that waited for longer are dropped (`expired`); calls end with [`Refusal::Expired`], given to `sink`. What
-    /// has begun to go out goes. True: wake the active link's writer.
-    pub fn tick(&self, now: UnixMs, sink: &mut dyn FnMut(Event<'_>)) -> bool {
+    /// Time passes: to be called regularly, every 10 to 1,000 ms. What is pushed is taken to have been pushed at the last tick, so
+    /// [`crate::limits::Limits::message_ttl_ms`] is exact to one of these, and errs on the late side. Casts and sends that
+    /// waited for longer are dropped (`expired`); calls end with [`Refusal::Expired`], given to `sink`. What has begun to go
+    /// out goes.
+    pub fn tick(&self, now: UnixMs, sink: &mut dyn FnMut(Event<'_>)) {
+        // 32 bits come round after 49 days; half of that can't be told from the future.
         let clock = now as u32;
         let Some(ttl_ms) = self.shared.limits.message_ttl_ms else {
             lock(&self.queue).clock = clock;
-            return false;
+            return;
         };
-        // A clock of 32 bits comes round after 49 days; half of that can't be told from the future.
-        let ttl_ms = u32::try_from(ttl_ms).unwrap_or(u32::MAX).min(u32::MAX / 2);
+        let since_last = clock.wrapping_sub(std::mem::replace(&mut lock(&self.queue).clock, clock));
+        let ttl_ms = u32::try_from(ttl_ms).unwrap_or(u32::MAX).saturating_add(since_last).min(u32::MAX / 2);
         let over = |since: u32| clock.wrapping_sub(since) >= ttl_ms;
         let mut calls = Vec::new();
         let mut dropped = 0;
+        let lost;
         {
             let mut outbound = lock(&self.outbound);
             let mut queue = lock(&self.queue);
-            queue.clock = clock;
-            dropped += outbound.expire(over, &mut calls, |share, cost| queue.gone(share, cost));
+            dropped += outbound.expire(over, &mut calls, &mut queue);
             lock(&self.lanes).expire(over, |held| {
                 queue.gone(held.share, held.cost);
+                queue.lose(held.copies());
                 dropped += note_expired(held.call_id, &mut calls);
             });
             dropped += queue.expire(ttl_ms, &mut calls);
             queue.serve_waiters();
+            lost = queue.take_lost();
             self.shared.counters.queue_bytes.set(queue.bytes() as u64);
+        }
+        if !lost.is_empty() {
+            let mut calls = lock(&self.calls);
+            lost.into_iter().for_each(|copy| calls.handles.unsend(copy));
+            self.gauge(&calls);
         }
         let counters = &self.shared.counters;
         counters.expired.add(dropped + calls.len() as u64);
@@ -43,13 +52,13 @@ impl Session {
                 let mut calls = lock(&self.calls);
                 let pending = calls.finish(call_id);
                 counters.calls_pending.set(calls.pending() as u64);
+                self.gauge(&calls);
                 pending
             };
             if let Some(pending) = pending {
                 sink(Event::Refused { context: &pending.context, refusal: Refusal::Expired });
             }
         }
-        false
     }
 
     /// Gives `each` the destinations of ours whose mailboxes are to be looked at, and how many messages to them have not been

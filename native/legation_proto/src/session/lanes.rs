@@ -20,10 +20,12 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::etf::Wire;
 use crate::frame::staged::Piece;
 use crate::limits::DESTINATIONS_MAX;
 use crate::session::credit::{self, Window};
 use crate::session::named::Named;
+use crate::session::queue::copies;
 
 /// What one lane may send before the next has its turn, bytes.
 const TURN_BYTES: usize = 64 * 1024;
@@ -36,6 +38,8 @@ pub(crate) struct Held {
     pub aligned: bool,
     /// Its payload goes in fragments.
     pub large: bool,
+    /// There are handles in its payload, or it is to one.
+    pub handles: bool,
     pub class: Class,
     source_bytes: u8,
     /// When it was pushed, by the session's coarse clock.
@@ -43,6 +47,8 @@ pub(crate) struct Held {
     pub share: u32,
     pub call_id: u64,
     pub caller: u64,
+    /// The peer's process that it is for; 0: it is to an engine.
+    to: u64,
     /// What it takes of the queue's bound.
     pub cost: usize,
     number: u64,
@@ -69,6 +75,8 @@ pub(crate) struct Facts {
     pub detail: u8,
     pub aligned: bool,
     pub large: bool,
+    pub handles: bool,
+    pub to: u64,
     pub class: Class,
     pub since: u32,
     pub share: u32,
@@ -84,18 +92,20 @@ impl Held {
         let mut bytes = Vec::with_capacity(source.len() + payload.len());
         bytes.extend_from_slice(source.as_bytes());
         bytes.extend_from_slice(payload);
-        let Facts { kind, detail, aligned, large, class, since, share, call_id, caller, cost } = facts;
+        let Facts { kind, detail, aligned, large, handles, to, class, since, share, call_id, caller, cost } = facts;
         Held {
             kind,
             detail,
             aligned,
             large,
+            handles,
             class,
             source_bytes: source.len() as u8,
             since,
             share,
             call_id,
             caller,
+            to,
             cost,
             number: 0,
             bytes: bytes.into(),
@@ -105,6 +115,16 @@ impl Held {
 
     pub fn source(&self) -> &str {
         std::str::from_utf8(&self.bytes[..usize::from(self.source_bytes)]).unwrap_or("")
+    }
+
+    /// See [`super::queue::Message::copies`].
+    pub fn copies(&self) -> impl Iterator<Item = Wire<'_>> {
+        self.copies_with(self.payload())
+    }
+
+    /// With a payload that has been taken out.
+    pub fn copies_with<'a>(&self, payload: &'a [u8]) -> impl Iterator<Item = Wire<'a>> {
+        copies(self.kind, self.caller, self.to, if self.handles { payload } else { &[] })
     }
 
     pub fn payload(&self) -> &[u8] {

@@ -13,6 +13,8 @@ fn held(want: Want, tag: u64, since: u32) -> Held {
         detail: 0,
         aligned: false,
         large: want.large,
+        handles: false,
+        to: 0,
         class: want.class,
         since,
         share: 0,
