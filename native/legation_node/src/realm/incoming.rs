@@ -325,6 +325,8 @@ impl Realm {
                 };
                 self.reach_engine(session, &parcel.engine, operation, &parcel.payload)
             }
+            // Goodbye is said when no call is open.
+            Kind::Call { .. } if session.is_draining() => Err(Refusal::Draining),
             Kind::Call { label, .. } => {
                 self.reach_engine(session, &parcel.engine, operation_of(*label), &parcel.payload)
             }
