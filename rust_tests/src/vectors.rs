@@ -375,6 +375,8 @@ pub fn alices_hello(tls: bool) -> Hello {
         random: RANDOMS[0],
         message_bytes_max: 8 * 1024 * 1024,
         engines_max: 65_536,
+        chain: Vec::new(),
+        revocation: None,
         link: tls.then_some(LinkCertificate { key: *link_key.public(), not_after, signature }),
     }
 }
@@ -532,6 +534,7 @@ fn receipts() -> String {
             let receipt = receipt::make(ReceiptParts {
                 network_id: &network().id().0,
                 identity_key: alice().public(),
+                rotations: &[],
                 announcement: &announcement,
                 batch: &batch(engine, messages.clone()),
                 index: index as u16,

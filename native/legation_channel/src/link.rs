@@ -175,7 +175,7 @@ impl Link {
         let handshake = Handshake::new(HandshakeConfig {
             role,
             network: config.network.id(),
-            identity_key: *config.keyring.public(),
+            keyring: config.keyring.clone(),
             expected_peer,
             random: config.random.session,
             limits: config.limits.clone(),
@@ -250,8 +250,10 @@ impl Link {
     /// The peer of [`LinkEvent::Decide`] is welcome.
     pub fn accept(&self, now: UnixMs, sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
         let mut opening = lock(&self.handshake);
-        opening.handshake.accept();
-        self.advance(&mut opening, now, sink)
+        match opening.handshake.accept() {
+            Ok(()) => self.advance(&mut opening, now, sink),
+            Err(error) => self.fail(&mut opening, error.into(), sink),
+        }
     }
 
     /// Ends the link, in words that the peer is told when it can be: before the hellos are through as well as after.
@@ -388,7 +390,8 @@ impl Link {
         loop {
             match opening.handshake.poll_step() {
                 Some(Step::Sign(request)) => {
-                    match self.keyring.sign(request.purpose, &opening.network.id(), &request.body) {
+                    let identity = opening.handshake.identity();
+                    match identity.sign(request.purpose, &opening.network.id(), &request.body) {
                         Ok(signature) => opening.handshake.handle_signature(request.id, &signature),
                         Err(_) => sink(LinkEvent::Sign(request)),
                     }

@@ -9,13 +9,16 @@
 //! [`Handshake::handle_signature`] brings it. So an identity may sit in a device that takes its time.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::certificate::LinkCertificate;
 use crate::error::{HelloRefused, InvalidFrame, LinkError, PeerMisbehaved};
 use crate::frame::hello::Hello;
 use crate::frame::{self, FrameType};
-use crate::identity::{check_public_key, verify, NetworkId, Purpose, RealmId};
+use crate::identity::{verify, NetworkId, Purpose, RealmId};
+use crate::keyring::{Identity, Keyring};
 use crate::limits::{Limits, CLOCK_SKEW_MS, VERSION_MAX, VERSION_MIN};
+use crate::rotation::{follow_chain, Revocation, Rotation};
 use crate::UnixMs;
 
 /// Who dialled.
@@ -39,11 +42,12 @@ pub struct ChannelFacts {
     pub peer_link_key: Option<[u8; 32]>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HandshakeConfig {
     pub role: Role,
     pub network: NetworkId,
-    pub identity_key: [u8; 32],
+    /// Who we are, and what we know of others' keys.
+    pub keyring: Arc<Keyring>,
     /// Whom the initiator dialled. The responder has none.
     pub expected_peer: Option<RealmId>,
     /// 32 fresh random bytes, our half of the session id.
@@ -83,8 +87,12 @@ pub struct Agreed {
     pub session: [u8; 32],
     pub own: RealmId,
     pub peer: RealmId,
+    /// The identity keys in force when the hellos were said.
     pub own_key: [u8; 32],
     pub peer_key: [u8; 32],
+    /// How many rotations our hello told of; a session tells of later ones.
+    pub own_rotations: usize,
+    pub peer_chain: Vec<Rotation>,
     /// The peer's limits: what we may send it.
     pub peer_message_bytes_max: u32,
     pub peer_engines_max: u32,
@@ -102,6 +110,8 @@ enum State {
 pub struct Handshake {
     config: HandshakeConfig,
     own: RealmId,
+    /// What our hello speaks for, from its first signature on.
+    identity: Arc<Identity>,
     facts: Option<ChannelFacts>,
     peer: Option<Hello>,
     state: State,
@@ -113,7 +123,8 @@ pub struct Handshake {
 impl Handshake {
     pub fn new(config: HandshakeConfig) -> Handshake {
         Handshake {
-            own: RealmId::of(&config.identity_key),
+            own: config.keyring.realm_id(),
+            identity: config.keyring.identity(),
             config,
             facts: None,
             peer: None,
@@ -137,6 +148,11 @@ impl Handshake {
             Role::Initiator => self.begin_own_hello(),
             Role::Responder => self.state = State::AwaitPeer,
         }
+    }
+
+    /// Whose signatures [`Step::Sign`] asks for.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
     }
 
     /// The answer to a [`SignRequest`]. Answers to other requests than the open one are ignored.
@@ -173,7 +189,10 @@ impl Handshake {
         let (peer, key) = (hello.own, hello.identity_key);
         self.peer = Some(hello);
         match self.config.role {
-            Role::Initiator => self.finish(),
+            Role::Initiator => {
+                self.note_head()?;
+                self.finish();
+            }
             Role::Responder => {
                 self.state = State::AwaitDecision;
                 self.steps.push_back(Step::Decide { peer, key });
@@ -183,10 +202,27 @@ impl Handshake {
     }
 
     /// The responder's answer to [`Step::Decide`]. A refusal is the caller's to send.
-    pub fn accept(&mut self) {
+    ///
+    /// # Errors
+    /// When the peer's key has been replaced or revoked, perhaps by this very hello; the link ends.
+    pub fn accept(&mut self) -> Result<(), LinkError> {
         if matches!(self.state, State::AwaitDecision) {
+            self.note_head()?;
             self.begin_own_hello();
         }
+        Ok(())
+    }
+
+    /// The peer is one of ours, and its hello is verified: from now on its key doesn't go back behind this.
+    fn note_head(&self) -> Result<(), LinkError> {
+        let Some(hello) = &self.peer else { return Ok(()) };
+        let heads = self.config.keyring.heads();
+        heads.advance(&hello.own, &hello.chain)?;
+        if hello.revocation.is_some() {
+            heads.revoke(&hello.own);
+            return Err(HelloRefused::Revoked.into());
+        }
+        Ok(())
     }
 
     fn peer_id(&self) -> RealmId {
@@ -198,6 +234,7 @@ impl Handshake {
     }
 
     fn begin_own_hello(&mut self) {
+        self.identity = self.config.keyring.identity();
         match self.facts.and_then(|facts| facts.own_link_key) {
             Some(key) => {
                 let not_after = self.now.saturating_add(LINK_CERTIFICATE_MS);
@@ -219,12 +256,14 @@ impl Handshake {
             features: 0,
             own: self.own,
             peer: self.peer_id(),
-            identity_key: self.config.identity_key,
+            identity_key: *self.identity.public(),
             binding: facts.binding,
             random: self.config.random,
             message_bytes_max: self.config.limits.message_bytes_max,
             engines_max: self.config.limits.engines_max,
+            chain: self.identity.chain().to_vec(),
             link,
+            revocation: self.identity.revocation().cloned(),
         };
         let body = hello.body();
         let id = self.request(Purpose::Hello, body.clone());
@@ -256,7 +295,8 @@ impl Handshake {
             return Err(HelloRefused::WrongChannel.into());
         }
         let dialled_another = self.config.expected_peer.is_some_and(|expected| expected != hello.own);
-        if hello.peer != self.own || dialled_another || hello.own != RealmId::of(&hello.identity_key) {
+        let first_key = hello.chain.first().map_or(&hello.identity_key, |first| &first.old);
+        if hello.peer != self.own || dialled_another || hello.own != RealmId::of(first_key) {
             return Err(HelloRefused::WrongRealm.into());
         }
         if hello.version_min > VERSION_MAX || hello.version_max < VERSION_MIN || hello.version_min > hello.version_max {
@@ -268,20 +308,26 @@ impl Handshake {
             }
             .into());
         }
-        let identity = check_public_key(&hello.identity_key).map_err(|_| HelloRefused::BadKey)?;
+        let (network, now) = (&self.config.network, self.now);
+        let known = self.config.keyring.heads().check(&hello.own, &hello.chain)?;
+        let identity = follow_chain(&hello.own, &hello.identity_key, &hello.chain, &known, network, now)?;
         match (&hello.link, facts.peer_link_key) {
             (None, None) => {}
             (Some(link), Some(shown)) if link.key == shown => {
                 if link.not_after.saturating_add(CLOCK_SKEW_MS) < self.now {
                     return Err(HelloRefused::Expired.into());
                 }
-                if !link.verify(&identity, &self.config.network, &hello.own, &hello.peer) {
+                if !link.verify(&identity, network, &hello.own, &hello.peer) {
                     return Err(HelloRefused::BadSignature.into());
                 }
             }
             _ => return Err(HelloRefused::WrongChannel.into()),
         }
-        if !verify(&identity, Purpose::Hello, &self.config.network, &body[..signed], &signature) {
+        if !verify(&identity, Purpose::Hello, network, &body[..signed], &signature) {
+            return Err(HelloRefused::BadSignature.into());
+        }
+        let ends = |revocation: &Revocation| revocation.ends(&hello.own, hello.chain.len(), &identity, network);
+        if !hello.revocation.as_ref().is_none_or(ends) {
             return Err(HelloRefused::BadSignature.into());
         }
         Ok(hello)
@@ -306,8 +352,10 @@ impl Handshake {
             session: blake3::derive_key("legation/1/session", &material),
             own: self.own,
             peer: peer.own,
-            own_key: self.config.identity_key,
+            own_key: *self.identity.public(),
             peer_key: peer.identity_key,
+            own_rotations: self.identity.chain().len(),
+            peer_chain: peer.chain.clone(),
             peer_message_bytes_max: peer.message_bytes_max,
             peer_engines_max: peer.engines_max,
         })));

@@ -16,10 +16,11 @@ mod calls;
 mod counters;
 mod inbound;
 mod outbound;
+mod peer_identity;
 mod queue;
 mod shares;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{CloseCode, LinkError};
@@ -33,6 +34,7 @@ use crate::hello::Agreed;
 use crate::identity::{check_public_key, is_engine_name, KeyError};
 use crate::keyring::Keyring;
 use crate::limits::Limits;
+use crate::rotation::Rotation;
 use crate::UnixMs;
 
 pub use calls::Pending;
@@ -41,6 +43,7 @@ pub use counters::{Counter, Counters};
 use calls::Calls;
 use inbound::Inbound;
 use outbound::Outbound;
+use peer_identity::PeerIdentity;
 use queue::{NewMessage, NewPayload, Queue};
 
 /// What comes out of [`Session::handle_bytes`], in order. Borrowed from the receive buffer.
@@ -79,6 +82,8 @@ pub enum Event<'a> {
         engine: &'a str,
         reason: ForgetReason,
     },
+    /// The peer has another identity key from now on. The list knows it by its first one, as before.
+    Rotated(&'a Rotation),
     /// The process behind a caller number of the peer's has ended.
     Released {
         caller: u64,
@@ -152,6 +157,9 @@ pub(crate) struct Shared {
 pub struct Session {
     shared: Shared,
     ended: AtomicBool,
+    /// Of our chain, in the hello and since.
+    told_rotations: AtomicUsize,
+    told_revocation: AtomicBool,
     /// The last flush did not get to everything that it took.
     flush_left_over: AtomicBool,
     inbound: Mutex<Inbound>,
@@ -167,8 +175,10 @@ impl Session {
         let identity = check_public_key(&agreed.peer_key)?;
         Ok(Session {
             ended: AtomicBool::new(false),
+            told_rotations: AtomicUsize::new(agreed.own_rotations),
+            told_revocation: AtomicBool::new(false),
             flush_left_over: AtomicBool::new(false),
-            inbound: Mutex::new(Inbound::new(identity, now)),
+            inbound: Mutex::new(Inbound::new(PeerIdentity::new(identity, &agreed, now), now)),
             outbound: Mutex::new(Outbound::default()),
             calls: Mutex::new(Calls::default()),
             queue: Mutex::new(Queue::new(limits.queue_bytes_max, limits.engine_queue_bytes_max, limits.overflow)),
@@ -330,12 +340,39 @@ impl Session {
         self.enqueue(message, true).unwrap_or(false)
     }
 
-    /// LEARN, FORGET or CERT with its signature, for the peer.
+    /// LEARN, FORGET or CERT with its signature, for the peer. What our identity key has become meanwhile goes first.
     pub fn announce(&self, kind: FrameType, signed: &[u8]) -> bool {
         if self.ended.load(Ordering::Relaxed) {
             return false;
         }
-        lock(&self.queue).announce(kind, signed.into())
+        let mut queue = lock(&self.queue);
+        let wake = self.announce_identity(&mut queue);
+        queue.announce(kind, signed.into()) | wake
+    }
+
+    /// Tells the peer of rotations of our identity key that it has not been told of, and of its revocation. True: wake the
+    /// Writer.
+    pub fn tell_identity(&self) -> bool {
+        match self.ended.load(Ordering::Relaxed) {
+            true => false,
+            false => self.announce_identity(&mut lock(&self.queue)),
+        }
+    }
+
+    /// `told` changes under the queue's lock alone, so each is told once, and in order.
+    fn announce_identity(&self, queue: &mut Queue) -> bool {
+        let identity = self.shared.keyring.identity();
+        let mut wake = false;
+        let told = self.told_rotations.swap(identity.chain().len(), Ordering::Relaxed);
+        for rotation in identity.chain().iter().skip(told) {
+            wake |= queue.announce(FrameType::Rotate, rotation.encode().into());
+        }
+        if let Some(revocation) = identity.revocation() {
+            if !self.told_revocation.swap(true, Ordering::Relaxed) {
+                wake |= queue.announce(FrameType::Revoke, revocation.encode().into());
+            }
+        }
+        wake
     }
 
     /// A process of ours that had a caller number has ended.

@@ -8,16 +8,21 @@
 //!  78 own identity key (32)  110 channel binding (32)
 //! 142 session random (32)
 //! 174 message limit u32, 178 engine limit u32
-//! 182 number of rotation records u16 = 0
-//! 184 link key (32), 216 not-after u64, 224 link signature (64)
-//! 288 length of extensions u16, 290 extensions
+//! 182 number of rotations u16, rotations (176 each)
+//!   . link key (32), not-after u64, link signature (64)
+//!   . length of extensions u16, extensions: each type u16 (bit 15: critical), length u16, bytes
 //!     hello signature (64)
 //! ```
 
 use crate::certificate::LinkCertificate;
 use crate::codec::{Reader, Writer};
 use crate::error::InvalidFrame;
+use crate::heads::read_chain;
 use crate::identity::RealmId;
+use crate::rotation::{Revocation, Rotation};
+
+/// Extension: the realm has ended; whoever reads it must know what that means.
+const REVOCATION: u16 = 0x8002;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -33,14 +38,17 @@ pub struct Hello {
     pub random: [u8; 32],
     pub message_bytes_max: u32,
     pub engines_max: u32,
+    /// How the realm came by `identity_key`.
+    pub chain: Vec<Rotation>,
     /// None on `local` and `plain`, which have no link key.
     pub link: Option<LinkCertificate>,
+    pub revocation: Option<Revocation>,
 }
 
 impl Hello {
     /// The bytes that are signed.
     pub fn body(&self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(290 + 64);
+        let mut body = Vec::with_capacity(290 + 64 + self.chain.len() * Rotation::BYTES);
         body.put_u8(self.role);
         body.put_u8(self.profile);
         body.put_u16(self.version_min);
@@ -53,7 +61,8 @@ impl Hello {
         body.put(&self.random);
         body.put_u32(self.message_bytes_max);
         body.put_u32(self.engines_max);
-        body.put_u16(0);
+        body.put_u16(self.chain.len() as u16);
+        self.chain.iter().for_each(|rotation| body.put(&rotation.encode()));
         match &self.link {
             Some(link) => {
                 body.put(&link.key);
@@ -62,7 +71,14 @@ impl Hello {
             }
             None => body.put(&[0; 104]),
         }
-        body.put_u16(0);
+        let mut extensions = Vec::new();
+        if let Some(revocation) = &self.revocation {
+            extensions.put_u16(REVOCATION);
+            extensions.put_u16(Revocation::BYTES as u16);
+            extensions.put(&revocation.encode());
+        }
+        body.put_u16(extensions.len() as u16);
+        body.put(&extensions);
         body
     }
 
@@ -82,11 +98,10 @@ impl Hello {
             random: reader.array("hello random")?,
             message_bytes_max: reader.u32("hello message limit")?,
             engines_max: reader.u32("hello engine limit")?,
+            chain: read_chain(&mut reader)?,
             link: None,
+            revocation: None,
         };
-        if reader.u16("hello rotation records")? != 0 {
-            return Err(InvalidFrame::Value("hello rotation records"));
-        }
         let link = LinkCertificate {
             key: reader.array("hello link key")?,
             not_after: reader.u64("hello link not-after")?,
@@ -97,11 +112,15 @@ impl Hello {
         let length = usize::from(reader.u16("hello extensions")?);
         let mut extensions = Reader::new(reader.take(length, "hello extensions")?);
         while extensions.remaining() > 0 {
-            let critical = extensions.u16("extension type")? & 0x8000 != 0;
+            let kind = extensions.u16("extension type")?;
             let length = usize::from(extensions.u16("extension length")?);
-            extensions.take(length, "extension")?;
-            if critical {
-                return Err(InvalidFrame::Value("hello extension (unknown and critical)"));
+            let content = extensions.take(length, "extension")?;
+            match kind {
+                REVOCATION if hello.revocation.is_none() => hello.revocation = Some(Revocation::decode(content)?),
+                kind if kind & 0x8000 != 0 => {
+                    return Err(InvalidFrame::Value("hello extension (unknown and critical)"));
+                }
+                _ => {}
             }
         }
         let signed = reader.offset();

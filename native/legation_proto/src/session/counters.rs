@@ -54,6 +54,8 @@ counters! {
     engines_over_limit, bad_term, identifiers, too_large, undecodable, overload_in, duplicate_call, unknown_forget,
     /// Skipped frames of unknown, uncritical types.
     skipped_frames,
+    /// New identity keys of the peer's.
+    rotations,
     /// Which bound a refused call met, either way; they count in `overload_in` and `overload_out`, too.
     calls_over_limit, callers_over_limit,
     /// Receipts that were not made, their messages being delivered without.

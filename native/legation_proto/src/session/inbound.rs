@@ -16,6 +16,7 @@ use crate::identity::{check_public_key, verify, NetworkId, Purpose};
 use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
 use crate::receipt::{ReceiptMaker, ReceiptParts};
 use crate::session::calls::{NotServed, Served};
+use crate::session::peer_identity::PeerIdentity;
 use crate::session::{Delivery, Event, Session, Shared};
 use crate::UnixMs;
 
@@ -28,6 +29,8 @@ struct Certified {
     not_after: UnixMs,
     /// As it came, with its signature: goes into receipts.
     announcement: Box<[u8]>,
+    /// The identity key that signed it.
+    signer: [u8; 32],
 }
 
 /// The check of a key costs as much as a verification, so it waits until the key is first used: of ten thousand engines
@@ -77,7 +80,7 @@ enum Announcement {
 pub(crate) struct Inbound {
     /// Received and not yet parsed. The channel decrypts into it.
     pub buffer: Vec<u8>,
-    identity: VerifyingKey,
+    identity: PeerIdentity,
     online: Option<Certified>,
     engines: HashMap<Box<str>, Certified>,
     /// Serials of forgotten names, so that an old LEARN can't bring one back. When that many are kept, `floor` takes
@@ -97,7 +100,7 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    pub fn new(identity: VerifyingKey, now: UnixMs) -> Inbound {
+    pub fn new(identity: PeerIdentity, now: UnixMs) -> Inbound {
         Inbound {
             buffer: Vec::new(),
             identity,
@@ -238,7 +241,7 @@ impl Inbound {
                 Ok(false)
             }
             FrameType::Forget => {
-                let (outcome, wake) = match self.handle_forget(session, body, sink)? {
+                let (outcome, wake) = match self.handle_forget(session, now, body, sink)? {
                     Ok(wake) => (Ok(()), wake),
                     Err(announcement) => (Err(announcement), false),
                 };
@@ -250,6 +253,14 @@ impl Inbound {
                 self.count_announcement(shared, now, outcome)?;
                 Ok(false)
             }
+            FrameType::Rotate => {
+                if let Some(rotation) = self.identity.rotate(shared, now, body)? {
+                    shared.counters.rotations.one();
+                    sink(Event::Rotated(&rotation));
+                }
+                Ok(false)
+            }
+            FrameType::Revoke => self.identity.revoke(shared, body).map(|()| false),
             FrameType::HandleRelease => {
                 let releases = handle_release::decode(body)?;
                 let mut calls = session.calls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -335,9 +346,9 @@ impl Inbound {
             return Ok(Err(Announcement::OverLimit));
         }
         let body = &bytes[..bytes.len() - 64];
-        if !verify(&self.identity, Purpose::Learn, &shared.agreed.network, body, &signature) {
+        let Some(signer) = self.identity.signer(shared, now, Purpose::Learn, body, &signature) else {
             return Ok(Err(Announcement::Bad));
-        }
+        };
         self.forgotten.remove(&*learn.engine);
         let certified = Certified {
             key: AnnouncedKey::Unchecked(learn.key),
@@ -345,6 +356,7 @@ impl Inbound {
             not_before: learn.not_before,
             not_after: learn.not_after,
             announcement: bytes.into(),
+            signer,
         };
         self.engines.insert(learn.engine.as_str().into(), certified);
         sink(Event::Learned(&learn));
@@ -355,6 +367,7 @@ impl Inbound {
     fn handle_forget(
         &mut self,
         session: &Session,
+        now: UnixMs,
         bytes: &[u8],
         sink: &mut dyn FnMut(Event<'_>),
     ) -> Result<Result<bool, Announcement>, InvalidFrame> {
@@ -367,7 +380,7 @@ impl Inbound {
             return Ok(Err(Announcement::Stale));
         }
         let body = &bytes[..bytes.len() - 64];
-        if !verify(&self.identity, Purpose::Forget, &shared.agreed.network, body, &signature) {
+        if self.identity.signer(shared, now, Purpose::Forget, body, &signature).is_none() {
             return Ok(Err(Announcement::Bad));
         }
         if self.forgotten.len() >= shared.limits.engines_max as usize {
@@ -406,15 +419,16 @@ impl Inbound {
             return Ok(Err(Announcement::Stale));
         }
         let body = &bytes[..bytes.len() - 64];
-        if !verify(&self.identity, Purpose::Cert, &shared.agreed.network, body, &signature) {
+        let Some(signer) = self.identity.signer(shared, now, Purpose::Cert, body, &signature) else {
             return Ok(Err(Announcement::Bad));
-        }
+        };
         self.online = Some(Certified {
             key: AnnouncedKey::Unchecked(cert.key),
             serial: cert.serial,
             not_before: cert.not_before,
             not_after: cert.not_after,
             announcement: bytes.into(),
+            signer,
         });
         Ok(Ok(()))
     }
@@ -477,7 +491,8 @@ impl Inbound {
                     let maker = maker.get_or_insert_with(|| {
                         ReceiptMaker::new(ReceiptParts {
                             network_id: &shared.agreed.network.0,
-                            identity_key: &shared.agreed.peer_key,
+                            identity_key: &certified.signer,
+                            rotations: self.identity.chain(),
                             announcement: &certified.announcement,
                             batch: body,
                             index: 0,

@@ -4,7 +4,7 @@
 //! Messages to one engine keep the order in which they were pushed, whoever they are from: a message joins its source's
 //! open batch only when no later batch holds a message to the same engine (`protocol.md` 9.6).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
@@ -22,8 +22,8 @@ pub(crate) struct Outbound {
     taken: Taken,
     /// The next entry of `taken` to go out.
     at: usize,
-    /// Engines of ours that the peer has been told of; others' messages go as the realm's.
-    announced: HashSet<Box<str>>,
+    /// Engines of ours that the peer has been told of, with their keys; others' messages go as the realm's.
+    announced: HashMap<Box<str>, [u8; 32]>,
 }
 
 /// Members of one batch to be, as indices into the taken entries.
@@ -132,7 +132,7 @@ impl Outbound {
             }
             budget += message.batch_bytes() + batch::ROW_BYTES;
             let source = message.source(arena);
-            let source = if self.announced.contains(source) { source } else { "" };
+            let source = if self.announced.contains_key(source) { source } else { "" };
             let destination = message.destination(arena);
             let not_before = match destination {
                 // An answer goes to a call, not to an engine: nothing to keep it in order with.
@@ -189,7 +189,11 @@ impl Outbound {
             }),
             Entry::Announcement(..) => None,
         });
-        let sign = |body: &[u8]| shared.keyring.sign_batch(&group.source, &shared.agreed.network, body);
+        let (keyring, network) = (&shared.keyring, &shared.agreed.network);
+        let sign = |body: &[u8]| match self.announced.get(&group.source) {
+            Some(told) => keyring.sign_batch_as(&group.source, told, network, body),
+            None => keyring.sign_batch(&group.source, network, body),
+        };
         batch::encode(&header, messages, sign, out);
         let count = group.members.len() as u64;
         // Before the bytes leave: the peer's ACK can't come earlier than this.
@@ -201,11 +205,11 @@ impl Outbound {
     }
 }
 
-fn note_announced(announced: &mut HashSet<Box<str>>, kind: FrameType, signed: &[u8]) {
+fn note_announced(announced: &mut HashMap<Box<str>, [u8; 32]>, kind: FrameType, signed: &[u8]) {
     match kind {
         FrameType::Learn => {
             if let Ok((learn, _)) = learn::Learn::decode(signed) {
-                announced.insert(learn.engine.into());
+                announced.insert(learn.engine.into(), learn.key);
             }
         }
         FrameType::Forget => {
