@@ -376,6 +376,7 @@ pub fn alices_hello(tls: bool) -> Hello {
         message_bytes_max: 8 * 1024 * 1024,
         engines_max: 65_536,
         link: tls.then_some(LinkCertificate { key: *link_key.public(), not_after, signature }),
+        resume: None,
     }
 }
 

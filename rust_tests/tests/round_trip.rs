@@ -8,7 +8,7 @@ use legation_proto::frame::cert::Cert;
 use legation_proto::frame::close::Close;
 use legation_proto::frame::forget::{Forget, ForgetReason};
 use legation_proto::frame::handle_release::{self, Release};
-use legation_proto::frame::hello::Hello;
+use legation_proto::frame::hello::{Hello, Offer};
 use legation_proto::frame::learn::Learn;
 use legation_proto::frame::{ack, ping, FrameType};
 use legation_proto::identity::RealmId;
@@ -48,6 +48,7 @@ proptest! {
         bytes in prop::collection::vec(any::<[u8; 32]>(), 6),
         numbers in any::<(u8, u8, u16, u16, u64, u32, u32, u64)>(),
         link in any::<bool>(),
+        resume in any::<Option<([u8; 32], bool)>>(),
         signature in any::<[u8; 32]>(),
     ) {
         let (role, profile, version_min, version_max, features, message_bytes_max, engines_max, not_after) = numbers;
@@ -56,6 +57,7 @@ proptest! {
             role, profile, version_min, version_max, features, message_bytes_max, engines_max,
             own: RealmId(bytes[0]), peer: RealmId(bytes[1]), identity_key: bytes[2], binding: bytes[3], random: bytes[4],
             link: link.then_some(LinkCertificate { key: bytes[5], not_after: not_after.max(1), signature }),
+            resume: resume.map(|(session, additional)| Offer { session, additional }),
         };
         let body = hello.body();
         let whole = [&body[..], &signature].concat();

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use crate::certificate::LinkCertificate;
 use crate::error::{HelloRefused, InvalidFrame, LinkError, PeerMisbehaved};
-use crate::frame::hello::Hello;
+use crate::frame::hello::{Hello, Offer};
 use crate::frame::{self, FrameType};
 use crate::identity::{check_public_key, verify, NetworkId, Purpose, RealmId};
 use crate::limits::{Limits, CLOCK_SKEW_MS, VERSION_MAX, VERSION_MIN};
@@ -48,6 +48,8 @@ pub struct HandshakeConfig {
     pub expected_peer: Option<RealmId>,
     /// 32 fresh random bytes, our half of the session id.
     pub random: [u8; 32],
+    /// Initiator: the session that the link is to be one of, if the peer has it, too.
+    pub resume: Option<Offer>,
     pub limits: Limits,
 }
 
@@ -69,6 +71,7 @@ pub enum Step {
     Decide {
         peer: RealmId,
         key: [u8; 32],
+        resume: Option<Offer>,
     },
     Done(Box<Agreed>),
 }
@@ -81,6 +84,10 @@ pub struct Agreed {
     pub version: u16,
     pub network: NetworkId,
     pub session: [u8; 32],
+    /// The session is not new; for the initiator and the responder alike.
+    pub resumed: bool,
+    /// The initiator asked for the links that there are to stay.
+    pub additional: bool,
     pub own: RealmId,
     pub peer: RealmId,
     pub own_key: [u8; 32],
@@ -170,21 +177,24 @@ impl Handshake {
             return Err(PeerMisbehaved::UnexpectedFrame(FrameType::Hello as u8).into());
         }
         let hello = self.check(body)?;
-        let (peer, key) = (hello.own, hello.identity_key);
+        let (peer, key, resume) = (hello.own, hello.identity_key, hello.resume);
         self.peer = Some(hello);
         match self.config.role {
             Role::Initiator => self.finish(),
             Role::Responder => {
                 self.state = State::AwaitDecision;
-                self.steps.push_back(Step::Decide { peer, key });
+                self.steps.push_back(Step::Decide { peer, key, resume });
             }
         }
         Ok(())
     }
 
-    /// The responder's answer to [`Step::Decide`]. A refusal is the caller's to send.
-    pub fn accept(&mut self) {
+    /// The responder's answer to [`Step::Decide`]. A refusal is the caller's to send. `resume`: we have the session that the peer
+    /// asks for; without such a question there is nothing to resume.
+    pub fn accept(&mut self, resume: bool) {
         if matches!(self.state, State::AwaitDecision) {
+            let asked = self.peer.as_ref().and_then(|hello| hello.resume);
+            self.config.resume = asked.filter(|_| resume);
             self.begin_own_hello();
         }
     }
@@ -225,6 +235,7 @@ impl Handshake {
             message_bytes_max: self.config.limits.message_bytes_max,
             engines_max: self.config.limits.engines_max,
             link,
+            resume: self.config.resume,
         };
         let body = hello.body();
         let id = self.request(Purpose::Hello, body.clone());
@@ -281,6 +292,10 @@ impl Handshake {
             }
             _ => return Err(HelloRefused::WrongChannel.into()),
         }
+        // A responder can only say yes to what it was asked.
+        if self.config.role == Role::Initiator && hello.resume.is_some() && hello.resume != self.config.resume {
+            return Err(InvalidFrame::Value("hello session").into());
+        }
         if !verify(&identity, Purpose::Hello, &self.config.network, &body[..signed], &signature) {
             return Err(HelloRefused::BadSignature.into());
         }
@@ -298,12 +313,23 @@ impl Handshake {
         material[32..64].copy_from_slice(&responder.0 .0);
         material[64..96].copy_from_slice(&initiator.1);
         material[96..].copy_from_slice(&responder.1);
+        // The responder's word, which is both sides'.
+        let resumed = match self.config.role {
+            Role::Initiator => peer.resume,
+            Role::Responder => self.config.resume,
+        };
+        let session = match resumed {
+            Some(offer) => offer.session,
+            None => blake3::derive_key("legation/1/session", &material),
+        };
         self.steps.push_back(Step::Done(Box::new(Agreed {
             role: self.config.role,
             profile: facts.profile,
             version: VERSION_MAX.min(peer.version_max),
             network: self.config.network,
-            session: blake3::derive_key("legation/1/session", &material),
+            session,
+            resumed: resumed.is_some(),
+            additional: resumed.is_some_and(|offer| offer.additional),
             own: self.own,
             peer: peer.own,
             own_key: self.config.identity_key,

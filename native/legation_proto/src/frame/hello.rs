@@ -10,14 +10,33 @@
 //! 174 message limit u32, 178 engine limit u32
 //! 182 number of rotation records u16 = 0
 //! 184 link key (32), 216 not-after u64, 224 link signature (64)
-//! 288 length of extensions u16, 290 extensions
+//! 288 length of extensions u16, 290 extensions: each type u16 (bit 15: critical), length u16, bytes
 //!     hello signature (64)
+//! ```
+//!
+//! Extension 1, of 33 bytes: the session that this link is to be one of.
+//!
+//! ```text
+//!  0 session id (32)
+//! 32 flags u8 (bit 0: additional, the links that there are stay)
 //! ```
 
 use crate::certificate::LinkCertificate;
 use crate::codec::{Reader, Writer};
 use crate::error::InvalidFrame;
 use crate::identity::RealmId;
+
+const EXTENSION_RESUME: u16 = 1;
+const EXTENSION_CRITICAL: u16 = 0x8000;
+const FLAG_ADDITIONAL: u8 = 1;
+
+/// The initiator has this session; the responder's hello says the same if it has it, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    pub session: [u8; 32],
+    /// Beside the links that there are, not in the place of one.
+    pub additional: bool,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -35,6 +54,7 @@ pub struct Hello {
     pub engines_max: u32,
     /// None on `local` and `plain`, which have no link key.
     pub link: Option<LinkCertificate>,
+    pub resume: Option<Offer>,
 }
 
 impl Hello {
@@ -62,7 +82,15 @@ impl Hello {
             }
             None => body.put(&[0; 104]),
         }
-        body.put_u16(0);
+        let mut extensions = Vec::new();
+        if let Some(offer) = &self.resume {
+            extensions.put_u16(EXTENSION_RESUME);
+            extensions.put_u16(33);
+            extensions.put(&offer.session);
+            extensions.put_u8(if offer.additional { FLAG_ADDITIONAL } else { 0 });
+        }
+        body.put_u16(extensions.len() as u16);
+        body.put(&extensions);
         body
     }
 
@@ -83,6 +111,7 @@ impl Hello {
             message_bytes_max: reader.u32("hello message limit")?,
             engines_max: reader.u32("hello engine limit")?,
             link: None,
+            resume: None,
         };
         if reader.u16("hello rotation records")? != 0 {
             return Err(InvalidFrame::Value("hello rotation records"));
@@ -97,11 +126,18 @@ impl Hello {
         let length = usize::from(reader.u16("hello extensions")?);
         let mut extensions = Reader::new(reader.take(length, "hello extensions")?);
         while extensions.remaining() > 0 {
-            let critical = extensions.u16("extension type")? & 0x8000 != 0;
+            let kind = extensions.u16("extension type")?;
             let length = usize::from(extensions.u16("extension length")?);
-            extensions.take(length, "extension")?;
-            if critical {
-                return Err(InvalidFrame::Value("hello extension (unknown and critical)"));
+            let content = extensions.take(length, "extension")?;
+            match kind {
+                EXTENSION_RESUME if hello.resume.is_some() => {
+                    return Err(InvalidFrame::Value("hello extension (twice)"))
+                }
+                EXTENSION_RESUME => hello.resume = Some(decode_offer(content)?),
+                kind if kind & EXTENSION_CRITICAL != 0 => {
+                    return Err(InvalidFrame::Value("hello extension (unknown and critical)"));
+                }
+                _ => {}
             }
         }
         let signed = reader.offset();
@@ -109,4 +145,15 @@ impl Hello {
         reader.finish("hello")?;
         Ok((hello, signature, signed))
     }
+}
+
+fn decode_offer(content: &[u8]) -> Result<Offer, InvalidFrame> {
+    let mut reader = Reader::new(content);
+    let session = reader.array("hello session")?;
+    let flags = reader.u8("hello session flags")?;
+    reader.finish("hello session")?;
+    if flags & !FLAG_ADDITIONAL != 0 {
+        return Err(InvalidFrame::Value("hello session flags"));
+    }
+    Ok(Offer { session, additional: flags & FLAG_ADDITIONAL != 0 })
 }
