@@ -13,11 +13,12 @@ use std::sync::{Arc, Mutex};
 
 use legation_channel::channel::Profile;
 use legation_channel::knock::{KnockMemory, KnockSettings};
-use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkFault, LinkRandom};
+use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkFault, LinkRandom, Resume};
 use legation_proto::error::CloseCode;
 use legation_proto::frame::batch::Refusal;
 use legation_proto::frame::cert::Cert;
 use legation_proto::frame::forget::{Forget, ForgetReason};
+use legation_proto::frame::hello::Offer;
 use legation_proto::frame::learn::Learn;
 use legation_proto::frame::FrameType;
 use legation_proto::hello::SignRequest;
@@ -35,16 +36,54 @@ pub const PROFILES: [Profile; 3] = [Profile::Tls, Profile::Local, Profile::Plain
 #[derive(Clone, Debug, PartialEq)]
 pub enum Seen {
     Sign(SignRequest),
-    Decide { peer: RealmId },
+    Decide {
+        peer: RealmId,
+        resume: Option<Offer>,
+    },
     Up,
-    Deliver { delivery: Delivery, destination: String, source: String, payload: Vec<u8>, receipt: Option<Vec<u8>> },
-    Call { destination: String, source: String, label: u8, call_id: u64, caller: u64, payload: Vec<u8> },
-    Reply { context: Vec<u8>, payload: Vec<u8> },
-    Refused { context: Vec<u8>, refusal: Refusal },
+    /// Up with a session that there was.
+    Resumed {
+        additional: bool,
+    },
+    Deliver {
+        delivery: Delivery,
+        destination: String,
+        source: String,
+        payload: Vec<u8>,
+        receipt: Option<Vec<u8>>,
+    },
+    Call {
+        destination: String,
+        source: String,
+        label: u8,
+        call_id: u64,
+        caller: u64,
+        payload: Vec<u8>,
+    },
+    Reply {
+        context: Vec<u8>,
+        payload: Vec<u8>,
+    },
+    Refused {
+        context: Vec<u8>,
+        refusal: Refusal,
+    },
     Learned(Learn),
-    Forgotten { engine: String, reason: ForgetReason },
-    Released { caller: u64 },
-    Closed { code: CloseCode, text: String },
+    Forgotten {
+        engine: String,
+        reason: ForgetReason,
+    },
+    Released {
+        caller: u64,
+    },
+    Rotated {
+        serial: u64,
+        key: [u8; 32],
+    },
+    Closed {
+        code: CloseCode,
+        text: String,
+    },
     Fault(LinkFault),
 }
 
@@ -52,8 +91,9 @@ impl From<LinkEvent<'_>> for Seen {
     fn from(event: LinkEvent<'_>) -> Seen {
         match event {
             LinkEvent::Sign(request) => Seen::Sign(request),
-            LinkEvent::Decide { peer, .. } => Seen::Decide { peer },
-            LinkEvent::Up(_) => Seen::Up,
+            LinkEvent::Decide { peer, resume, .. } => Seen::Decide { peer, resume },
+            LinkEvent::Up { resumed: false, .. } => Seen::Up,
+            LinkEvent::Up { additional, .. } => Seen::Resumed { additional },
             LinkEvent::Fault(fault) => Seen::Fault(fault),
             LinkEvent::Session(event) => event.into(),
         }
@@ -83,6 +123,7 @@ impl From<Event<'_>> for Seen {
             Event::Learned(learn) => Seen::Learned(learn.clone()),
             Event::Forgotten { engine, reason } => Seen::Forgotten { engine: engine.to_owned(), reason },
             Event::Released { caller } => Seen::Released { caller },
+            Event::Rotated(rotation) => Seen::Rotated { serial: rotation.serial, key: rotation.new },
             Event::Closed { code, text } => Seen::Closed { code, text },
         }
     }
@@ -103,6 +144,10 @@ pub struct Side {
     pub realm: Realm,
     pub network: NetworkKey,
     pub admit: Admit,
+    /// The session to go on with, if the peer asks for it.
+    pub resume: Option<Arc<Session>>,
+    /// A link that is resumed is not sent on.
+    pub standby: bool,
     /// Answers [`Seen::Sign`] when the link's own keyring doesn't hold the identity.
     pub signer: Option<Arc<Keyring>>,
     pub events: Vec<Seen>,
@@ -124,6 +169,8 @@ impl Side {
             realm,
             network,
             admit: Admit::Accept,
+            resume: None,
+            standby: false,
             signer: None,
             events: Vec::new(),
             fault: None,
@@ -142,7 +189,7 @@ impl Side {
             return;
         }
         let mut seen = Vec::new();
-        let wake = self.link.handle_bytes(now, bytes, &mut |event| seen.push(Seen::from(event)));
+        let wake = self.link.handle_bytes(now, bytes, &mut |event| seen.push(Seen::from(event))).any();
         self.take(now, wake, seen);
     }
 
@@ -166,16 +213,21 @@ impl Side {
                 Seen::Sign(request) => {
                     let signer = self.signer.clone().expect("a keyring that signs for an external one");
                     let signature = signer.sign(request.purpose, &self.network.id(), &request.body).unwrap();
-                    self.link.handle_signature(now, request.id, &signature, &mut sink)
+                    self.link.handle_signature(now, request.id, &signature, &mut sink).any()
                 }
-                Seen::Decide { .. } => match self.admit {
-                    Admit::Accept => self.link.accept(now, &mut sink),
+                Seen::Decide { resume, .. } => match self.admit {
+                    Admit::Accept => {
+                        let asked = resume.map(|offer| offer.session);
+                        let session = self.resume.clone().filter(|session| Some(session.agreed().session) == asked);
+                        self.link.accept(now, session, None, &mut sink).any()
+                    }
                     Admit::Refuse(code) => {
                         self.ending = true;
                         self.link.close(code, code.name())
                     }
                     Admit::Later => false,
                 },
+                Seen::Resumed { .. } => !self.standby && self.link.activate(),
                 Seen::Fault(fault) => {
                     self.ending = true;
                     self.fault = Some(fault.clone());
@@ -203,6 +255,12 @@ impl Side {
         self.gone |= self.ending;
         self.sent.extend_from_slice(&out);
         out
+    }
+
+    /// The carrier has broken: nothing comes and nothing goes any more.
+    pub fn lose(&mut self) {
+        self.link.detach();
+        self.gone = true;
     }
 
     /// To be told when a push returned `true`.
@@ -392,6 +450,9 @@ pub struct PairConfig {
     pub memory: Option<Arc<Mutex<KnockMemory>>>,
     /// Identities are asked for with [`Seen::Sign`].
     pub external: bool,
+    /// The sessions that they have with each other.
+    pub resume: [Option<Arc<Session>>; 2],
+    pub additional: bool,
 }
 
 impl PairConfig {
@@ -409,6 +470,8 @@ impl PairConfig {
             now: START,
             memory: None,
             external: false,
+            resume: [None, None],
+            additional: false,
         }
     }
 }
@@ -452,11 +515,15 @@ impl Pair {
         let alice = link_config(End::Alice, fixed_random(config.run, 0));
         let bob = link_config(End::Bob, fixed_random(config.run, 1));
         let [alice_net, bob_net] = config.networks.clone();
-        let dialler = Link::connect(alice, &config.dialled, config.knock).unwrap();
+        let [alice_has, bob_has] = config.resume.clone();
+        let resume = alice_has.map(|session| Resume { session, additional: config.additional });
+        let dialler = Link::connect(alice, &config.dialled, config.knock, resume).unwrap();
         let acceptor = Link::accept_from(bob, config.knock.then_some(memory)).unwrap();
         let mut alice = Side::new(dialler, config.realms[0].clone(), alice_net);
         let mut bob = Side::new(acceptor, config.realms[1].clone(), bob_net);
         bob.admit = config.admit;
+        bob.resume = bob_has;
+        (alice.standby, bob.standby) = (config.additional, config.additional);
         if config.external {
             alice.signer = Some(config.realms[0].keyring.clone());
             bob.signer = Some(config.realms[1].keyring.clone());
@@ -487,6 +554,19 @@ impl Pair {
         pair.alice.events.clear();
         pair.bob.events.clear();
         pair
+    }
+
+    /// The carrier breaks, with what is on its way.
+    pub fn lose(&mut self) {
+        self.flights = Default::default();
+        self.alice.lose();
+        self.bob.lose();
+    }
+
+    /// Another link of the same sessions, after `lose` or (`additional`) beside this one. Not settled.
+    pub fn another(&self, config: &PairConfig, additional: bool) -> Pair {
+        let resume = [Some(self.alice.session()), Some(self.bob.session())];
+        Pair::new(PairConfig { resume, additional, now: self.now, run: config.run + 1, ..config.clone() })
     }
 
     /// Moves bytes until there are none, with time going on as far as they need.

@@ -163,9 +163,10 @@ impl RawPeer {
         let handshake = Handshake::new(HandshakeConfig {
             role,
             network: network.id(),
-            identity_key: realm.key(),
+            keyring: realm.keyring.clone(),
             expected_peer: (role == Role::Initiator).then_some(peer),
             random: session,
+            resume: None,
             limits: config.limits,
         });
         RawPeer {
@@ -245,7 +246,9 @@ impl RawPeer {
         self.channel.seal(bytes, &mut self.out).expect("the channel stands");
     }
 
+    /// One that takes a sequence number by its place takes it; a batch has said which it takes.
     pub fn write_frame(&mut self, kind: FrameType, body: &[u8]) {
+        self.next_sequence += u64::from(kind.is_sequenced() && kind != FrameType::Batch);
         self.write(&critical(kind, body));
     }
 
@@ -266,7 +269,7 @@ impl RawPeer {
                     self.write_frame(FrameType::Hello, &body);
                     self.hello_sent = body;
                 }
-                Step::Decide { .. } => self.handshake.accept(),
+                Step::Decide { .. } => self.handshake.accept(false).expect("a raw peer has seen no other key"),
                 Step::Done(agreed) => self.agreed = Some(*agreed),
             }
         }
@@ -454,7 +457,12 @@ impl RawPeer {
         let agreed = self.agreed.as_ref().expect("the hellos are through");
         let mut expected = 1;
         let mut got = Vec::new();
-        for frame in self.frames.iter().filter(|frame| frame.kind == FrameType::Batch as u8) {
+        for frame in &self.frames {
+            let kind = FrameType::known(frame.kind).filter(|kind| kind.is_sequenced());
+            if kind != Some(FrameType::Batch) {
+                expected += u64::from(kind.is_some());
+                continue;
+            }
             let batch = Batch::parse(&frame.body).expect("a batch of the other side");
             let key = self.keys.get(batch.header.engine).expect("the source was announced");
             let mut input = b"legation/1/batch\0".to_vec();
@@ -515,7 +523,7 @@ impl Versus {
     pub fn dialled(config: RawPeerConfig, limits: Limits) -> Versus {
         let alice = Realm::alice();
         let link_config = link_config(&alice, config.profile, config.now, limits, 0);
-        let link = Link::connect(link_config, &Realm::bob().key(), false).unwrap();
+        let link = Link::connect(link_config, &Realm::bob().key(), false, None).unwrap();
         Versus::of(link, alice, config)
     }
 

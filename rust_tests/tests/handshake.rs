@@ -60,7 +60,7 @@ fn every_profile_comes_up_and_both_ends_agree() {
             assert_eq!((alice.session, alice.version), (bob.session, bob.version));
             assert_eq!((alice.peer, bob.peer), (bob.own, alice.own));
             assert_eq!((alice.peer_key, bob.peer_key), (Realm::bob().key(), Realm::alice().key()));
-            assert!(pair.bob.events.contains(&Seen::Decide { peer: Realm::alice().id() }));
+            assert!(pair.bob.events.contains(&Seen::Decide { peer: Realm::alice().id(), resume: None }));
         }
     }
 }
@@ -407,7 +407,7 @@ fn any_flipped_byte_of_a_hello_is_refused() {
 
 #[test]
 fn unknown_extensions_are_ignored_unless_they_are_critical() {
-    let ignored = body_twisted(Profile::Local, |body| with_extensions(body, &[1, 0, 2, 0, 9, 9, 5, 0, 0, 0]));
+    let ignored = body_twisted(Profile::Local, |body| with_extensions(body, &[7, 0, 2, 0, 9, 9, 5, 0, 0, 0]));
     assert!(ignored.side.is_up());
     let critical = body_twisted(Profile::Local, |body| with_extensions(body, &[1, 0x80, 0, 0]));
     assert_eq!(critical.peer.told_code(), Some(CloseCode::Protocol));
@@ -415,8 +415,11 @@ fn unknown_extensions_are_ignored_unless_they_are_critical() {
         let cut = body_twisted(Profile::Local, move |body| with_extensions(body, &[1, 0, 2, 0, 9, 9][..cut]));
         assert!(!cut.side.is_up());
     }
-    let rotation = body_twisted(Profile::Local, |body| body[182] = 1);
-    assert_eq!(rotation.peer.told_code(), Some(CloseCode::Protocol));
+    for count in [1, 16, 255] {
+        let rotations = body_twisted(Profile::Local, move |body| body[182] = count);
+        let code = if count > 16 { CloseCode::TooLarge } else { CloseCode::Protocol };
+        assert_eq!(rotations.peer.told_code(), Some(code));
+    }
     let trailing = body_twisted(Profile::Local, |body| body.push(0));
     assert_eq!(trailing.peer.told_code(), Some(CloseCode::Protocol));
 }

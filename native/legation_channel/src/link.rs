@@ -5,8 +5,10 @@
 //!  carrier ◄────────────── channel ◄── hello ◄── session ◄── pushes
 //! ```
 //!
+//! The session may be one that had other links before, or has others beside this: see [`LinkEvent::Up`].
+//!
 //! Two callers at a time at most: a reader ([`Link::handle_bytes`], [`Link::handle_signature`], [`Link::accept`], …) and a
-//! writer ([`Link::flush`]). Whatever leaves bytes to send returns `true`: wake the writer. Locks, in the order in which
+//! writer ([`Link::flush`]). Whatever leaves bytes to send says so: wake the writer. Locks, in the order in which
 //! they are taken: handshake, then those of the session, then channel.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,12 +16,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use legation_proto::error::{CloseCode, HelloRefused, LinkError, PeerMisbehaved};
 use legation_proto::frame::close::Close;
+use legation_proto::frame::hello::Offer;
 use legation_proto::frame::{self, FrameType, Head};
-use legation_proto::hello::{ChannelFacts, Handshake, HandshakeConfig, Role, SignRequest, Step};
+use legation_proto::hello::{Agreed, ChannelFacts, Handshake, HandshakeConfig, Role, SignRequest, Step};
 use legation_proto::identity::{NetworkKey, RealmId};
 use legation_proto::keyring::Keyring;
 use legation_proto::limits::Limits;
-use legation_proto::session::{Event, Session};
+use legation_proto::session::{Attachment, Event, Session, Wake};
 
 use crate::channel::{Channel, Profile, UnixMs};
 use crate::error::ChannelError;
@@ -49,6 +52,14 @@ pub struct LinkConfig {
     pub now: UnixMs,
 }
 
+/// The session that a dialled link is to be one of, if the peer has it, too.
+#[derive(Clone, Debug)]
+pub struct Resume {
+    pub session: Arc<Session>,
+    /// Beside the links that there are, not in the place of one.
+    pub additional: bool,
+}
+
 /// What comes out of a link, in order.
 #[derive(Debug)]
 pub enum LinkEvent<'a> {
@@ -58,8 +69,16 @@ pub enum LinkEvent<'a> {
     Decide {
         peer: RealmId,
         key: [u8; 32],
+        /// The session that it has with us.
+        resume: Option<Offer>,
     },
-    Up(Arc<Session>),
+    /// The link stands. A new session is sent on it from now on; one that was `resumed` only after [`Link::activate`].
+    Up {
+        session: Arc<Session>,
+        resumed: bool,
+        /// The dialler asked for the links that there are to stay.
+        additional: bool,
+    },
     Session(Event<'a>),
     /// We must close: flush once more, then close the carrier.
     Fault(LinkFault),
@@ -72,6 +91,17 @@ pub enum LinkFault {
     Knock(KnockRefused),
     Channel(ChannelError),
     Protocol(LinkError),
+}
+
+impl LinkFault {
+    /// Whether the session outlives the link: the peer broke no rule, but what is between us did, or is silent.
+    pub fn keeps_session(&self) -> bool {
+        match self {
+            LinkFault::Channel(_) => true,
+            LinkFault::Protocol(error) => CloseCode::from(error).keeps_session(),
+            LinkFault::Knock(_) => false,
+        }
+    }
 }
 
 impl std::fmt::Display for LinkFault {
@@ -103,7 +133,7 @@ pub struct Link {
     limits: Limits,
     deadline: UnixMs,
     handshake: Mutex<Opening>,
-    session: OnceLock<Arc<Session>>,
+    attached: OnceLock<Attached>,
     channel: Mutex<Wire>,
     scratch: Mutex<Vec<u8>>,
     /// At least as much as the channel holds of a record whose end has not come.
@@ -113,10 +143,20 @@ pub struct Link {
 /// A read that has at most this much to work on is short work.
 const SMALL_READ_BYTES: usize = 4_096;
 
+/// The session, and what of it belongs to this link.
+struct Attached {
+    session: Arc<Session>,
+    link: Arc<Attachment>,
+}
+
 /// Until the session stands.
 struct Opening {
     handshake: Handshake,
     network: NetworkKey,
+    /// What it goes on, if both sides have it.
+    resume: Option<Arc<Session>>,
+    /// Of a new session.
+    limits: Limits,
     /// Plaintext that waits to be a frame.
     buffer: Vec<u8>,
     channel_reported: bool,
@@ -135,7 +175,12 @@ impl Link {
     ///
     /// # Errors
     /// [`ChannelError`] when there is no randomness for TLS, or the profile has no knock.
-    pub fn connect(config: LinkConfig, peer: &[u8; 32], knock: bool) -> Result<Link, ChannelError> {
+    pub fn connect(
+        config: LinkConfig,
+        peer: &[u8; 32],
+        knock: bool,
+        resume: Option<Resume>,
+    ) -> Result<Link, ChannelError> {
         let peer = RealmId::of(peer);
         let LinkRandom { nonce, ephemeral, .. } = config.random;
         let mut channel: Box<dyn Channel> = match config.profile {
@@ -150,7 +195,7 @@ impl Link {
         } else {
             channel.poll_transmit(&mut out);
         }
-        Ok(Link::new(config, Role::Initiator, Some(peer), Wire { knock: None, channel, out }))
+        Ok(Link::new(config, Role::Initiator, Some(peer), resume, Wire { knock: None, channel, out }))
     }
 
     /// Answers whoever dialled. `memory`: the carrier wants a knock, remembered there.
@@ -168,16 +213,20 @@ impl Link {
             let realms: Arc<[RealmId]> = Arc::from([config.keyring.realm_id()]);
             (KnockResponder::new(config.network.clone(), realms), memory)
         });
-        Ok(Link::new(config, Role::Responder, None, Wire { knock, channel, out: Vec::new() }))
+        Ok(Link::new(config, Role::Responder, None, None, Wire { knock, channel, out: Vec::new() }))
     }
 
-    fn new(config: LinkConfig, role: Role, expected_peer: Option<RealmId>, wire: Wire) -> Link {
+    fn new(config: LinkConfig, role: Role, expected_peer: Option<RealmId>, resume: Option<Resume>, wire: Wire) -> Link {
+        let offer = resume
+            .as_ref()
+            .map(|resume| Offer { session: resume.session.agreed().session, additional: resume.additional });
         let handshake = Handshake::new(HandshakeConfig {
             role,
             network: config.network.id(),
             keyring: config.keyring.clone(),
             expected_peer,
             random: config.random.session,
+            resume: offer,
             limits: config.limits.clone(),
         });
         Link {
@@ -185,15 +234,17 @@ impl Link {
             role,
             keyring: config.keyring,
             deadline: config.now.saturating_add(config.limits.handshake_ms),
-            limits: config.limits,
             handshake: Mutex::new(Opening {
                 handshake,
                 network: config.network,
+                resume: resume.map(|resume| resume.session),
+                limits: config.limits.clone(),
                 buffer: Vec::new(),
                 channel_reported: false,
                 over: false,
             }),
-            session: OnceLock::new(),
+            limits: config.limits,
+            attached: OnceLock::new(),
             channel: Mutex::new(wire),
             scratch: Mutex::new(Vec::new()),
             sealed: AtomicUsize::new(0),
@@ -210,27 +261,53 @@ impl Link {
 
     /// None until the hellos are through.
     pub fn session(&self) -> Option<&Arc<Session>> {
-        self.session.get()
+        self.attached.get().map(|attached| &attached.session)
+    }
+
+    /// The last round trip of a PING on this link, ms. None before the first.
+    pub fn rtt_ms(&self) -> Option<u64> {
+        self.attached.get().and_then(|attached| attached.link.rtt_ms())
+    }
+
+    /// From now on our side of the session is sent on this link: true, wake its writer. False when it is already, when there is no
+    /// session yet, or the link has been detached.
+    pub fn activate(&self) -> bool {
+        self.attached.get().is_some_and(|attached| attached.session.activate(&attached.link))
+    }
+
+    /// Whether our side of the session is sent on this link.
+    pub fn is_active(&self) -> bool {
+        self.attached.get().is_some_and(|attached| attached.session.is_active(&attached.link))
+    }
+
+    /// The link has ended, and its session goes on without it: nothing is handled any more, and sent only what the link has to say
+    /// for itself. Waits for what is being handled. True: the session was sent on it.
+    pub fn detach(&self) -> bool {
+        self.attached.get().is_some_and(|attached| attached.session.detach(&attached.link))
     }
 
     /// Whether so many carrier bytes more are short work: the last byte of a large message brings all of it.
     pub fn next_read_is_small(&self, bytes: usize) -> bool {
-        let held = |session: &Arc<Session>| session.buffered() + self.sealed.load(Ordering::Relaxed);
-        self.session.get().is_some_and(|session| held(session) + bytes <= SMALL_READ_BYTES)
+        let held = |attached: &Attached| attached.link.buffered() + self.sealed.load(Ordering::Relaxed);
+        self.attached.get().is_some_and(|attached| held(attached) + bytes <= SMALL_READ_BYTES)
     }
 
-    /// Carrier bytes. True: wake the writer.
-    pub fn handle_bytes(&self, now: UnixMs, input: &[u8], sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
-        if let Some(session) = self.session.get() {
-            return self.handle_session_bytes(session, now, input, sink);
+    /// Carrier bytes.
+    pub fn handle_bytes(&self, now: UnixMs, input: &[u8], sink: &mut dyn FnMut(LinkEvent<'_>)) -> Wake {
+        if let Some(attached) = self.attached.get() {
+            return self.handle_session_bytes(attached, now, input, sink);
         }
         let mut opening = lock(&self.handshake);
         if opening.over {
-            return false;
+            return Wake::default();
         }
         match self.read_channel(&mut opening, now, input) {
-            Ok(answered) => self.advance(&mut opening, now, sink) | answered,
-            Err(fault) => self.fail(&mut opening, fault, sink),
+            Ok(answered) => {
+                let mut wake = self.advance(&mut opening, now, sink);
+                wake.link |= answered;
+                wake
+            }
+            Err(fault) => own(self.fail(&mut opening, fault, sink)),
         }
     }
 
@@ -241,30 +318,39 @@ impl Link {
         id: u64,
         signature: &[u8; 64],
         sink: &mut dyn FnMut(LinkEvent<'_>),
-    ) -> bool {
+    ) -> Wake {
         let mut opening = lock(&self.handshake);
         opening.handshake.handle_signature(id, signature);
         self.advance(&mut opening, now, sink)
     }
 
-    /// The peer of [`LinkEvent::Decide`] is welcome.
-    pub fn accept(&self, now: UnixMs, sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
+    /// The peer of [`LinkEvent::Decide`] is welcome. `resume`: the session that it asked for, where we have it. `limits`: those of a
+    /// new session, where this peer has its own.
+    pub fn accept(
+        &self,
+        now: UnixMs,
+        resume: Option<Arc<Session>>,
+        limits: Option<Limits>,
+        sink: &mut dyn FnMut(LinkEvent<'_>),
+    ) -> Wake {
         let mut opening = lock(&self.handshake);
-        match opening.handshake.accept() {
-            Ok(()) => self.advance(&mut opening, now, sink),
-            Err(error) => self.fail(&mut opening, error.into(), sink),
+        if let Err(error) = opening.handshake.accept(resume.is_some()) {
+            return own(self.fail(&mut opening, error.into(), sink));
         }
+        opening.resume = resume;
+        opening.limits = limits.unwrap_or_else(|| self.limits.clone());
+        self.advance(&mut opening, now, sink)
     }
 
     /// Ends the link, in words that the peer is told when it can be: before the hellos are through as well as after.
     pub fn close(&self, code: CloseCode, text: &str) -> bool {
-        if let Some(session) = self.session.get() {
-            return session.close(code, text);
+        if let Some(Attached { session, link }) = self.attached.get() {
+            return session.close(link, code, text);
         }
         let mut opening = lock(&self.handshake);
         // The handshake may have come through while we waited.
-        if let Some(session) = self.session.get() {
-            return session.close(code, text);
+        if let Some(Attached { session, link }) = self.attached.get() {
+            return session.close(link, code, text);
         }
         opening.over = true;
         self.seal_close(code, text)
@@ -275,13 +361,13 @@ impl Link {
     /// # Errors
     /// When the channel can't protect any more: close the carrier.
     pub fn flush(&self, out: &mut Vec<u8>) -> Result<bool, ChannelError> {
-        let Some(session) = self.session.get() else {
+        let Some(Attached { session, link }) = self.attached.get() else {
             out.append(&mut lock(&self.channel).out);
             return Ok(false);
         };
         let mut plaintext = lock(&self.scratch);
         plaintext.clear();
-        let more = session.flush(&mut plaintext);
+        let more = session.flush(link, &mut plaintext);
         let mut wire = lock(&self.channel);
         out.append(&mut wire.out);
         wire.channel.poll_transmit(out);
@@ -298,10 +384,10 @@ impl Link {
 
     /// Handshake time-out and heartbeat. Returns the wake, and when to come again.
     pub fn handle_timeout(&self, now: UnixMs, sink: &mut dyn FnMut(LinkEvent<'_>)) -> (bool, Option<UnixMs>) {
-        if let Some(session) = self.session.get() {
-            return match session.handle_timeout(now) {
+        if let Some(attached) = self.attached.get() {
+            return match attached.session.handle_timeout(&attached.link, now) {
                 Ok((wake, next)) => (wake, Some(next)),
-                Err(error) => (self.fail_session(session, error.into(), sink), None),
+                Err(error) => (self.fail_session(attached, error.into(), sink), None),
             };
         }
         let mut opening = lock(&self.handshake);
@@ -318,11 +404,11 @@ impl Link {
 
     fn handle_session_bytes(
         &self,
-        session: &Arc<Session>,
+        attached: &Attached,
         now: UnixMs,
         input: &[u8],
         sink: &mut dyn FnMut(LinkEvent<'_>),
-    ) -> bool {
+    ) -> Wake {
         let decrypt = |plaintext: &mut Vec<u8>| {
             let before = plaintext.len();
             let result = lock(&self.channel).channel.handle_bytes(input, plaintext);
@@ -331,16 +417,17 @@ impl Link {
             self.sealed.store(held + input.len(), Ordering::Relaxed);
             result.map_err(LinkFault::from)
         };
-        let (wake, result) = session.handle_bytes(now, decrypt, &mut |event| sink(LinkEvent::Session(event)));
-        match result {
-            Ok(()) => wake,
-            Err(fault) => self.fail_session(session, fault, sink) | wake,
+        let Attached { session, link } = attached;
+        let (mut wake, result) = session.handle_bytes(link, now, decrypt, &mut |event| sink(LinkEvent::Session(event)));
+        if let Err(fault) = result {
+            wake.link |= self.fail_session(attached, fault, sink);
         }
+        wake
     }
 
-    fn fail_session(&self, session: &Session, fault: LinkFault, sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
+    fn fail_session(&self, attached: &Attached, fault: LinkFault, sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
         let wake = match &fault {
-            LinkFault::Protocol(error) => session.close(error.into(), &error.to_string()),
+            LinkFault::Protocol(error) => attached.session.close(&attached.link, error.into(), &error.to_string()),
             LinkFault::Channel(_) | LinkFault::Knock(_) => false,
         };
         sink(LinkEvent::Fault(fault));
@@ -386,7 +473,7 @@ impl Link {
     }
 
     /// Takes the handshake's steps and the frames that wait, again while something moves.
-    fn advance(&self, opening: &mut Opening, now: UnixMs, sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
+    fn advance(&self, opening: &mut Opening, now: UnixMs, sink: &mut dyn FnMut(LinkEvent<'_>)) -> Wake {
         loop {
             match opening.handshake.poll_step() {
                 Some(Step::Sign(request)) => {
@@ -401,20 +488,16 @@ impl Link {
                     let mut wire = lock(&self.channel);
                     let wire = &mut *wire;
                     if let Err(error) = wire.channel.seal(&bytes, &mut wire.out) {
-                        return self.fail(opening, error.into(), sink);
+                        return own(self.fail(opening, error.into(), sink));
                     }
                     continue;
                 }
-                Some(Step::Decide { peer, key }) => {
-                    sink(LinkEvent::Decide { peer, key });
+                Some(Step::Decide { peer, key, resume }) => {
+                    sink(LinkEvent::Decide { peer, key, resume });
                     continue;
                 }
                 Some(Step::Done(agreed)) => {
-                    let session = Session::new(*agreed, self.limits.clone(), self.keyring.clone(), now);
-                    let Ok(session) = session else {
-                        return self.fail(opening, LinkError::from(HelloRefused::BadKey).into(), sink);
-                    };
-                    return self.begin_session(opening, Arc::new(session), now, sink);
+                    return self.begin_session(opening, *agreed, now, sink);
                 }
                 None => {}
             }
@@ -424,7 +507,7 @@ impl Link {
                 Some(kind) if *kind == FrameType::Hello as u8 || *kind == FrameType::Close as u8 => {}
                 Some(kind) => {
                     let fault = LinkError::from(PeerMisbehaved::UnexpectedFrame(*kind));
-                    return self.fail(opening, fault.into(), sink);
+                    return own(self.fail(opening, fault.into(), sink));
                 }
             }
             let (taken, outcome) = match frame::head(&opening.buffer, &self.limits) {
@@ -450,34 +533,46 @@ impl Link {
                     opening.over = true;
                     break;
                 }
-                Err(error) => return self.fail(opening, error.into(), sink),
+                Err(error) => return own(self.fail(opening, error.into(), sink)),
             }
         }
-        !lock(&self.channel).out.is_empty()
+        own(!lock(&self.channel).out.is_empty())
     }
 
     fn begin_session(
         &self,
         opening: &mut Opening,
-        session: Arc<Session>,
+        agreed: Agreed,
         now: UnixMs,
         sink: &mut dyn FnMut(LinkEvent<'_>),
-    ) -> bool {
+    ) -> Wake {
+        let (resumed, additional) = (agreed.resumed, agreed.additional);
+        let session = match opening.resume.take() {
+            Some(session) if resumed => session,
+            _ => match Session::new(agreed, opening.limits.clone(), self.keyring.clone()) {
+                Ok(session) => Arc::new(session),
+                Err(_) => return own(self.fail(opening, LinkError::from(HelloRefused::BadKey).into(), sink)),
+            },
+        };
         opening.over = true;
-        sink(LinkEvent::Up(session.clone()));
+        let link = session.attach(!resumed, now);
+        // Before anybody hears of it: who does may want to activate it.
+        let attached = self.attached.get_or_init(|| Attached { session: session.clone(), link });
+        sink(LinkEvent::Up { session, resumed, additional });
         let rest = std::mem::take(&mut opening.buffer);
-        let session = self.session.get_or_init(|| session);
         // What came behind the peer's hello belongs to the session already.
         let take_rest = |plaintext: &mut Vec<u8>| {
             plaintext.extend_from_slice(&rest);
             Ok::<(), LinkFault>(())
         };
-        let (wake, result) = session.handle_bytes(now, take_rest, &mut |event| sink(LinkEvent::Session(event)));
-        let failed = match result {
-            Ok(()) => false,
-            Err(fault) => self.fail_session(session, fault, sink),
-        };
-        wake | failed | !lock(&self.channel).out.is_empty()
+        let Attached { session, link } = attached;
+        let (mut wake, result) =
+            session.handle_bytes(link, now, take_rest, &mut |event| sink(LinkEvent::Session(event)));
+        if let Err(fault) = result {
+            wake.link |= self.fail_session(attached, fault, sink);
+        }
+        wake.link |= !lock(&self.channel).out.is_empty();
+        wake
     }
 
     fn fail(&self, opening: &mut Opening, fault: LinkFault, sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
@@ -504,6 +599,10 @@ impl Link {
         wire.channel.close(&mut wire.out);
         sealed
     }
+}
+
+fn own(link: bool) -> Wake {
+    Wake { link, session: false }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

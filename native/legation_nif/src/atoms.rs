@@ -10,7 +10,7 @@ rustler::atoms! {
     tls, local, plain, initiator, responder, channel_error = "channel", knock, up, sign, closed, fault,
     knock_required, knock_memory_full, refuse, accept,
     // events
-    send, cast, call, reply, refused, release,
+    send, cast, call, reply, refused, release, rotated,
     // maps
     realm_id, key, profile, role, version, session_id, serial, ops,
     // payloads

@@ -10,7 +10,7 @@ use legation_proto::etf::TermLimits;
 use legation_proto::frame::batch::Refusal;
 use legation_proto::hello::Role;
 use legation_proto::limits::{Limits, Overflow};
-use legation_proto::session::{Delivery, Event, Session};
+use legation_proto::session::{Acknowledge, Delivery, Event, Session};
 use rustler::types::tuple::make_tuple;
 use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, OwnedBinary, Resource, ResourceArc, Term};
 
@@ -162,7 +162,7 @@ fn channel_connect<'a>(
     now: u64,
 ) -> NifResult<Term<'a>> {
     let config = config(profile, &keyring, &network, &settings, now)?;
-    Ok(match Link::connect(config, &array(&peer)?, settings.knock) {
+    Ok(match Link::connect(config, &array(&peer)?, settings.knock, None) {
         Ok(link) => (atoms::ok(), ResourceArc::new(ChannelResource(link))).encode(env),
         Err(reason) => error(env, atoms::channel_error(), reason.to_string()),
     })
@@ -192,7 +192,7 @@ fn channel_accept<'a>(
 
 #[rustler::nif(schedule = "DirtyCpu")]
 fn channel_handle_bytes<'a>(env: Env<'a>, channel: ChannelArc, bytes: Binary<'a>, now: u64) -> (Vec<Term<'a>>, bool) {
-    collect(env, &channel, |link, sink| link.handle_bytes(now, bytes.as_slice(), sink))
+    collect(env, &channel, |link, sink| link.handle_bytes(now, bytes.as_slice(), sink).any())
 }
 
 /// [`channel_handle_bytes`] on the scheduler at hand, for input of at most [`SMALL_INPUT_BYTES`]: some twenty batches at worst,
@@ -212,7 +212,7 @@ fn channel_handle_bytes_small<'a>(
         return Ok(atoms::dirty().encode(env));
     }
     consume_timeslice(env);
-    Ok(collect(env, &channel, |link, sink| link.handle_bytes(now, bytes.as_slice(), sink)).encode(env))
+    Ok(collect(env, &channel, |link, sink| link.handle_bytes(now, bytes.as_slice(), sink).any()).encode(env))
 }
 
 const SMALL_INPUT_BYTES: usize = 2_048;
@@ -225,7 +225,7 @@ fn consume_timeslice(env: Env<'_>) {
 /// What the last read brought has been delivered: the peer may be told.
 #[rustler::nif]
 fn channel_delivered(channel: ChannelArc) -> bool {
-    channel.0.session().is_some_and(|session| session.delivered())
+    channel.0.session().is_some_and(|session| session.delivered() == Acknowledge::Wake)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -237,7 +237,7 @@ fn channel_signature<'a>(
     now: u64,
 ) -> NifResult<(Vec<Term<'a>>, bool)> {
     let signature = array(&signature)?;
-    Ok(collect(env, &channel, |link, sink| link.handle_signature(now, id, &signature, sink)))
+    Ok(collect(env, &channel, |link, sink| link.handle_signature(now, id, &signature, sink).any()))
 }
 
 /// `:accept` or `{:refuse, code}`.
@@ -249,7 +249,7 @@ fn channel_decide<'a>(
     now: u64,
 ) -> NifResult<(Vec<Term<'a>>, bool)> {
     if decision.decode::<Atom>().is_ok_and(|decision| decision == atoms::accept()) {
-        return Ok(collect(env, &channel, |link, sink| link.accept(now, sink)));
+        return Ok(collect(env, &channel, |link, sink| link.accept(now, None, None, sink).any()));
     }
     let (refuse, code): (Atom, Term) = decision.decode()?;
     if refuse != atoms::refuse() {
@@ -341,8 +341,8 @@ fn link_event<'a>(env: Env<'a>, event: LinkEvent<'_>) -> Term<'a> {
             let purpose = purpose_atom(request.purpose);
             (atoms::sign(), request.id, purpose, binary(env, &request.body)).encode(env)
         }
-        LinkEvent::Decide { peer, key } => (atoms::hello(), binary(env, &peer.0), binary(env, &key)).encode(env),
-        LinkEvent::Up(session) => {
+        LinkEvent::Decide { peer, key, .. } => (atoms::hello(), binary(env, &peer.0), binary(env, &key)).encode(env),
+        LinkEvent::Up { session, .. } => {
             let facts = session_facts(env, &session);
             (atoms::up(), ResourceArc::new(SessionResource(session)), facts).encode(env)
         }
@@ -374,7 +374,7 @@ fn session_facts<'a>(env: Env<'a>, session: &Session) -> Term<'a> {
     };
     let entries: [(Atom, Term<'a>); 6] = [
         (atoms::realm_id(), binary(env, &agreed.peer.0)),
-        (atoms::key(), binary(env, &agreed.peer_key)),
+        (atoms::key(), binary(env, agreed.peer_realm_key())),
         (atoms::profile(), profile.encode(env)),
         (atoms::role(), role.encode(env)),
         (atoms::version(), agreed.version.encode(env)),
@@ -450,6 +450,7 @@ fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &mut V
         }
         Event::Forgotten { engine, reason } => (atoms::forget(), engine, atom(env, reason.name())).encode(env),
         Event::Released { caller } => (atoms::release(), caller).encode(env),
+        Event::Rotated(rotation) => (atoms::rotated(), rotation.serial, binary(env, &rotation.new)).encode(env),
         Event::Closed { code, text } => (atoms::closed(), atom(env, code.name()), text).encode(env),
     };
     events.push(term);

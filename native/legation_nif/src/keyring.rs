@@ -122,7 +122,7 @@ pub fn purpose_of(purpose: Atom) -> NifResult<Purpose> {
         .ok_or(Error::BadArg)
 }
 
-/// None for the purpose that no keyholder is ever asked to sign for.
+/// None for the purposes that no keyholder is ever asked to sign for.
 pub fn purpose_atom(purpose: Purpose) -> Option<Atom> {
     Some(match purpose {
         Purpose::Link => atoms::link(),
@@ -130,7 +130,7 @@ pub fn purpose_atom(purpose: Purpose) -> Option<Atom> {
         Purpose::Cert => atoms::cert(),
         Purpose::Learn => atoms::learn(),
         Purpose::Forget => atoms::forget(),
-        Purpose::Batch => return None,
+        Purpose::Rotate | Purpose::Revoke | Purpose::Batch => return None,
     })
 }
 

@@ -36,6 +36,8 @@ pub enum PeerMisbehaved {
     ForeignBatch,
     #[error("{failures} frames that failed verification within the window")]
     TooManyFailures { failures: u32 },
+    #[error("a RESUME names another session")]
+    ForeignResume,
     #[error("silent for {silent_ms} ms")]
     Silent { silent_ms: u64 },
 }
@@ -133,6 +135,11 @@ impl CloseCode {
     /// Unknown numbers are treated as [`CloseCode::Protocol`].
     pub fn from_wire(code: u16) -> CloseCode {
         Self::ALL.get(usize::from(code)).copied().unwrap_or(CloseCode::Protocol)
+    }
+
+    /// Whether the session outlives a link that is closed with this: only the link has ended, and another may take over.
+    pub fn keeps_session(self) -> bool {
+        matches!(self, CloseCode::Duplicate | CloseCode::Replaced | CloseCode::Timeout)
     }
 
     pub fn name(self) -> &'static str {

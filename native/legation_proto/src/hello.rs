@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::certificate::LinkCertificate;
 use crate::error::{HelloRefused, InvalidFrame, LinkError, PeerMisbehaved};
-use crate::frame::hello::Hello;
+use crate::frame::hello::{Hello, Offer};
 use crate::frame::{self, FrameType};
 use crate::identity::{verify, NetworkId, Purpose, RealmId};
 use crate::keyring::{Identity, Keyring};
@@ -52,6 +52,8 @@ pub struct HandshakeConfig {
     pub expected_peer: Option<RealmId>,
     /// 32 fresh random bytes, our half of the session id.
     pub random: [u8; 32],
+    /// Initiator: the session that the link is to be one of, if the peer has it, too.
+    pub resume: Option<Offer>,
     pub limits: Limits,
 }
 
@@ -73,6 +75,7 @@ pub enum Step {
     Decide {
         peer: RealmId,
         key: [u8; 32],
+        resume: Option<Offer>,
     },
     Done(Box<Agreed>),
 }
@@ -85,6 +88,10 @@ pub struct Agreed {
     pub version: u16,
     pub network: NetworkId,
     pub session: [u8; 32],
+    /// The session is not new; for the initiator and the responder alike.
+    pub resumed: bool,
+    /// The initiator asked for the links that there are to stay.
+    pub additional: bool,
     pub own: RealmId,
     pub peer: RealmId,
     /// The identity keys in force when the hellos were said.
@@ -96,6 +103,13 @@ pub struct Agreed {
     /// The peer's limits: what we may send it.
     pub peer_message_bytes_max: u32,
     pub peer_engines_max: u32,
+}
+
+impl Agreed {
+    /// The peer's first identity key, by which it is known.
+    pub fn peer_realm_key(&self) -> &[u8; 32] {
+        self.peer_chain.first().map_or(&self.peer_key, |first| &first.old)
+    }
 }
 
 enum State {
@@ -186,7 +200,7 @@ impl Handshake {
             return Err(PeerMisbehaved::UnexpectedFrame(FrameType::Hello as u8).into());
         }
         let hello = self.check(body)?;
-        let (peer, key) = (hello.own, hello.identity_key);
+        let (peer, key, resume) = (hello.own, *hello.realm_key(), hello.resume);
         self.peer = Some(hello);
         match self.config.role {
             Role::Initiator => {
@@ -195,19 +209,22 @@ impl Handshake {
             }
             Role::Responder => {
                 self.state = State::AwaitDecision;
-                self.steps.push_back(Step::Decide { peer, key });
+                self.steps.push_back(Step::Decide { peer, key, resume });
             }
         }
         Ok(())
     }
 
-    /// The responder's answer to [`Step::Decide`]. A refusal is the caller's to send.
+    /// The responder's answer to [`Step::Decide`]. A refusal is the caller's to send. `resume`: we have the session that the peer
+    /// asks for; without such a question there is nothing to resume.
     ///
     /// # Errors
     /// When the peer's key has been replaced or revoked, perhaps by this very hello; the link ends.
-    pub fn accept(&mut self) -> Result<(), LinkError> {
+    pub fn accept(&mut self, resume: bool) -> Result<(), LinkError> {
         if matches!(self.state, State::AwaitDecision) {
             self.note_head()?;
+            let asked = self.peer.as_ref().and_then(|hello| hello.resume);
+            self.config.resume = asked.filter(|_| resume);
             self.begin_own_hello();
         }
         Ok(())
@@ -264,6 +281,7 @@ impl Handshake {
             chain: self.identity.chain().to_vec(),
             link,
             revocation: self.identity.revocation().cloned(),
+            resume: self.config.resume,
         };
         let body = hello.body();
         let id = self.request(Purpose::Hello, body.clone());
@@ -295,8 +313,7 @@ impl Handshake {
             return Err(HelloRefused::WrongChannel.into());
         }
         let dialled_another = self.config.expected_peer.is_some_and(|expected| expected != hello.own);
-        let first_key = hello.chain.first().map_or(&hello.identity_key, |first| &first.old);
-        if hello.peer != self.own || dialled_another || hello.own != RealmId::of(first_key) {
+        if hello.peer != self.own || dialled_another || hello.own != RealmId::of(hello.realm_key()) {
             return Err(HelloRefused::WrongRealm.into());
         }
         if hello.version_min > VERSION_MAX || hello.version_max < VERSION_MIN || hello.version_min > hello.version_max {
@@ -323,6 +340,10 @@ impl Handshake {
             }
             _ => return Err(HelloRefused::WrongChannel.into()),
         }
+        // A responder can only say yes to what it was asked.
+        if self.config.role == Role::Initiator && hello.resume.is_some() && hello.resume != self.config.resume {
+            return Err(InvalidFrame::Value("hello session").into());
+        }
         if !verify(&identity, Purpose::Hello, network, &body[..signed], &signature) {
             return Err(HelloRefused::BadSignature.into());
         }
@@ -344,12 +365,23 @@ impl Handshake {
         material[32..64].copy_from_slice(&responder.0 .0);
         material[64..96].copy_from_slice(&initiator.1);
         material[96..].copy_from_slice(&responder.1);
+        // The responder's word, which is both sides'.
+        let resumed = match self.config.role {
+            Role::Initiator => peer.resume,
+            Role::Responder => self.config.resume,
+        };
+        let session = match resumed {
+            Some(offer) => offer.session,
+            None => blake3::derive_key("legation/1/session", &material),
+        };
         self.steps.push_back(Step::Done(Box::new(Agreed {
             role: self.config.role,
             profile: facts.profile,
             version: VERSION_MAX.min(peer.version_max),
             network: self.config.network,
-            session: blake3::derive_key("legation/1/session", &material),
+            session,
+            resumed: resumed.is_some(),
+            additional: resumed.is_some_and(|offer| offer.additional),
             own: self.own,
             peer: peer.own,
             own_key: *self.identity.public(),

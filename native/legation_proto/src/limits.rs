@@ -34,7 +34,8 @@ pub const ROTATIONS_MAX: usize = 16;
 /// at work on one (`protocol.md` 11.7).
 pub const OLD_KEY_MS: u64 = 60_000;
 
-/// An ACK goes out by itself after this many messages or payload bytes, otherwise with other frames.
+/// An ACK goes out by itself after this many sequence numbers or bytes, otherwise with other frames or when the driver says
+/// so ([`crate::session::Session::acknowledge_now`]).
 pub const ACK_AFTER_MESSAGES: u64 = 256;
 pub const ACK_AFTER_BYTES: u64 = 256 * 1024;
 
@@ -60,8 +61,11 @@ pub struct Limits {
     pub callers_max: usize,
     /// From the carrier's start to the peer's hello.
     pub handshake_ms: u64,
-    /// Silence after which a PING is sent; twice as long ends the link.
+    /// Between two PINGs; twice as long a silence ends the link.
     pub ping_ms: u64,
+    /// Bytes that were sent and are kept until the peer acknowledges them; at it nothing more is signed until then. 0: nothing
+    /// is kept, and the session ends with its link.
+    pub resume_bytes_max: usize,
     /// Failed verifications within the window that close the link.
     pub failures_max: u32,
     pub failures_window_ms: u64,
@@ -88,6 +92,7 @@ impl Default for Limits {
             callers_max: 65_536,
             handshake_ms: 5_000,
             ping_ms: 15_000,
+            resume_bytes_max: 16 * 1024 * 1024,
             failures_max: 10,
             failures_window_ms: 60_000,
             overflow: Overflow::Newest,

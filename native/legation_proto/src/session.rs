@@ -1,29 +1,34 @@
-//! A session: what two realms have between them while a channel stands.
+//! A session: what two realms have between them, over one link after another.
 //!
 //! ```text
-//!  push, push_call, reply ──► Queue ──► flush ──► bytes for the channel
-//!  bytes of the channel ──► handle_bytes ──► events
+//!  push, push_call, reply ──► Queue ──► flush ──► bytes for the channel of the active link
+//!  bytes of a link's channel ──► handle_bytes ──► events
 //! ```
 //!
-//! Four kinds of methods: **in from above** (`push`, `push_call`, `reply`, `refuse`, `announce`, `release`, `cancel`,
-//! `close`) append and return whether the Writer must be woken; **in from below** ([`Session::handle_bytes`]) gives events to a
-//! sink; **out** ([`Session::flush`]) gives bytes; **time** ([`Session::handle_timeout`]) gives the next deadline.
+//! Four kinds of methods: **in from above** (`push`, `push_call`, `reply`, `refuse`, `announce`, `release`, `cancel`) append and
+//! return whether the active link's writer must be woken; **in from below** ([`Session::handle_bytes`]) gives events to a
+//! sink; **out** ([`Session::flush`]) gives bytes; **time** ([`Session::handle_timeout`]) gives the next deadline. The last three
+//! are of one link ([`Attachment`]), see [`linking`].
 //!
 //! Methods take `&self`: each part has its own lock, so that pushes never wait for crypto. Order in which locks may be
-//! taken: inbound, outbound, calls, queue. A single-threaded driver pays for uncontended locks and nothing else.
+//! taken: a link's inbound, inbound, outbound, a link's outbound, replay, calls, queue. A single-threaded driver pays for uncontended
+//! locks and nothing else.
 
+mod attachment;
 mod calls;
 mod counters;
 mod inbound;
+mod linking;
 mod outbound;
 mod peer_identity;
 mod queue;
+mod replay;
 mod shares;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{CloseCode, LinkError};
+use crate::error::CloseCode;
 use crate::etf;
 use crate::frame::batch::{kind, Refusal};
 use crate::frame::forget::ForgetReason;
@@ -37,14 +42,18 @@ use crate::limits::Limits;
 use crate::rotation::Rotation;
 use crate::UnixMs;
 
+pub use attachment::Attachment;
 pub use calls::Pending;
 pub use counters::{Counter, Counters};
+pub use inbound::Acknowledge;
+pub use linking::Wake;
 
 use calls::Calls;
 use inbound::Inbound;
 use outbound::Outbound;
 use peer_identity::PeerIdentity;
 use queue::{NewMessage, NewPayload, Queue};
+use replay::Replay;
 
 /// What comes out of [`Session::handle_bytes`], in order. Borrowed from the receive buffer.
 #[derive(Debug)]
@@ -151,7 +160,9 @@ pub(crate) struct Shared {
     pub limits: Limits,
     pub keyring: Arc<Keyring>,
     pub counters: Counters,
+    /// The last sequence number that was signed, and the last of the peer's that was handed to mailboxes.
     pub sent_sequence: AtomicU64,
+    pub delivered: AtomicU64,
 }
 
 pub struct Session {
@@ -160,10 +171,14 @@ pub struct Session {
     /// Of our chain, in the hello and since.
     told_rotations: AtomicUsize,
     told_revocation: AtomicBool,
+    /// Numbers of links: the last that was given, and the one that is sent on; 0: none.
+    last_link: AtomicU64,
+    active: AtomicU64,
     /// The last flush did not get to everything that it took.
     flush_left_over: AtomicBool,
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
+    replay: Mutex<Replay>,
     calls: Mutex<Calls>,
     queue: Mutex<Queue>,
 }
@@ -171,18 +186,28 @@ pub struct Session {
 impl Session {
     /// # Errors
     /// When the peer's identity key is unusable; [`crate::hello::Handshake`] has checked it before.
-    pub fn new(agreed: Agreed, limits: Limits, keyring: Arc<Keyring>, now: UnixMs) -> Result<Session, KeyError> {
+    pub fn new(agreed: Agreed, limits: Limits, keyring: Arc<Keyring>) -> Result<Session, KeyError> {
         let identity = check_public_key(&agreed.peer_key)?;
         Ok(Session {
             ended: AtomicBool::new(false),
             told_rotations: AtomicUsize::new(agreed.own_rotations),
             told_revocation: AtomicBool::new(false),
+            last_link: AtomicU64::new(0),
+            active: AtomicU64::new(0),
             flush_left_over: AtomicBool::new(false),
-            inbound: Mutex::new(Inbound::new(PeerIdentity::new(identity, &agreed, now), now)),
+            inbound: Mutex::new(Inbound::new(PeerIdentity::new(identity, &agreed))),
             outbound: Mutex::new(Outbound::default()),
+            replay: Mutex::new(Replay::new(limits.resume_bytes_max)),
             calls: Mutex::new(Calls::default()),
             queue: Mutex::new(Queue::new(limits.queue_bytes_max, limits.engine_queue_bytes_max, limits.overflow)),
-            shared: Shared { agreed, limits, keyring, counters: Counters::default(), sent_sequence: AtomicU64::new(0) },
+            shared: Shared {
+                agreed,
+                limits,
+                keyring,
+                counters: Counters::default(),
+                sent_sequence: AtomicU64::new(0),
+                delivered: AtomicU64::new(0),
+            },
         })
     }
 
@@ -406,62 +431,9 @@ impl Session {
         lock(&self.inbound).make_receipts_for(engines);
     }
 
-    /// Queues a CLOSE behind everything that waits.
-    pub fn close(&self, code: CloseCode, text: &str) -> bool {
-        lock(&self.queue).close(code, text.to_owned())
-    }
-
     /// From now on every push fails with [`PushError::Ended`].
     pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
-    }
-
-    // In from below, out, time.
-
-    /// `decrypt` appends what the channel makes of received bytes; events go to `sink`. Returns whether the Writer must be woken.
-    ///
-    /// # Errors
-    /// What ends the link; events that were complete before it have gone to the sink.
-    pub fn handle_bytes<E: From<LinkError>>(
-        &self,
-        now: UnixMs,
-        decrypt: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-        sink: &mut dyn FnMut(Event<'_>),
-    ) -> (bool, Result<(), E>) {
-        let mut inbound = lock(&self.inbound);
-        let decrypted = decrypt(&mut inbound.buffer);
-        let (wake, handled) = inbound.handle(self, now, sink);
-        (wake, handled.map_err(E::from).and(decrypted))
-    }
-
-    /// The events of the last [`Session::handle_bytes`] have been handed to mailboxes. True: an ACK is due, wake the Writer.
-    pub fn delivered(&self) -> bool {
-        lock(&self.inbound).acknowledge(self)
-    }
-
-    /// Bytes of a frame whose end has not come.
-    pub fn buffered(&self) -> usize {
-        lock(&self.inbound).buffer.len()
-    }
-
-    /// Appends frames to `out`. True: more waits; flush again when the carrier can take it.
-    pub fn flush(&self, out: &mut Vec<u8>) -> bool {
-        let more = lock(&self.outbound).flush(&self.shared, &self.queue, out);
-        self.flush_left_over.store(more, Ordering::Relaxed);
-        more
-    }
-
-    /// Whether the next flush is short work: at most a few signatures and a few kilobytes.
-    pub fn next_flush_is_small(&self) -> bool {
-        !self.flush_left_over.load(Ordering::Relaxed) && lock(&self.queue).is_small()
-    }
-
-    /// Heartbeat. Returns whether to wake the Writer, and when to come again.
-    ///
-    /// # Errors
-    /// When the peer has been silent for too long.
-    pub fn handle_timeout(&self, now: UnixMs) -> Result<(bool, UnixMs), LinkError> {
-        lock(&self.inbound).handle_timeout(self, now)
     }
 
     fn check_push(&self, source: &str, payload: &[u8]) -> Result<(), PushError> {
@@ -505,7 +477,7 @@ fn check_destination(name: &str) -> Result<(), PushError> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic under a lock is caught at the NIF's border; what it left is consistent enough to end the session with.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -297,10 +297,14 @@ mod tests {
             version: 1,
             network: NetworkKey::none().id(),
             session: [0; 32],
+            resumed: false,
+            additional: false,
             own: RealmId([0; 32]),
             peer: keyring.realm_id(),
             own_key: [0; 32],
             peer_key: *keyring.public(),
+            own_rotations: 0,
+            peer_chain: Vec::new(),
             peer_message_bytes_max: 1,
             peer_engines_max: 1,
         };
@@ -313,7 +317,7 @@ mod tests {
             address: String::new(),
             since_ms: 0,
         };
-        let session = Session::new(agreed, legation_proto::limits::Limits::default(), Arc::new(keyring), 0).unwrap();
+        let session = Session::new(agreed, legation_proto::limits::Limits::default(), Arc::new(keyring)).unwrap();
         let link = Arc::new(PeerLink::new(tag, "bob".into(), Arc::new(session), status, Arc::default()));
         Up { tag, initiator, up_ms, link, control: Arc::default() }
     }

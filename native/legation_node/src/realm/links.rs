@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::learn::Learn;
+use legation_proto::key_text::format_public_key;
 use legation_proto::session::Event;
 
 use crate::dist::term;
@@ -69,6 +70,11 @@ impl LinkEvents for Realm {
                     }
                 }
                 self.release_stand_in(link.tag, caller, Some(link.tag));
+                false
+            }
+            Event::Rotated(rotation) => {
+                let (realm, key) = (&*link.realm, format_public_key(&rotation.new));
+                tracing::info!(realm, serial = rotation.serial, key, "a peer has a new identity key");
                 false
             }
             Event::Closed { .. } => false,

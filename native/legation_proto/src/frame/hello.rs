@@ -13,6 +13,15 @@
 //!   . length of extensions u16, extensions: each type u16 (bit 15: critical), length u16, bytes
 //!     hello signature (64)
 //! ```
+//!
+//! Extension 1, of 33 bytes: the session that this link is to be one of.
+//!
+//! ```text
+//!  0 session id (32)
+//! 32 flags u8 (bit 0: additional, the links that there are stay)
+//! ```
+//!
+//! Extension 2, critical, of 136 bytes: the realm's revocation ([`crate::rotation`]).
 
 use crate::certificate::LinkCertificate;
 use crate::codec::{Reader, Writer};
@@ -21,8 +30,19 @@ use crate::heads::read_chain;
 use crate::identity::RealmId;
 use crate::rotation::{Revocation, Rotation};
 
-/// Extension: the realm has ended; whoever reads it must know what that means.
-const REVOCATION: u16 = 0x8002;
+const EXTENSION_RESUME: u16 = 1;
+/// Whoever reads it must know what it means.
+const EXTENSION_REVOCATION: u16 = EXTENSION_CRITICAL | 2;
+const EXTENSION_CRITICAL: u16 = 0x8000;
+const FLAG_ADDITIONAL: u8 = 1;
+
+/// The initiator has this session; the responder's hello says the same if it has it, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    pub session: [u8; 32],
+    /// Beside the links that there are, not in the place of one.
+    pub additional: bool,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -42,10 +62,16 @@ pub struct Hello {
     pub chain: Vec<Rotation>,
     /// None on `local` and `plain`, which have no link key.
     pub link: Option<LinkCertificate>,
+    pub resume: Option<Offer>,
     pub revocation: Option<Revocation>,
 }
 
 impl Hello {
+    /// The realm's first identity key, as it says.
+    pub fn realm_key(&self) -> &[u8; 32] {
+        self.chain.first().map_or(&self.identity_key, |first| &first.old)
+    }
+
     /// The bytes that are signed.
     pub fn body(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(290 + 64 + self.chain.len() * Rotation::BYTES);
@@ -72,8 +98,14 @@ impl Hello {
             None => body.put(&[0; 104]),
         }
         let mut extensions = Vec::new();
+        if let Some(offer) = &self.resume {
+            extensions.put_u16(EXTENSION_RESUME);
+            extensions.put_u16(33);
+            extensions.put(&offer.session);
+            extensions.put_u8(if offer.additional { FLAG_ADDITIONAL } else { 0 });
+        }
         if let Some(revocation) = &self.revocation {
-            extensions.put_u16(REVOCATION);
+            extensions.put_u16(EXTENSION_REVOCATION);
             extensions.put_u16(Revocation::BYTES as u16);
             extensions.put(&revocation.encode());
         }
@@ -100,6 +132,7 @@ impl Hello {
             engines_max: reader.u32("hello engine limit")?,
             chain: read_chain(&mut reader)?,
             link: None,
+            resume: None,
             revocation: None,
         };
         let link = LinkCertificate {
@@ -116,8 +149,15 @@ impl Hello {
             let length = usize::from(extensions.u16("extension length")?);
             let content = extensions.take(length, "extension")?;
             match kind {
-                REVOCATION if hello.revocation.is_none() => hello.revocation = Some(Revocation::decode(content)?),
-                kind if kind & 0x8000 != 0 => {
+                EXTENSION_RESUME if hello.resume.is_some() => {
+                    return Err(InvalidFrame::Value("hello extension (twice)"))
+                }
+                EXTENSION_RESUME => hello.resume = Some(decode_offer(content)?),
+                EXTENSION_REVOCATION if hello.revocation.is_some() => {
+                    return Err(InvalidFrame::Value("hello extension (twice)"))
+                }
+                EXTENSION_REVOCATION => hello.revocation = Some(Revocation::decode(content)?),
+                kind if kind & EXTENSION_CRITICAL != 0 => {
                     return Err(InvalidFrame::Value("hello extension (unknown and critical)"));
                 }
                 _ => {}
@@ -128,4 +168,15 @@ impl Hello {
         reader.finish("hello")?;
         Ok((hello, signature, signed))
     }
+}
+
+fn decode_offer(content: &[u8]) -> Result<Offer, InvalidFrame> {
+    let mut reader = Reader::new(content);
+    let session = reader.array("hello session")?;
+    let flags = reader.u8("hello session flags")?;
+    reader.finish("hello session")?;
+    if flags & !FLAG_ADDITIONAL != 0 {
+        return Err(InvalidFrame::Value("hello session flags"));
+    }
+    Ok(Offer { session, additional: flags & FLAG_ADDITIONAL != 0 })
 }

@@ -46,9 +46,13 @@ counters! {
     messages_in, messages_out, batches_in, batches_out, payload_bytes_in, payload_bytes_out,
     /// Signatures made and checked for batches.
     signed, verified,
-    /// Gauges: payload bytes that wait, calls of ours and of theirs in flight, last round trip in ms, highest sequence
-    /// that the peer has acknowledged.
-    queue_bytes, calls_pending, calls_served, rtt_ms, acknowledged,
+    /// Gauges: payload bytes that wait, bytes kept until they are acknowledged, calls of ours and of theirs in flight, last
+    /// round trip in ms, highest sequence that the peer has acknowledged.
+    queue_bytes, resume_bytes, calls_pending, calls_served, rtt_ms, acknowledged,
+    /// Frames that came again after a change of links, and were passed over.
+    replayed,
+    /// Messages taken over from the session before, which had not signed them.
+    adopted,
     /// Dropped on arrival, by reason (`protocol.md` names them).
     stale_session, duplicate, bad_signature, unknown_kind, disguised, late_reply, foreign_reply, stale_announcement, bad_announcement,
     engines_over_limit, bad_term, identifiers, too_large, undecodable, overload_in, duplicate_call, unknown_forget,

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
-use std::sync::PoisonError;
 
 use ed25519_dalek::VerifyingKey;
 
@@ -11,13 +10,16 @@ use crate::etf;
 use crate::frame::batch::{kind, label, Batch, Item, Refusal};
 use crate::frame::close::Close;
 use crate::frame::handle_release::Release;
+use crate::frame::resume::Resume;
 use crate::frame::{self, ack, cert::Cert, forget::Forget, handle_release, learn::Learn, ping, FrameType, Head};
 use crate::identity::{check_public_key, verify, NetworkId, Purpose};
 use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
 use crate::receipt::{ReceiptMaker, ReceiptParts};
+use crate::session::attachment::{Attachment, LinkInbound};
 use crate::session::calls::{NotServed, Served};
+use crate::session::linking::Wake;
 use crate::session::peer_identity::PeerIdentity;
-use crate::session::{Delivery, Event, Session, Shared};
+use crate::session::{lock, Delivery, Event, Session, Shared};
 use crate::UnixMs;
 
 /// A key of the peer's, in force from then till then.
@@ -78,8 +80,6 @@ enum Announcement {
 }
 
 pub(crate) struct Inbound {
-    /// Received and not yet parsed. The channel decrypts into it.
-    pub buffer: Vec<u8>,
     identity: PeerIdentity,
     online: Option<Certified>,
     engines: HashMap<Box<str>, Certified>,
@@ -88,21 +88,40 @@ pub(crate) struct Inbound {
     forgotten: HashMap<Box<str>, u64>,
     floor: u64,
     next_sequence: u64,
+    /// What the peer has been told to have arrived, by a frame that was asked for.
     acknowledged: u64,
     unacknowledged_bytes: u64,
+    /// The driver was told to see to it that an ACK goes out.
+    acknowledge_later: bool,
     failures: VecDeque<UnixMs>,
     receipts_for: HashSet<Box<str>>,
     /// Of the receipts of this read.
     receipt_bytes: usize,
-    last_received: UnixMs,
-    ping_sent: bool,
-    closed: bool,
+}
+
+/// Whether the peer has to be told what has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledge {
+    /// There is nothing to tell, or it is being seen to.
+    Nothing,
+    /// Now: wake the active link's writer.
+    Wake,
+    /// If nothing else is sent before: call [`Session::acknowledge_now`] in a while.
+    Later,
+}
+
+/// What has become of a sequenced frame.
+enum Place {
+    New,
+    /// It was delivered from another link.
+    Replayed,
+    /// It was delivered from this link: no honest peer sends it.
+    Duplicate,
 }
 
 impl Inbound {
-    pub fn new(identity: PeerIdentity, now: UnixMs) -> Inbound {
+    pub fn new(identity: PeerIdentity) -> Inbound {
         Inbound {
-            buffer: Vec::new(),
             identity,
             online: None,
             engines: HashMap::new(),
@@ -111,12 +130,10 @@ impl Inbound {
             next_sequence: 1,
             acknowledged: 0,
             unacknowledged_bytes: 0,
+            acknowledge_later: false,
             failures: VecDeque::new(),
             receipts_for: HashSet::new(),
             receipt_bytes: 0,
-            last_received: now,
-            ping_sent: false,
-            closed: false,
         }
     }
 
@@ -124,22 +141,23 @@ impl Inbound {
         self.receipts_for.extend(engines);
     }
 
-    /// Parses what `buffer` holds. True when the Writer has to be woken.
+    /// Parses what the link's buffer holds.
     pub fn handle(
         &mut self,
         session: &Session,
+        link: &Attachment,
+        received: &mut LinkInbound,
         now: UnixMs,
         sink: &mut dyn FnMut(Event<'_>),
-    ) -> (bool, Result<(), LinkError>) {
-        self.last_received = now;
-        self.ping_sent = false;
+    ) -> (Wake, Result<(), LinkError>) {
+        received.last_received = now;
         self.receipt_bytes = 0;
         // What earlier calls brought has been handed to mailboxes by now.
-        let mut wake = self.acknowledge(session);
-        let buffer = std::mem::take(&mut self.buffer);
+        let mut wake = Wake { link: false, session: self.acknowledge(session) == Acknowledge::Wake };
+        let buffer = std::mem::take(&mut received.buffer);
         let mut at = 0;
         let mut result = Ok(());
-        while !self.closed {
+        while !received.closed {
             match frame::head(&buffer[at..], &session.shared.limits) {
                 Ok(Head::Partial) => break,
                 Ok(Head::Skip { bytes }) => {
@@ -147,7 +165,7 @@ impl Inbound {
                     at += bytes;
                 }
                 Ok(Head::Frame { kind, body, bytes }) => {
-                    match self.handle_frame(session, now, kind, body, sink) {
+                    match self.handle_frame(session, link, received, kind, body, sink) {
                         Ok(woken) => wake |= woken,
                         Err(error) => result = Err(error),
                     }
@@ -156,89 +174,154 @@ impl Inbound {
                 Err(error) => result = Err(error),
             }
             if result.is_err() {
-                self.closed = true;
+                received.closed = true;
             }
         }
-        self.buffer = buffer;
-        self.buffer.drain(..at);
-        if self.buffer.is_empty() && self.buffer.capacity() > 1024 * 1024 {
-            self.buffer = Vec::new();
+        received.buffer = buffer;
+        received.buffer.drain(..at);
+        if received.buffer.is_empty() && received.buffer.capacity() > 1024 * 1024 {
+            received.buffer = Vec::new();
         }
         (wake, result)
     }
 
-    /// Heartbeat: a PING after `ping_ms` of silence, the end after twice that.
-    pub fn handle_timeout(&mut self, session: &Session, now: UnixMs) -> Result<(bool, UnixMs), LinkError> {
-        let (shared, ping_ms) = (&session.shared, session.shared.limits.ping_ms);
-        let silent_ms = now.saturating_sub(self.last_received);
-        if silent_ms >= 2 * ping_ms {
-            return Err(PeerMisbehaved::Silent { silent_ms }.into());
-        }
-        if silent_ms < ping_ms {
-            return Ok((false, self.last_received + ping_ms));
-        }
-        let mut wake = false;
-        if !self.ping_sent {
-            self.ping_sent = true;
-            let mut queue = session.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.ping = Some(now);
-            wake = queue.wake();
-        }
-        debug_assert!(shared.limits.ping_ms > 0);
-        Ok((wake, self.last_received + 2 * ping_ms))
-    }
-
     /// What has been handed to mailboxes goes into the next flush's ACK; that alone is a reason for one past a bound.
-    pub fn acknowledge(&mut self, session: &Session) -> bool {
+    pub fn acknowledge(&mut self, session: &Session) -> Acknowledge {
         let delivered = self.next_sequence - 1;
-        if delivered == self.acknowledged {
-            return false;
+        if delivered == session.shared.delivered.swap(delivered, Ordering::AcqRel) {
+            return Acknowledge::Nothing;
         }
-        let mut queue = session.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = lock(&session.queue);
         queue.ack = Some(delivered);
         let due = delivered - self.acknowledged >= ACK_AFTER_MESSAGES || self.unacknowledged_bytes >= ACK_AFTER_BYTES;
-        if !due {
-            return false;
+        if due {
+            self.acknowledged = delivered;
+            self.unacknowledged_bytes = 0;
+            return if queue.wake() { Acknowledge::Wake } else { Acknowledge::Nothing };
         }
-        self.acknowledged = delivered;
-        self.unacknowledged_bytes = 0;
-        queue.wake()
+        match std::mem::replace(&mut self.acknowledge_later, true) {
+            true => Acknowledge::Nothing,
+            false => Acknowledge::Later,
+        }
+    }
+
+    /// True: wake the active link's writer.
+    pub fn acknowledge_now(&mut self, session: &Session) -> bool {
+        self.acknowledge_later = false;
+        let mut queue = lock(&session.queue);
+        // Otherwise it has gone out with something else.
+        queue.ack.is_some() && queue.wake()
+    }
+
+    /// Where a sequenced frame stands. `first`: what it says itself.
+    fn place(
+        &mut self,
+        received: &mut LinkInbound,
+        kind: FrameType,
+        first: Option<u64>,
+        count: u64,
+    ) -> Result<Place, PeerMisbehaved> {
+        let expected = received.position.ok_or(PeerMisbehaved::UnexpectedFrame(kind as u8))?;
+        let first = first.unwrap_or(expected);
+        if first < expected {
+            return Ok(Place::Duplicate);
+        }
+        let end = first.saturating_add(count);
+        // On one link nothing is left out, and what comes again comes in the pieces in which it came before.
+        if first > expected || first < self.next_sequence && end > self.next_sequence {
+            return Err(PeerMisbehaved::SequenceGap { expected, got: first });
+        }
+        received.position = Some(end);
+        if first < self.next_sequence {
+            return Ok(Place::Replayed);
+        }
+        self.next_sequence = end;
+        Ok(Place::New)
+    }
+
+    /// An announcement or release: false when it was delivered from another link.
+    fn is_new(&mut self, session: &Session, received: &mut LinkInbound, kind: FrameType) -> Result<bool, LinkError> {
+        match self.place(received, kind, None, 1)? {
+            Place::New => Ok(true),
+            Place::Replayed | Place::Duplicate => {
+                session.shared.counters.replayed.one();
+                Ok(false)
+            }
+        }
+    }
+
+    fn acknowledged_by_peer(&self, session: &Session, sequence: u64) -> Result<Wake, LinkError> {
+        let (shared, sent) = (&session.shared, session.shared.sent_sequence.load(Ordering::Acquire));
+        if sequence > sent {
+            return Err(PeerMisbehaved::AckBeyondSent { sent, got: sequence }.into());
+        }
+        shared.counters.acknowledged.set(sequence.max(shared.counters.acknowledged.get()));
+        let mut replay = lock(&session.replay);
+        let goes_on = replay.acknowledge(sequence);
+        shared.counters.resume_bytes.set(replay.bytes() as u64);
+        Ok(Wake { link: false, session: goes_on })
+    }
+
+    /// The peer goes over to this link.
+    fn handle_resume(&self, session: &Session, received: &mut LinkInbound, body: &[u8]) -> Result<Wake, LinkError> {
+        let resume = Resume::decode(body)?;
+        if resume.session != session.shared.agreed.session {
+            return Err(PeerMisbehaved::ForeignResume.into());
+        }
+        if resume.next > self.next_sequence {
+            return Err(PeerMisbehaved::SequenceGap { expected: self.next_sequence, got: resume.next }.into());
+        }
+        received.position = Some(resume.next);
+        self.acknowledged_by_peer(session, resume.received)
     }
 
     fn handle_frame(
         &mut self,
         session: &Session,
-        now: UnixMs,
+        link: &Attachment,
+        received: &mut LinkInbound,
         kind: FrameType,
         body: &[u8],
         sink: &mut dyn FnMut(Event<'_>),
-    ) -> Result<bool, LinkError> {
-        let shared = &session.shared;
+    ) -> Result<Wake, LinkError> {
+        let (shared, now) = (&session.shared, received.last_received);
+        let nothing = Wake::default();
         match kind {
-            FrameType::Batch => self.handle_batch(session, now, body, sink),
-            FrameType::Ack => {
-                let (got, sent) = (ack::decode(body)?, shared.sent_sequence.load(Ordering::Acquire));
-                if got > sent {
-                    return Err(PeerMisbehaved::AckBeyondSent { sent, got }.into());
-                }
-                shared.counters.acknowledged.set(got.max(shared.counters.acknowledged.get()));
-                Ok(false)
+            FrameType::Batch => {
+                let woken = self.handle_batch(session, received, now, body, sink)?;
+                return Ok(Wake { link: false, session: woken });
             }
+            FrameType::Ack => return self.acknowledged_by_peer(session, ack::decode(body)?),
+            FrameType::Resume => return self.handle_resume(session, received, body),
             FrameType::Ping => {
-                let token = ping::decode(body)?;
-                let mut queue = session.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                queue.pong = Some(token);
-                Ok(queue.wake())
+                lock(&link.outbound).pong = Some(ping::decode(body)?);
+                return Ok(Wake { link: true, session: false });
             }
             FrameType::Pong => {
-                let sent_at = ping::decode(body)?;
-                shared.counters.rtt_ms.set(now.saturating_sub(sent_at));
-                Ok(false)
+                let rtt_ms = now.saturating_sub(ping::decode(body)?);
+                link.set_rtt(rtt_ms);
+                shared.counters.rtt_ms.set(rtt_ms);
+                return Ok(nothing);
             }
+            FrameType::Close => {
+                let close = Close::decode(body)?;
+                received.closed = true;
+                sink(Event::Closed { code: close.code, text: close.text });
+                return Ok(nothing);
+            }
+            _ => {}
+        }
+        if !kind.is_sequenced() {
+            return Err(PeerMisbehaved::UnexpectedFrame(kind as u8).into());
+        }
+        if !self.is_new(session, received, kind)? {
+            return Ok(nothing);
+        }
+        match kind {
             FrameType::Learn => {
                 let outcome = self.handle_learn(shared, now, body, sink)?;
                 self.count_announcement(shared, now, outcome)?;
-                Ok(false)
+                Ok(nothing)
             }
             FrameType::Forget => {
                 let (outcome, wake) = match self.handle_forget(session, now, body, sink)? {
@@ -246,24 +329,24 @@ impl Inbound {
                     Err(announcement) => (Err(announcement), false),
                 };
                 self.count_announcement(shared, now, outcome)?;
-                Ok(wake)
+                Ok(Wake { link: false, session: wake })
             }
             FrameType::Cert => {
                 let outcome = self.handle_cert(shared, now, body)?;
                 self.count_announcement(shared, now, outcome)?;
-                Ok(false)
+                Ok(nothing)
             }
             FrameType::Rotate => {
                 if let Some(rotation) = self.identity.rotate(shared, now, body)? {
                     shared.counters.rotations.one();
                     sink(Event::Rotated(&rotation));
                 }
-                Ok(false)
+                Ok(nothing)
             }
-            FrameType::Revoke => self.identity.revoke(shared, body).map(|()| false),
+            FrameType::Revoke => self.identity.revoke(shared, body).map(|()| nothing),
             FrameType::HandleRelease => {
                 let releases = handle_release::decode(body)?;
-                let mut calls = session.calls.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut calls = lock(&session.calls);
                 let mut ended = Vec::new();
                 for release in releases {
                     match release {
@@ -277,13 +360,7 @@ impl Inbound {
                 shared.counters.calls_served.set(calls.being_served() as u64);
                 drop(calls);
                 ended.into_iter().for_each(|caller| sink(Event::Released { caller }));
-                Ok(false)
-            }
-            FrameType::Close => {
-                let close = Close::decode(body)?;
-                self.closed = true;
-                sink(Event::Closed { code: close.code, text: close.text });
-                Ok(false)
+                Ok(nothing)
             }
             _ => Err(PeerMisbehaved::UnexpectedFrame(kind as u8).into()),
         }
@@ -392,13 +469,13 @@ impl Inbound {
             shared.counters.unknown_forget.one();
             return Ok(Ok(false));
         }
-        let mut calls = session.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = lock(&session.calls);
         let given_up = calls.forget_destination(&forget.engine);
         shared.counters.calls_pending.set(calls.pending() as u64);
         drop(calls);
         sink(Event::Forgotten { engine: &forget.engine, reason: forget.reason });
         // The peer still keeps them as calls that somebody may answer.
-        let mut queue = session.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = lock(&session.queue);
         let wake = given_up.into_iter().fold(false, |wake, id| queue.release(Release::Call(id)) | wake);
         Ok(Ok(wake))
     }
@@ -436,6 +513,7 @@ impl Inbound {
     fn handle_batch(
         &mut self,
         session: &Session,
+        received: &mut LinkInbound,
         now: UnixMs,
         body: &[u8],
         sink: &mut dyn FnMut(Event<'_>),
@@ -450,16 +528,18 @@ impl Inbound {
             self.failed(shared, now)?;
             return Ok(false);
         }
-        let (got, expected) = (batch.header.first_sequence, self.next_sequence);
-        if got < expected {
-            counters.duplicate.one();
-            self.failed(shared, now)?;
-            return Ok(false);
+        match self.place(received, FrameType::Batch, Some(batch.header.first_sequence), u64::from(batch.count))? {
+            Place::New => {}
+            Place::Replayed => {
+                counters.replayed.one();
+                return Ok(false);
+            }
+            Place::Duplicate => {
+                counters.duplicate.one();
+                self.failed(shared, now)?;
+                return Ok(false);
+            }
         }
-        if got > expected {
-            return Err(PeerMisbehaved::SequenceGap { expected, got }.into());
-        }
-        self.next_sequence += u64::from(batch.count);
         counters.verified.one();
         let certified = match batch.header.engine {
             "" => self.online.as_mut(),
@@ -532,7 +612,7 @@ fn deliver(
         }
         kind::GENCALL => deliver_call(session, source, item, receipt, sink),
         kind::REPLY | kind::ERROR => {
-            let mut calls = session.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut calls = lock(&session.calls);
             // An engine answers its own calls; the realm, for one that is not announced (any more).
             if !source.is_empty() && calls.destination(row.call_id).is_some_and(|called| called != source) {
                 session.shared.counters.foreign_reply.one();
@@ -574,7 +654,7 @@ fn deliver_call(
     let (row, payload, shared) = (&item.row, item.payload, &session.shared);
     let served = Served { caller: row.caller, engine: row.destination.into() };
     let outcome = {
-        let mut calls = session.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = lock(&session.calls);
         let outcome = calls.serve(row.call_id, served, &shared.limits);
         shared.counters.calls_served.set(calls.being_served() as u64);
         outcome

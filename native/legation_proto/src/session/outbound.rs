@@ -6,13 +6,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::frame::batch::{self, Header};
-use crate::frame::{self, ack, forget, handle_release, learn, ping, FrameType};
+use crate::frame::resume::Resume;
+use crate::frame::{self, ack, forget, handle_release, learn, FrameType};
 use crate::limits::{BATCH_MESSAGES_MAX, BATCH_PAYLOAD_TARGET, FLUSH_TARGET};
 use crate::session::queue::{Entry, Message, Queue, Taken};
-use crate::session::Shared;
+use crate::session::replay::Replay;
+use crate::session::{lock, Shared};
 
 /// An arena that a burst has blown up beyond this is given back instead of kept for the next flush.
 const ARENA_KEPT_MAX: usize = 1024 * 1024;
@@ -24,6 +26,13 @@ pub(crate) struct Outbound {
     at: usize,
     /// Engines of ours that the peer has been told of, with their keys; others' messages go as the realm's.
     announced: HashMap<Box<str>, [u8; 32]>,
+}
+
+/// What has not been signed: it may go out in another session.
+impl Outbound {
+    pub fn unsigned(&self) -> (&[Entry], &[u8]) {
+        (&self.taken.entries[self.at..], &self.taken.arena)
+    }
 }
 
 /// Members of one batch to be, as indices into the taken entries.
@@ -42,27 +51,31 @@ impl Group {
 }
 
 impl Outbound {
+    /// The first frame on a link that this side goes over to. From now on everything unacknowledged is sent again.
+    pub fn resume(&self, shared: &Shared, replay: &Mutex<Replay>, out: &mut Vec<u8>) {
+        let next = lock(replay).rewind().unwrap_or_else(|| shared.sent_sequence.load(Ordering::Relaxed) + 1);
+        let received = shared.delivered.load(Ordering::Acquire);
+        Resume { session: shared.agreed.session, received, next }.encode(out);
+    }
+
     /// Appends frames to `out`. True when more waits than one flush takes.
-    pub fn flush(&mut self, shared: &Shared, queue: &Mutex<Queue>, out: &mut Vec<u8>) -> bool {
+    pub fn flush(&mut self, shared: &Shared, queue: &Mutex<Queue>, replay: &Mutex<Replay>, out: &mut Vec<u8>) -> bool {
+        if let Some(sequence) = lock(queue).ack.take() {
+            ack::encode(sequence, out);
+        }
         {
-            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-            if queue.is_closed() {
-                return false;
+            let mut replay = lock(replay);
+            if replay.send(out, FLUSH_TARGET) {
+                return true;
             }
+            // What has been taken goes; the window is looked at before more is.
             if self.at == self.taken.entries.len() && self.taken.releases.is_empty() {
+                if replay.must_wait() {
+                    return false;
+                }
+                drop(replay);
                 self.recycle();
-                queue.take(&mut self.taken);
-            }
-            let (ack, pong, ping) = (queue.ack.take(), queue.pong.take(), queue.ping.take());
-            drop(queue);
-            if let Some(sequence) = ack {
-                ack::encode(sequence, out);
-            }
-            if let Some(token) = pong {
-                ping::encode_pong(token, out);
-            }
-            if let Some(token) = ping {
-                ping::encode_ping(token, out);
+                lock(queue).take(&mut self.taken);
             }
         }
 
@@ -71,39 +84,30 @@ impl Outbound {
             match &self.taken.entries[self.at] {
                 Entry::Announcement(kind, signed) => {
                     note_announced(&mut self.announced, *kind, signed);
+                    let start = out.len();
                     frame::encode(*kind, signed, out);
+                    sent(shared, replay, 1, 0, &out[start..]);
                     self.at += 1;
                 }
-                Entry::Message(_) => self.write_messages(shared, out),
+                Entry::Message(_) => self.write_messages(shared, replay, out),
             }
         }
-        let sent = &self.taken.entries[before..self.at];
-        let cost = sent.iter().map(Entry::cost).sum();
+        let gone = &self.taken.entries[before..self.at];
+        let cost = gone.iter().map(Entry::cost).sum();
         let drained = self.at == self.taken.entries.len();
         if drained {
             for entries in self.taken.releases.chunks(handle_release::ENTRIES_MAX) {
+                let start = out.len();
                 handle_release::encode(entries, out);
+                sent(shared, replay, 1, 0, &out[start..]);
             }
             self.taken.releases.clear();
         }
 
-        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.sent(sent, cost);
+        let mut queue = lock(queue);
+        queue.sent(gone, cost);
         shared.counters.queue_bytes.set(queue.bytes() as u64);
-        if !drained {
-            return true;
-        }
-        if queue.settle() {
-            return false;
-        }
-        // Only a CLOSE waits: it is the last frame, after everything else.
-        if queue.only_close_waits() {
-            if let Some(close) = queue.take_close() {
-                close.encode(out);
-            }
-            return false;
-        }
-        true
+        !drained || !queue.settle()
     }
 
     fn recycle(&mut self) {
@@ -116,7 +120,7 @@ impl Outbound {
     }
 
     /// Writes the messages from `self.at` up to the next announcement or the flush's target.
-    fn write_messages(&mut self, shared: &Shared, out: &mut Vec<u8>) {
+    fn write_messages(&mut self, shared: &Shared, replay: &Mutex<Replay>, out: &mut Vec<u8>) {
         let arena = &self.taken.arena;
         let mut groups: Vec<Group> = Vec::new();
         // Which group last took a message to an engine; kept only once there are two groups.
@@ -163,11 +167,12 @@ impl Outbound {
             self.at += 1;
         }
         for group in &groups {
-            self.write_batch(shared, group, out);
+            self.write_batch(shared, replay, group, out);
         }
     }
 
-    fn write_batch(&self, shared: &Shared, group: &Group, out: &mut Vec<u8>) {
+    fn write_batch(&self, shared: &Shared, replay: &Mutex<Replay>, group: &Group, out: &mut Vec<u8>) {
+        let start = out.len();
         let first_sequence = shared.sent_sequence.load(Ordering::Relaxed) + 1;
         let header = Header {
             session: shared.agreed.session,
@@ -196,13 +201,20 @@ impl Outbound {
         };
         batch::encode(&header, messages, sign, out);
         let count = group.members.len() as u64;
-        // Before the bytes leave: the peer's ACK can't come earlier than this.
-        shared.sent_sequence.store(first_sequence + count - 1, Ordering::Release);
+        sent(shared, replay, count, count, &out[start..]);
         shared.counters.messages_out.add(count);
         shared.counters.payload_bytes_out.add(group.payload_bytes as u64);
         shared.counters.batches_out.one();
         shared.counters.signed.one();
     }
+}
+
+/// A sequenced frame goes out, before its bytes leave: the peer's ACK can't come earlier than this.
+fn sent(shared: &Shared, replay: &Mutex<Replay>, count: u64, messages: u64, frame: &[u8]) {
+    let first = shared.sent_sequence.fetch_add(count, Ordering::Release) + 1;
+    let mut replay = lock(replay);
+    replay.keep(first, count, messages, frame);
+    shared.counters.resume_bytes.set(replay.bytes() as u64);
 }
 
 fn note_announced(announced: &mut HashMap<Box<str>, [u8; 32]>, kind: FrameType, signed: &[u8]) {

@@ -13,16 +13,22 @@ use crate::UnixMs;
 pub(crate) struct PeerIdentity {
     key: VerifyingKey,
     chain: Vec<Rotation>,
-    /// The key before, while announcements by it are taken.
-    old: Option<(VerifyingKey, UnixMs)>,
+    old: Option<Old>,
+}
+
+/// The key before.
+struct Old {
+    key: VerifyingKey,
+    /// So long announcements by it are taken. None until the first comes.
+    until: Option<UnixMs>,
 }
 
 impl PeerIdentity {
     /// As the hello has it; `key` is its identity key.
-    pub fn new(key: VerifyingKey, agreed: &Agreed, now: UnixMs) -> PeerIdentity {
+    pub fn new(key: VerifyingKey, agreed: &Agreed) -> PeerIdentity {
         let chain = agreed.peer_chain.clone();
         let old = chain.last().and_then(|last| check_public_key(&last.old).ok());
-        PeerIdentity { key, chain, old: old.map(|old| (old, now.saturating_add(OLD_KEY_MS))) }
+        PeerIdentity { key, chain, old: old.map(|key| Old { key, until: None }) }
     }
 
     pub fn chain(&self) -> &[Rotation] {
@@ -31,14 +37,15 @@ impl PeerIdentity {
 
     /// The key that an announcement's signature is by: that in force, or for a while the one before.
     pub fn signer(
-        &self,
+        &mut self,
         shared: &Shared,
         now: UnixMs,
         purpose: Purpose,
         body: &[u8],
         signature: &[u8; 64],
     ) -> Option<[u8; 32]> {
-        let old = self.old.iter().filter(|(_, until)| now < *until).map(|(old, _)| old);
+        let end = now.saturating_add(OLD_KEY_MS);
+        let old = self.old.iter_mut().filter_map(|old| (now < *old.until.get_or_insert(end)).then_some(&old.key));
         let mut keys = std::iter::once(&self.key).chain(old);
         let signer = keys.find(|key| verify(key, purpose, &shared.agreed.network, body, signature));
         signer.map(|key| *key.as_bytes())
@@ -65,7 +72,7 @@ impl PeerIdentity {
             _ => drop(shared.keyring.heads().advance(&shared.agreed.peer, &chain)?),
         }
         let old = std::mem::replace(&mut self.key, new);
-        self.old = Some((old, now.saturating_add(OLD_KEY_MS)));
+        self.old = Some(Old { key: old, until: Some(now.saturating_add(OLD_KEY_MS)) });
         self.chain = chain;
         Ok(Some(rotation))
     }

@@ -3,9 +3,7 @@
 //! A push appends to an arena and a list and is done; no payload-sized allocation happens under the lock but the
 //! arena's own growth, and large payloads come in boxes that were made before. A flush swaps the lot out.
 
-use crate::error::CloseCode;
 use crate::frame::batch::{kind, ALIGNMENT};
-use crate::frame::close::Close;
 use crate::frame::handle_release::Release;
 use crate::frame::FrameType;
 use crate::limits::Overflow;
@@ -160,10 +158,6 @@ pub(crate) struct Queue {
     dropped_bytes: usize,
     scheduled: bool,
     pub ack: Option<u64>,
-    pub ping: Option<u64>,
-    pub pong: Option<u64>,
-    close: Option<Close>,
-    closed: bool,
 }
 
 /// Nothing was queued; it has been counted.
@@ -182,10 +176,6 @@ impl Queue {
             dropped_bytes: 0,
             scheduled: false,
             ack: None,
-            ping: None,
-            pong: None,
-            close: None,
-            closed: false,
         }
     }
 
@@ -197,6 +187,10 @@ impl Queue {
     /// Few enough entries that signing each takes a fraction of a millisecond. What an earlier flush has left counts, too.
     pub fn is_small(&self) -> bool {
         self.waiting.entries.len() <= SMALL_ENTRIES && self.bytes <= SMALL_BYTES && self.waiting.releases.len() <= 64
+    }
+
+    pub fn unsigned(&self) -> (&[Entry], &[u8]) {
+        (&self.waiting.entries, &self.waiting.arena)
     }
 
     pub fn bytes(&self) -> usize {
@@ -253,14 +247,6 @@ impl Queue {
 
     pub fn release(&mut self, release: Release) -> bool {
         self.waiting.releases.push(release);
-        self.wake()
-    }
-
-    /// The last frame. Later pushes are ignored by the flush.
-    pub fn close(&mut self, code: CloseCode, text: String) -> bool {
-        if !self.closed && self.close.is_none() {
-            self.close = Some(Close { code, text });
-        }
         self.wake()
     }
 
@@ -425,16 +411,6 @@ impl Queue {
         }
     }
 
-    pub fn take_close(&mut self) -> Option<Close> {
-        let close = self.close.take();
-        self.closed |= close.is_some();
-        close
-    }
-
-    pub fn is_closed(&self) -> bool {
-        self.closed
-    }
-
     /// Entries that were taken have gone out, `cost` being the sum of theirs.
     pub fn sent(&mut self, entries: &[Entry], cost: usize) {
         self.bytes = self.bytes.saturating_sub(cost);
@@ -448,15 +424,7 @@ impl Queue {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.waiting.entries.is_empty()
-            && self.waiting.releases.is_empty()
-            && self.close.is_none()
-            && self.ping.is_none()
-            && self.pong.is_none()
-    }
-
-    pub fn only_close_waits(&self) -> bool {
-        self.close.is_some() && self.waiting.entries.is_empty() && self.waiting.releases.is_empty()
+        self.waiting.entries.is_empty() && self.waiting.releases.is_empty()
     }
 
     /// Nothing waits: the next push has to wake the Writer. False when something came in between.

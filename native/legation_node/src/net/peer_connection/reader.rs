@@ -13,7 +13,7 @@ use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkFault, LinkRandom}
 use legation_proto::error::CloseCode;
 use legation_proto::hello::{Role, SignRequest};
 use legation_proto::identity::RealmId;
-use legation_proto::session::{Event, Session};
+use legation_proto::session::{Acknowledge, Event, Session};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -186,7 +186,7 @@ impl Reader {
             now: unix_ms(),
         };
         let link = match peer {
-            Some(peer) => Link::connect(link_config, peer, config.knock()),
+            Some(peer) => Link::connect(link_config, peer, config.knock(), None),
             None => Link::accept_from(link_config, config.knock().then(|| peers.knocks.clone())),
         };
         link.map(Arc::new).map_err(|error| LinkEnd::Connect(format!("channel {error}")))
@@ -254,7 +254,7 @@ impl Reader {
         let polled = Pin::new(half).poll_read(cx, &mut into);
         let bytes = into.filled();
         if !bytes.is_empty() {
-            self.step(|link, sink| link.handle_bytes(unix_ms(), bytes, sink));
+            self.step(|link, sink| link.handle_bytes(unix_ms(), bytes, sink).any());
         }
         let read = bytes.len();
         BUFFER.set(buffer);
@@ -293,7 +293,7 @@ impl Reader {
         wake |= std::mem::take(&mut self.woken);
         if let (Some(peer_link), true) = (&self.peer_link, std::mem::take(&mut self.delivered)) {
             self.peers.events.link_read_done(peer_link);
-            wake |= peer_link.session.delivered();
+            wake |= peer_link.session.delivered() == Acknowledge::Wake;
         }
         drop(delivering);
         if !wake {
@@ -326,8 +326,8 @@ impl Reader {
                 }
             }
             LinkEvent::Sign(request) => self.asked = Some(Asked::Sign(request)),
-            LinkEvent::Decide { peer, key } => self.asked = Some(Asked::Hello { peer, key }),
-            LinkEvent::Up(session) => self.up(session),
+            LinkEvent::Decide { peer, key, .. } => self.asked = Some(Asked::Hello { peer, key }),
+            LinkEvent::Up { session, .. } => self.up(session),
             LinkEvent::Fault(fault) => {
                 self.end.get_or_insert_with(|| fault_end(&fault));
             }
@@ -347,7 +347,7 @@ impl Reader {
             Role::Responder => (false, "responder"),
         };
         let status = LinkStatus {
-            key: agreed.peer_key,
+            key: *agreed.peer_realm_key(),
             profile: self.link.as_ref().map_or("", |link| profile_name(link.profile())),
             role,
             version: agreed.version,
@@ -377,7 +377,7 @@ impl Reader {
             Asked::Hello { peer, key } => match self.peers.hello(&peer, &key) {
                 Verdict::Welcome { realm, generation } => {
                     self.realm = Some((realm, generation));
-                    self.step(|link, sink| link.accept(unix_ms(), sink));
+                    self.step(|link, sink| link.accept(unix_ms(), None, None, sink).any());
                 }
                 Verdict::Refused(code) => {
                     self.close(code, "refused");
@@ -404,7 +404,7 @@ impl Reader {
         };
         match signed {
             Ok(Ok(signature)) => {
-                self.step(|link, sink| link.handle_signature(unix_ms(), request.id, &signature, sink));
+                self.step(|link, sink| link.handle_signature(unix_ms(), request.id, &signature, sink).any());
             }
             Ok(Err(error)) => self.end = Some(LinkEnd::Keyholder(error.to_string())),
             Err(_) => self.end = Some(LinkEnd::Keyholder("timeout".into())),

@@ -1,0 +1,220 @@
+//! A session and its links: which of them it is sent on, and what goes over when one takes the place of another.
+//!
+//! Each side chooses for itself on which link it sends (*active*). What it moves to another link it announces there with a
+//! RESUME and sends again from the first frame that was not acknowledged; the receiver passes over what it has
+//! (`protocol.md` 8.6). So links may break, come and go at any time, and both sides need not agree on one.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+use crate::error::{CloseCode, LinkError, PeerMisbehaved};
+use crate::frame::batch::kind;
+use crate::frame::close::Close;
+use crate::frame::ping;
+use crate::session::attachment::Attachment;
+use crate::session::inbound::Acknowledge;
+use crate::session::queue::{Entry, NewMessage, NewPayload};
+use crate::session::{lock, Event, Session};
+use crate::UnixMs;
+
+/// Whose writer has something to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wake {
+    /// This link's own.
+    pub link: bool,
+    /// That of the link that the session is sent on.
+    pub session: bool,
+}
+
+impl Wake {
+    pub fn any(self) -> bool {
+        self.link || self.session
+    }
+}
+
+impl std::ops::BitOrAssign for Wake {
+    fn bitor_assign(&mut self, other: Wake) {
+        self.link |= other.link;
+        self.session |= other.session;
+    }
+}
+
+impl Session {
+    /// One more link. `first`: of a session that has just begun; it is active at once, and both sides count from 1 on it.
+    pub fn attach(&self, first: bool, now: UnixMs) -> Arc<Attachment> {
+        let number = self.last_link.fetch_add(1, Ordering::Relaxed) + 1;
+        if first {
+            self.active.store(number, Ordering::Release);
+        }
+        Arc::new(Attachment::new(number, first, &self.shared.limits, now))
+    }
+
+    /// From now on this side sends on this link: wake its writer. What was sent and not acknowledged goes again. Nothing
+    /// happens where it does so already, or the link has gone.
+    pub fn activate(&self, link: &Attachment) -> bool {
+        // No flush of another link is at work when this returns.
+        let _outbound = lock(&self.outbound);
+        if link.is_detached() || self.active.swap(link.number, Ordering::AcqRel) == link.number {
+            return false;
+        }
+        lock(&link.outbound).resume = true;
+        true
+    }
+
+    pub fn is_active(&self, link: &Attachment) -> bool {
+        self.active.load(Ordering::Acquire) == link.number
+    }
+
+    /// The link has ended: nothing that comes on it is looked at any more, and nothing is sent. True: it was the active one.
+    pub fn detach(&self, link: &Attachment) -> bool {
+        link.detached.store(true, Ordering::Release);
+        // Waits for what is being handled.
+        lock(&link.inbound).closed = true;
+        self.active.compare_exchange(link.number, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Whether another link can take over when the last one is lost.
+    pub fn can_resume(&self) -> bool {
+        self.shared.limits.resume_bytes_max > 0 && !self.has_ended()
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Messages that were sent and not acknowledged: if the session ends now, nobody knows whether they have arrived.
+    pub fn gap(&self) -> u64 {
+        lock(&self.replay).messages()
+    }
+
+    /// Takes over what `old` had not signed when it ended: casts and sends to engines, in their order. Calls ended with it. To be
+    /// called when our announcements are queued and before anything else is pushed. Returns how many.
+    pub fn adopt(&self, old: &Session) -> u64 {
+        let outbound = lock(&old.outbound);
+        let queue = lock(&old.queue);
+        let (entries, arena) = outbound.unsigned();
+        let (waiting, waiting_arena) = queue.unsigned();
+        let mut adopted = 0;
+        for (entry, arena) in
+            entries.iter().map(|entry| (entry, arena)).chain(waiting.iter().map(|e| (e, waiting_arena)))
+        {
+            let Entry::Message(message) = entry else { continue };
+            if message.dropped || !matches!(message.kind, kind::SEND | kind::CAST) {
+                continue;
+            }
+            let new = NewMessage {
+                kind: message.kind,
+                detail: message.detail,
+                aligned: message.aligned,
+                call_id: 0,
+                caller: 0,
+                source: message.source(arena),
+                destination: message.destination(arena),
+                payload: NewPayload::of(message.payload(arena)),
+            };
+            adopted += u64::from(self.enqueue(new, false).is_ok());
+        }
+        self.shared.counters.adopted.add(adopted);
+        adopted
+    }
+
+    /// `decrypt` appends what the channel makes of received bytes; events go to `sink`.
+    ///
+    /// # Errors
+    /// What ends the link; events that were complete before it have gone to the sink.
+    pub fn handle_bytes<E: From<LinkError>>(
+        &self,
+        link: &Attachment,
+        now: UnixMs,
+        decrypt: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> (Wake, Result<(), E>) {
+        let mut received = lock(&link.inbound);
+        let decrypted = decrypt(&mut received.buffer);
+        let (wake, handled) = lock(&self.inbound).handle(self, link, &mut received, now, sink);
+        (wake, handled.map_err(E::from).and(decrypted))
+    }
+
+    /// The events of the last [`Session::handle_bytes`] have been handed to mailboxes.
+    pub fn delivered(&self) -> Acknowledge {
+        lock(&self.inbound).acknowledge(self)
+    }
+
+    /// The peer hears now of what was handed to mailboxes, and not with the next frames. True: wake the active link's writer.
+    pub fn acknowledge_now(&self) -> bool {
+        lock(&self.inbound).acknowledge_now(self)
+    }
+
+    /// Appends frames to `out`. True: more waits; flush again when the carrier can take it.
+    pub fn flush(&self, link: &Attachment, out: &mut Vec<u8>) -> bool {
+        let resume = {
+            let mut own = lock(&link.outbound);
+            if own.closed {
+                return false;
+            }
+            if let Some(token) = own.pong.take() {
+                ping::encode_pong(token, out);
+            }
+            if let Some(token) = own.ping.take() {
+                ping::encode_ping(token, out);
+            }
+            std::mem::take(&mut own.resume)
+        };
+        let more = {
+            let mut outbound = lock(&self.outbound);
+            match self.is_active(link) {
+                true => {
+                    if resume {
+                        outbound.resume(&self.shared, &self.replay, out);
+                    }
+                    outbound.flush(&self.shared, &self.queue, &self.replay, out)
+                }
+                false => false,
+            }
+        };
+        self.flush_left_over.store(more, Ordering::Relaxed);
+        if !more {
+            let mut own = lock(&link.outbound);
+            // The last frame, after everything that waits.
+            if let Some(close) = own.close.take() {
+                close.encode(out);
+                own.closed = true;
+            }
+        }
+        more
+    }
+
+    /// Whether the next flush is short work: at most a few signatures and a few kilobytes.
+    pub fn next_flush_is_small(&self) -> bool {
+        !self.flush_left_over.load(Ordering::Relaxed) && !lock(&self.replay).is_behind() && lock(&self.queue).is_small()
+    }
+
+    /// Heartbeat. Returns whether to wake the link's writer, and when to come again.
+    ///
+    /// # Errors
+    /// When the peer has been silent for too long.
+    pub fn handle_timeout(&self, link: &Attachment, now: UnixMs) -> Result<(bool, UnixMs), LinkError> {
+        let ping_ms = self.shared.limits.ping_ms;
+        let mut received = lock(&link.inbound);
+        let silent_ms = now.saturating_sub(received.last_received);
+        let given_up = ping_ms.saturating_mul(2);
+        if silent_ms >= given_up {
+            return Err(PeerMisbehaved::Silent { silent_ms }.into());
+        }
+        let due = now >= received.next_ping;
+        if due {
+            received.next_ping = now.saturating_add(ping_ms);
+            lock(&link.outbound).ping = Some(now);
+        }
+        Ok((due, received.next_ping.min(received.last_received.saturating_add(given_up))))
+    }
+
+    /// Queues a CLOSE behind everything that waits on this link. True: wake its writer.
+    pub fn close(&self, link: &Attachment, code: CloseCode, text: &str) -> bool {
+        let mut own = lock(&link.outbound);
+        if !own.closed && own.close.is_none() {
+            own.close = Some(Close { code, text: text.to_owned() });
+        }
+        true
+    }
+}

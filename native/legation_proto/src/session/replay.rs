@@ -1,0 +1,172 @@
+//! What was sent and is not acknowledged: kept as it was sent, for the next link.
+//!
+//! ```text
+//!  acknowledged │ first kept ................. │ next to send │ ................. last signed │
+//!               └ dropped    └ sent on this link              └ again, after a change of links
+//! ```
+//!
+//! Invariants: kept frames follow each other without a gap, and the last one's end is the session's last sent number;
+//! `next` is at most their count; `bytes` is the sum of theirs. Signatures cover session and sequence, so what is sent
+//! again is byte for byte what was sent before, and a receiver knows it by its number.
+//!
+//! The bound is a window: at it nothing new is signed until an acknowledgement comes. So nothing that was sent is ever
+//! given up while its session lives, and a peer that takes everything and acknowledges nothing costs the bound.
+
+use std::collections::VecDeque;
+
+#[derive(Debug)]
+struct Kept {
+    first: u64,
+    /// Sequence numbers that it takes.
+    count: u64,
+    /// Of these, messages.
+    messages: u64,
+    bytes: Box<[u8]>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Replay {
+    kept: VecDeque<Kept>,
+    /// Index of the first that is to be sent on the link at hand.
+    next: usize,
+    bytes: usize,
+    bytes_max: usize,
+    acknowledged: u64,
+    /// A flush has found the window closed.
+    waited: bool,
+}
+
+impl Replay {
+    /// `bytes_max` 0: nothing is kept, and there is no window.
+    pub fn new(bytes_max: usize) -> Replay {
+        Replay { kept: VecDeque::new(), next: 0, bytes: 0, bytes_max, acknowledged: 0, waited: false }
+    }
+
+    /// A frame with header, as it is being sent now.
+    pub fn keep(&mut self, first: u64, count: u64, messages: u64, frame: &[u8]) {
+        if self.bytes_max == 0 {
+            return;
+        }
+        debug_assert_eq!(self.next, self.kept.len(), "what is to be sent again goes first");
+        self.bytes += frame.len();
+        self.kept.push_back(Kept { first, count, messages, bytes: frame.into() });
+        self.next = self.kept.len();
+    }
+
+    /// The window is closed: no new frame until [`Replay::acknowledge`] says so.
+    pub fn must_wait(&mut self) -> bool {
+        self.waited = self.bytes_max > 0 && self.bytes >= self.bytes_max;
+        self.waited
+    }
+
+    /// All up to `sequence` was received. True: a flush that had to wait may go on.
+    pub fn acknowledge(&mut self, sequence: u64) -> bool {
+        self.acknowledged = self.acknowledged.max(sequence);
+        while self.kept.front().is_some_and(|kept| kept.first + kept.count - 1 <= self.acknowledged) {
+            if let Some(kept) = self.kept.pop_front() {
+                self.bytes -= kept.bytes.len();
+                self.next = self.next.saturating_sub(1);
+            }
+        }
+        let goes_on = self.waited && self.bytes < self.bytes_max;
+        self.waited &= !goes_on;
+        goes_on
+    }
+
+    /// Another link: everything is to be sent again. Returns the number of the first frame, or None when nothing is kept.
+    pub fn rewind(&mut self) -> Option<u64> {
+        self.next = 0;
+        self.kept.front().map(|kept| kept.first)
+    }
+
+    /// Appends what is to be sent again until `out` has `target` bytes. True: there is more.
+    pub fn send(&mut self, out: &mut Vec<u8>, target: usize) -> bool {
+        while let Some(kept) = self.kept.get(self.next) {
+            if out.len() >= target {
+                return true;
+            }
+            out.extend_from_slice(&kept.bytes);
+            self.next += 1;
+        }
+        false
+    }
+
+    pub fn is_behind(&self) -> bool {
+        self.next < self.kept.len()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Messages of which nobody knows whether they have arrived.
+    pub fn messages(&self) -> u64 {
+        self.kept.iter().map(|kept| kept.messages).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(replay: &mut Replay) -> Vec<u8> {
+        let mut out = Vec::new();
+        while replay.send(&mut out, usize::MAX) {}
+        out
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_is_sent_again_in_order() {
+        let mut replay = Replay::new(100);
+        replay.keep(1, 2, 2, b"ab");
+        replay.keep(3, 1, 0, b"c");
+        replay.keep(4, 3, 3, b"def");
+        assert_eq!(sent(&mut replay), b"", "it has just been sent");
+        replay.acknowledge(2);
+        assert_eq!(replay.rewind(), Some(3));
+        assert_eq!(sent(&mut replay), b"cdef");
+        assert_eq!(replay.messages(), 3);
+        replay.acknowledge(6);
+        assert_eq!((replay.rewind(), replay.bytes(), replay.messages()), (None, 0, 0));
+    }
+
+    #[test]
+    fn an_acknowledgement_while_it_is_sent_again_keeps_the_place() {
+        let mut replay = Replay::new(100);
+        for (number, frame) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
+            replay.keep(number as u64 + 1, 1, 1, frame);
+        }
+        replay.rewind();
+        let mut out = Vec::new();
+        assert!(replay.send(&mut out, 2));
+        assert_eq!(out, b"ab");
+        replay.acknowledge(1);
+        assert_eq!(sent(&mut replay), b"cd");
+        // The peer had more than we have sent again.
+        replay.rewind();
+        replay.acknowledge(3);
+        assert_eq!(sent(&mut replay), b"d");
+    }
+
+    #[test]
+    fn the_window_closes_at_the_bound_and_opens_with_an_acknowledgement() {
+        let mut replay = Replay::new(3);
+        replay.keep(1, 1, 1, b"ab");
+        assert!(!replay.must_wait());
+        assert!(!replay.acknowledge(0));
+        replay.keep(2, 1, 1, b"c");
+        assert!(replay.must_wait());
+        assert!(!replay.acknowledge(0));
+        assert!(replay.acknowledge(1));
+        assert!(!replay.acknowledge(1), "once");
+        assert!(!replay.must_wait());
+    }
+
+    #[test]
+    fn where_nothing_is_kept_nothing_waits() {
+        let mut replay = Replay::new(0);
+        replay.keep(1, 1, 1, b"ab");
+        assert!(!replay.must_wait());
+        assert_eq!((replay.rewind(), replay.bytes()), (None, 0));
+    }
+}
