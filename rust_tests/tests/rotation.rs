@@ -32,6 +32,13 @@ fn rotate(realm: &Realm, number: u8) -> Rotation {
     rotate_at(realm, number, START)
 }
 
+/// The realm has had so many keys more.
+fn rotate_times(realm: &Realm, count: u8) {
+    for number in 1..=count {
+        rotate(realm, number);
+    }
+}
+
 /// The realm as a process has it that was started with the key it had so many rotations ago: a thief's, say.
 fn with_rotations(realm: &Realm, seed: [u8; 32], count: usize) -> Realm {
     let chain = realm.keyring.identity().chain()[..count].to_vec();
@@ -72,8 +79,8 @@ fn a_realm_that_has_rotated_is_known_by_its_first_key() {
     for profile in PROFILES {
         for (alices, bobs) in [(1, 0), (0, 1), (3, 2), (ROTATIONS_MAX as u8, ROTATIONS_MAX as u8)] {
             let config = PairConfig::of(profile);
-            (1..=alices).for_each(|number| drop(rotate(&config.realms[0], number)));
-            (1..=bobs).for_each(|number| drop(rotate(&config.realms[1], 20 + number)));
+            rotate_times(&config.realms[0], alices);
+            rotate_times(&config.realms[1], bobs);
             let mut pair = Pair::up(config);
             cast(&mut pair, 0..4);
             pair.settle();
@@ -318,7 +325,7 @@ fn an_own_revocation_ends_each_session_and_holds_for_whoever_comes_later() {
         // Neither the key nor one that it would sign.
         for rotations in 0..2 {
             let alice = Realm::alice();
-            (0..rotations).for_each(|number| drop(rotate(&alice, 5 + number)));
+            rotate_times(&alice, rotations);
             let realms = [alice, pair.bob.realm.clone()];
             let refused = up(&PairConfig { realms, run: 1 + u32::from(rotations), ..config.clone() });
             assert_eq!(refused.alice.told().map(|(code, _)| code), Some(CloseCode::Revoked));
@@ -332,7 +339,7 @@ fn who_was_not_there_hears_of_the_revocation_by_the_next_hello() {
         for rotations in 0..2 {
             let config = PairConfig::of(Profile::Plain);
             let realm = &config.realms[revoked as usize];
-            (0..rotations).for_each(|number| drop(rotate(realm, 1 + number)));
+            rotate_times(realm, rotations);
             revoke(realm);
             let id = realm.id();
             let refused = up(&config);

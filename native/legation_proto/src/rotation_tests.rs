@@ -70,9 +70,24 @@ fn a_chain_that_was_tampered_with_is_refused() {
         change(&mut chain);
         follow_all(&id, head, &chain).unwrap_err()
     };
-    assert_eq!(changed(&|chain| drop(chain.remove(0))), ChainError::OtherRealm);
-    assert_eq!(changed(&|chain| drop(chain.remove(1))), ChainError::Broken);
-    assert_eq!(changed(&|chain| drop(chain.pop())), ChainError::Broken);
+    assert_eq!(
+        changed(&|chain| {
+            chain.remove(0);
+        }),
+        ChainError::OtherRealm
+    );
+    assert_eq!(
+        changed(&|chain| {
+            chain.remove(1);
+        }),
+        ChainError::Broken
+    );
+    assert_eq!(
+        changed(&|chain| {
+            chain.pop();
+        }),
+        ChainError::Broken
+    );
     assert_eq!(changed(&|chain| chain.clear()), ChainError::OtherRealm);
     assert_eq!(changed(&|chain| chain.swap(0, 1)), ChainError::OtherRealm);
     assert_eq!(changed(&|chain| chain[1].realm.0[0] ^= 1), ChainError::OtherRealm);
