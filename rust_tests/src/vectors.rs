@@ -18,8 +18,9 @@ use legation_proto::frame::cert::Cert;
 use legation_proto::frame::close::Close;
 use legation_proto::frame::forget::{Forget, ForgetReason};
 use legation_proto::frame::handle_release::{self, Release};
-use legation_proto::frame::hello::Hello;
+use legation_proto::frame::hello::{Hello, Offer};
 use legation_proto::frame::learn::Learn;
+use legation_proto::frame::resume::Resume;
 use legation_proto::frame::{self, ack, ping, FrameType};
 use legation_proto::identity::{signing_input, NetworkKey, Purpose};
 use legation_proto::keyring::Keyring;
@@ -396,8 +397,9 @@ pub fn session_id() -> [u8; 32] {
 
 fn hello() -> String {
     let mut file = File::new("Alice's hello to bob (protocol.md 7), and the session id (8.1).");
-    for (name, tls) in [("plain", false), ("tls", true)] {
-        let hello = alices_hello(tls);
+    let offer = Offer { session: session_id(), additional: true };
+    for (name, tls, resume) in [("plain", false, None), ("tls", true, None), ("resume", false, Some(offer))] {
+        let hello = Hello { resume, ..alices_hello(tls) };
         file.record(name)
             .put("own_realm_id", &hello.own.0)
             .put("peer_realm_id", &hello.peer.0)
@@ -410,6 +412,9 @@ fn hello() -> String {
                 .put("link_not_after", &link.not_after.to_le_bytes())
                 .put("link_body", &body)
                 .put("link_signature", &link.signature);
+        }
+        if let Some(offer) = &hello.resume {
+            file.put("session_id", &offer.session).put("flags", &[1]);
         }
         file.put("body", &hello.body());
         file.put("frame", &framed(FrameType::Hello, &signed(Purpose::Hello, hello.body())));
@@ -435,6 +440,12 @@ fn frames() -> String {
     file.record("ack").put("sequence", &le).put("frame", &written(&|out| ack::encode(number, out)));
     file.record("ping").put("token", &le).put("frame", &written(&|out| ping::encode_ping(number, out)));
     file.record("pong").put("token", &le).put("frame", &written(&|out| ping::encode_pong(number, out)));
+    let resume = Resume { session: session_id(), received: number, next: 7 };
+    file.record("resume")
+        .put("session_id", &resume.session)
+        .put("received", &le)
+        .put("next", &7u64.to_le_bytes())
+        .put("frame", &written(&|out| resume.encode(out)));
     for code in CloseCode::ALL {
         let close = Close { code, text: format!("because of {}", code.name()) };
         file.record(&format!("close {}", code.name()))

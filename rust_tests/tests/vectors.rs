@@ -14,6 +14,7 @@ use legation_proto::frame::forget::Forget;
 use legation_proto::frame::handle_release::{self, Release};
 use legation_proto::frame::hello::Hello;
 use legation_proto::frame::learn::Learn;
+use legation_proto::frame::resume::Resume;
 use legation_proto::frame::{self, ack, ping, FrameType, Head};
 use legation_proto::identity::{check_public_key, NetworkKey, RealmId};
 use legation_proto::keyring::Keyring;
@@ -225,7 +226,7 @@ fn plain_and_local_channels() {
 
 #[test]
 fn hellos_and_the_session_id() {
-    for name in ["plain", "tls"] {
+    for name in ["plain", "tls", "resume"] {
         let record = record("hello.txt", name);
         let (kind, bytes) = body(record.get("frame"));
         let (hello, signature, signed) = Hello::decode(&bytes).unwrap();
@@ -234,6 +235,10 @@ fn hellos_and_the_session_id() {
         assert_eq!((hello.own.0, hello.peer.0), (record.array("own_realm_id"), record.array("peer_realm_id")));
         assert_eq!((hello.binding, hello.random), (record.array("binding"), record.array("random")));
         assert_eq!(hello.link.is_some(), name == "tls");
+        assert_eq!(hello.resume.is_some(), name == "resume");
+        if let Some(offer) = hello.resume {
+            assert_eq!((&offer.session[..], offer.additional), (record.get("session_id"), record.get("flags") == [1]));
+        }
         if let Some(link) = hello.link {
             verify(&alice_key(), "link", &network_id(), record.get("link_body"), &link.signature);
             assert_eq!((link.key, link.not_after), (record.array("link_key"), record.number("link_not_after")));
@@ -316,6 +321,12 @@ fn control_frames() {
             "ack" => assert_eq!((frame().0, ack::decode(&frame().1)), (FrameType::Ack, Ok(record.number("sequence")))),
             "ping" => assert_eq!((frame().0, ping::decode(&frame().1)), (FrameType::Ping, Ok(record.number("token")))),
             "pong" => assert_eq!((frame().0, ping::decode(&frame().1)), (FrameType::Pong, Ok(record.number("token")))),
+            "resume" => {
+                let (session, numbers) =
+                    (record.array("session_id"), ["received", "next"].map(|name| record.number(name)));
+                let resume = Resume { session, received: numbers[0], next: numbers[1] };
+                assert_eq!((frame().0, Resume::decode(&frame().1)), (FrameType::Resume, Ok(resume)));
+            }
             "close" => {
                 let close = Close::decode(&frame().1).unwrap();
                 assert_eq!((close.code as u64, close.text.as_bytes()), (record.number("code"), record.get("text")));

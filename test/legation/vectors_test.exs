@@ -241,6 +241,8 @@ defmodule Legation.VectorsTest do
     assert frames["ack"]["frame"] == tagged(0x06, 1, frames["ack"]["sequence"])
     assert frames["ping"]["frame"] == tagged(0x14, 1, frames["ping"]["token"])
     assert frames["pong"]["frame"] == tagged(0x15, 1, frames["pong"]["token"])
+    resume = frames["resume"]
+    assert resume["frame"] == tagged(0x02, 1, resume["session_id"] <> resume["received"] <> resume["next"])
     release = frames["handle release"]
     assert release["frame"] == tagged(0x0F, 1, <<2::little-16, 1>> <> release["caller"] <> <<2>> <> release["call"])
 
@@ -261,14 +263,21 @@ defmodule Legation.VectorsTest do
 
   describe "hello.txt" do
     test "hellos have their fields where 7.1 says and are signed" do
-      for name <- ["plain", "tls"], hello = record("hello.txt", name) do
-        profile = %{"tls" => 1, "plain" => 3}[name]
+      for name <- ["plain", "tls", "resume"], hello = record("hello.txt", name) do
+        profile = if name == "tls", do: 1, else: 3
         body = hello["body"]
 
         assert <<1, ^profile, 1::little-16, 1::little-16, 0::little-64, own::binary-size(32), peer::binary-size(32),
                  identity::binary-size(32), binding::binary-size(32), random::binary-size(32), _messages::little-32,
                  _engines::little-32, 0::16, link_key::binary-size(32), link_not_after::binary-size(8),
-                 link_signature::binary-size(64), 0::16>> = body
+                 link_signature::binary-size(64), length::little-16, extensions::binary-size(length)>> = body
+
+        # Extension 1: the session that this link is to be one of.
+        assert extensions ==
+                 if(name == "resume",
+                   do: <<1::little-16, 33::little-16>> <> hello["session_id"] <> hello["flags"],
+                   else: ""
+                 )
 
         assert [own, peer, identity, binding, random] ==
                  Enum.map(~w(own_realm_id peer_realm_id identity_key binding random), &hello[&1])

@@ -86,6 +86,8 @@ impl ChannelSettings {
             callers_max: self.callers_max,
             handshake_ms: self.handshake_ms,
             ping_ms: self.ping_ms,
+            // No link of ours is resumed yet.
+            resume_bytes_max: 0,
             failures_max: self.failures_max,
             failures_window_ms: self.failures_window_ms,
             overflow,

@@ -34,7 +34,7 @@ impl Client {
     /// Dials as this identity.
     pub async fn dial(to: SocketAddr, identity: &Identity, peer: &[u8; 32], profile: Profile) -> Client {
         let stream = TcpStream::connect(to).await.unwrap();
-        let link = Link::connect(config(identity, profile), peer, true).unwrap();
+        let link = Link::connect(config(identity, profile), peer, true, None).unwrap();
         Client { stream, link, outcome: Outcome::default() }
     }
 
@@ -75,13 +75,13 @@ impl Client {
         let (mut decide, mut up, mut closed) = (false, false, None);
         self.link.handle_bytes(now_ms(), &buffer[..read], &mut |event| match event {
             LinkEvent::Decide { .. } => decide = true,
-            LinkEvent::Up(_) => up = true,
+            LinkEvent::Up { .. } => up = true,
             LinkEvent::Session(Event::Closed { code, .. }) => closed = Some(code.name()),
             LinkEvent::Fault(fault) => panic!("{fault}"),
             _ => {}
         });
         if decide {
-            self.link.accept(now_ms(), &mut |event| up |= matches!(event, LinkEvent::Up(_)));
+            self.link.accept(now_ms(), None, None, &mut |event| up |= matches!(event, LinkEvent::Up { .. }));
         }
         self.outcome.up |= up;
         self.outcome.closed = self.outcome.closed.or(closed);
