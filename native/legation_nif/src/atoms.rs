@@ -5,6 +5,7 @@ rustler::atoms! {
     // keyring
     key_file, network_key_file, bad_key, external, exists, random, not_a_point, not_canonical, weak, torsion,
     not_pkcs8_ed25519, not_a_network_key, link, hello, cert, learn, forget,
+    bad_chain, bad_path, rotation, revoked, too_many, used_before, raced,
     enoent, eacces, io,
     // channel
     tls, local, plain, initiator, responder, channel_error = "channel", knock, up, sign, closed, fault,
