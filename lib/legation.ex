@@ -144,9 +144,10 @@ defmodule Legation do
   All peers on the list, connected or not.
 
       %{realm: "bob", key: "ed25519:…", state: :up, profile: :tls, role: :initiator, version: 1,
-        carrier: Legation.Carriers.Tcp, address: {{10, 0, 0, 7}, 4040}, since: ~U[…], attempts: 0, last_error: nil, counters: %{…}}
+        carrier: Legation.Carriers.Tcp, address: {{10, 0, 0, 7}, 4040}, since: ~U[…], attempts: 0, last_error: nil, counters: %{…},
+        links: [%{state: :active, carrier: Legation.Carriers.Tcp, address: …, role: :initiator, rtt_ms: 3, …}]}
 
-  `state` is `:up`, `:connecting`, `:waiting` (to dial again), `:listening` (it dials us), `:disconnected` or `:drained`. `last_error` says
+  `state` is `:up`, `:lost` (the session waits for a link, for `grace_ms` at most), `:connecting`, `:waiting` (to dial again), `:listening` (it dials us), `:disconnected` or `:drained`. `last_error` says
   in words why there is no link.
   """
   @spec peers(instance) :: [map]
@@ -155,7 +156,10 @@ defmodule Legation do
     instance.transport.peers(instance)
   end
 
-  @doc "All links that are up: which peer, since when, over what, and the session's counters."
+  @doc """
+  All links that are up: which peer, since when, over what, whether we send on it (`state: :active`) or it stands by
+  (`:standby`), its last round trip (`rtt_ms`, `nil` before the first), and its session's counters.
+  """
   @spec connections(instance) :: [map]
   def connections(instance \\ __MODULE__) do
     instance = Instance.fetch!(instance)
@@ -243,7 +247,8 @@ defmodule Legation do
   end
 
   @doc """
-  Prepares to stop: listens no more, waits until no call is open in either direction, and closes each link.
+  Prepares to stop: listens no more, refuses new calls in either direction (`{:error, {:legation, :draining}}`), waits until none is open,
+  says goodbye to each peer and closes its links.
 
   `{:ok, cut}` with the calls of ours that were still open after `timeout_ms`, as `{"ping@bob", caller}`: their callers exit `:noconnection`.
   """
@@ -259,7 +264,10 @@ defmodule Legation do
       {:ok, ref, %{peers: %{"bob" => info}, engines: %{"ping@bob" => info}}} = Legation.monitor_peers()
 
       {:legation, ^ref, {:peer_up, realm, info}}
-      {:legation, ^ref, {:peer_down, realm, reason}}
+      {:legation, ^ref, {:peer_lost, realm, reason}}      its last link has gone, the session lives
+      {:legation, ^ref, {:peer_resumed, realm, info}}     it goes on over another
+      {:legation, ^ref, {:peer_down, realm, reason}}      the session has ended
+      {:legation, ^ref, {:gap, realm, n}}                 and so many messages of ours with it, of which nobody knows whether they have arrived
       {:legation, ^ref, {:engine_learned, "ping@bob", info}}
       {:legation, ^ref, {:engine_forgotten, "ping@bob", reason}}
   """
@@ -326,7 +334,7 @@ defmodule Legation do
 
   def sender({_pid, {:"$legation", _call, realm, ""}}, instance) do
     key =
-      case :ets.match(Instance.fetch!(instance).links, {:_, realm, :_, :"$1"}) do
+      case :ets.match(Instance.fetch!(instance).sessions, {realm, :_, :_, :"$1"}) do
         [[%{key: key}]] -> key
         [] -> nil
       end

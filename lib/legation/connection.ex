@@ -14,10 +14,11 @@ defmodule Legation.Connection do
   alias Legation.Instance
 
   @enforce_keys [:name, :role, :carrier, :opts, :tag]
-  defstruct [:name, :role, :carrier, :opts, :tag, :peer, :realm, :key, :listener]
+  defstruct [:name, :role, :carrier, :opts, :tag, :peer, :realm, :key, :limits, :index, :resume, :listener, additional: false]
 
   @typedoc """
-  What a Reader is started with. `role`: `:initiator` knows its peer (`realm`, `key`, and the Peer's pid in `peer`);
+  What a Reader is started with. `role`: `:initiator` knows its peer (`realm`, `key`, `limits`, and the Peer's pid in `peer`), which of its
+  addresses this is (`index`), and the session that it has already (`resume`; `additional`: beside its other links);
   `:responder` gets its connection from `listener`.
   """
   @type t :: %__MODULE__{}

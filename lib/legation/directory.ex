@@ -6,12 +6,13 @@ defmodule Legation.Directory do
   # It announces: each published engine is signed once and told to every session whose peer may have it. It keeps a proxy
   # for each engine that a session has learned, and tells subscribers of all of it, in one order, after a snapshot.
   #
-  # Links are known by a `tag`, a reference made by each Reader, so that what an old session left in the mailbox can't
-  # touch the one that took its place.
+  # Sessions are known by a `tag`, a reference made by the Peer, so that what an old session left in the mailbox can't touch the
+  # one that took its place. Which links a session has is shown to users and of no concern otherwise.
 
   use GenServer
 
   alias Legation.{Counters, GlobalNames, Instance, Keyholder, Native, Policy, Telemetry}
+  alias Legation.Peer.Status
   alias Legation.Directory.{Announcement, Events, Foreign, Subscribers}
 
   # A registered name whose process died is looked up once more after this: its supervisor is starting it again now.
@@ -65,12 +66,26 @@ defmodule Legation.Directory do
   def peer_stopped(name, realm), do: GenServer.call(server(name), {:peer_stopped, realm}, :infinity)
 
   def peer_status(name, realm, status), do: GenServer.cast(server(name), {:peer_status, realm, status})
-  def session_up(name, link), do: GenServer.cast(server(name), {:session_up, link})
+
+  @doc """
+  A session has begun: `%{tag, realm, session, peer, policy, info, adopt}`. `adopt`: the one before it, whose unsigned messages it
+  takes over behind the announcements.
+  """
+  def session_up(name, session), do: GenServer.cast(server(name), {:session_up, session})
+
+  @doc "Its last link has gone, and it waits for another."
+  def session_lost(name, tag, reason), do: GenServer.cast(server(name), {:session_lost, tag, reason})
+
+  @doc "And here is one."
+  def session_resumed(name, tag, info), do: GenServer.cast(server(name), {:session_resumed, tag, info})
   def session_ended(name, tag, reason), do: GenServer.cast(server(name), {:session_ended, tag, reason})
 
+  @doc "The links of a realm, all of them: `{link tag, channel, session, status}`."
+  def links(name, realm, links), do: GenServer.cast(server(name), {:links, realm, links})
+
   @doc "What one read brought, in order: `{:learn, engine, info}` and `{:forget, engine, reason}`."
-  # The Reader hears `{tag, :news_taken}` when it is done.
-  def news(name, tag, reader, news), do: GenServer.cast(server(name), {:news, tag, reader, news})
+  # The Reader hears `{its link's tag, :news_taken}` when it is done.
+  def news(name, tag, {_reader, _link_tag} = from, news), do: GenServer.cast(server(name), {:news, tag, from, news})
 
   def proxy_exited(name, pid), do: GenServer.cast(server(name), {:proxy_exited, pid})
   def certificate(name, certificate), do: GenServer.cast(server(name), {:certificate, certificate})
@@ -81,8 +96,8 @@ defmodule Legation.Directory do
   defp running!(name), do: name |> Instance.fetch!() |> then(&server(&1.name))
 
   ## The process
-  # engines: ours, engine => publication.      monitors: monitor => {:engine, engine} | {:link, tag} | :peer
-  # links: tag => link that is up.             sessions: realm => tag
+  # engines: ours, engine => publication.      monitors: monitor => {:engine, engine} | :peer
+  # sessions: tag => session.                  current: realm => tag
   # proxies: pid => full name, to tell a killed proxy from one that we stopped.
   # names: pid => %{engine => true}, under which of our names a process is published.
 
@@ -104,7 +119,9 @@ defmodule Legation.Directory do
       pids: table.(:set),
       realm_ids: table.(:set),
       peers: table.(:ordered_set),
+      sessions: table.(:set),
       links: table.(:set),
+      stand_ins: :ets.new(:legation, [:set, :public, read_concurrency: true, write_concurrency: true]),
       counters: Counters.new()
     }
 
@@ -118,8 +135,8 @@ defmodule Legation.Directory do
       engines: %{},
       names: %{},
       monitors: %{},
-      links: %{},
       sessions: %{},
+      current: %{},
       proxies: %{},
       subscribers: Subscribers.new()
     }
@@ -193,26 +210,53 @@ defmodule Legation.Directory do
       :ets.insert(state.instance.peers, {realm, status})
     end
 
-    # Its Reader is on its way out; who asked for the disconnect sees it done.
-    {:reply, :ok, if(tag = state.sessions[realm], do: do_session_ended(tag, {:local, :normal}, state), else: state)}
+    # Its Readers are on their way out; who asked for the disconnect sees it done.
+    {:reply, :ok, end_current(realm, {:local, :normal}, state)}
   end
 
   @impl true
-  def handle_cast({:news, tag, reader, news}, state) do
-    case state.links do
-      %{^tag => link} ->
-        state = news |> Enum.chunk_by(&elem(&1, 0)) |> Enum.reduce(state, &Foreign.take(&1, link, &2))
-        # By way of GlobalNames, behind what these news bring it: its mailbox is bounded by the same window.
-        GlobalNames.relay(state.name, reader, {tag, :news_taken})
-        {:noreply, state}
+  def handle_cast({:news, tag, {reader, link_tag}, news}, state) do
+    state =
+      case state.sessions do
+        %{^tag => session} -> news |> Enum.chunk_by(&elem(&1, 0)) |> Enum.reduce(state, &Foreign.take(&1, session, &2))
+        _ended -> state
+      end
+
+    # By way of GlobalNames, behind what these news bring it: its mailbox is bounded by the same window.
+    GlobalNames.relay(state.name, reader, {link_tag, :news_taken})
+    {:noreply, state}
+  end
+
+  def handle_cast({:session_up, session}, state), do: {:noreply, do_session_up(session, state)}
+  def handle_cast({:session_ended, tag, reason}, state), do: {:noreply, do_session_ended(tag, reason, state)}
+
+  def handle_cast({:session_lost, tag, reason}, state) do
+    case state.sessions do
+      %{^tag => %{realm: realm, info: info}} ->
+        :ets.update_element(state.instance.sessions, realm, {4, Map.put(info, :state, :lost)})
+        {:noreply, Events.notify({:peer_lost, realm, reason}, state)}
 
       _ended ->
         {:noreply, state}
     end
   end
 
-  def handle_cast({:session_up, link}, state), do: {:noreply, do_session_up(link, state)}
-  def handle_cast({:session_ended, tag, reason}, state), do: {:noreply, do_session_ended(tag, reason, state)}
+  def handle_cast({:session_resumed, tag, info}, state) do
+    case state.sessions do
+      %{^tag => %{realm: realm}} ->
+        :ets.update_element(state.instance.sessions, realm, {4, Map.put(info, :state, :up)})
+        {:noreply, Events.notify({:peer_resumed, realm, info}, put_in(state.sessions[tag].info, info))}
+
+      _ended ->
+        {:noreply, state}
+    end
+  end
+
+  def handle_cast({:links, realm, links}, %{instance: instance} = state) do
+    :ets.match_delete(instance.links, {:_, realm, :_, :_, :_})
+    for {tag, channel, session, status} <- links, do: :ets.insert(instance.links, {tag, realm, channel, session, status})
+    {:noreply, state}
+  end
 
   def handle_cast({:peer_status, realm, status}, state) do
     :ets.insert(state.instance.peers, {realm, status})
@@ -222,7 +266,7 @@ defmodule Legation.Directory do
   def handle_cast({:proxy_exited, pid}, state), do: {:noreply, Foreign.replace_proxy(pid, state)}
 
   def handle_cast({:certificate, certificate}, state) do
-    for {_tag, link} <- state.links, do: announce(link, :cert, certificate)
+    for {_tag, session} <- state.sessions, do: announce(session, :cert, certificate)
     {:noreply, %{state | certificate: certificate}}
   end
 
@@ -230,8 +274,7 @@ defmodule Legation.Directory do
   def handle_info({:DOWN, monitor, :process, pid, reason}, state) do
     case Map.pop(state.monitors, monitor) do
       {{:engine, engine}, monitors} -> {:noreply, engine_died(engine, reason, %{state | monitors: monitors})}
-      {{:link, tag}, monitors} -> {:noreply, do_session_ended(tag, reason, %{state | monitors: monitors})}
-      {:peer, monitors} -> {:noreply, peer_died(pid, %{state | monitors: monitors})}
+      {:peer, monitors} -> {:noreply, peer_died(pid, reason, %{state | monitors: monitors})}
       {nil, _monitors} -> {:noreply, %{state | subscribers: Subscribers.remove(state.subscribers, monitor)}}
     end
   end
@@ -286,15 +329,15 @@ defmodule Legation.Directory do
         :ets.insert(instance.details, {engine, %{key: key, pid: pid, to: to, version: opts[:version], ops: opts[:ops]}})
         :ets.insert_new(instance.pids, {pid, engine})
 
-        for {_tag, link} <- state.links do
+        for {_tag, session} <- state.sessions do
           cond do
-            Policy.exported?(link.policy, engine, to) ->
-              if opts[:receipts], do: Native.session_receipts(link.session, [engine])
-              announce(link, :learn, signed)
+            Policy.exported?(session.policy, engine, to) ->
+              if opts[:receipts], do: Native.session_receipts(session.session, [engine])
+              announce(session, :learn, signed)
 
             # It was there for this peer, and with the new `to:` it is no more.
-            before != nil and Policy.exported?(link.policy, engine, before.to) ->
-              forget(engine, :withdrawn, serial + 1, [link], state)
+            before != nil and Policy.exported?(session.policy, engine, before.to) ->
+              forget(engine, :withdrawn, serial + 1, [session], state)
 
             true ->
               :ok
@@ -340,7 +383,7 @@ defmodule Legation.Directory do
     state = forget_name(engine, publication.pid, state)
 
     GlobalNames.drop(state.name, Instance.full_name(instance, engine), publication.pid)
-    told = for {_tag, link} <- state.links, Policy.exported?(link.policy, engine, publication.to), do: link
+    told = for {_tag, session} <- state.sessions, Policy.exported?(session.policy, engine, publication.to), do: session
     serial = next_serial(state)
     forget(engine, reason, serial, told, state)
     %{state | serial: serial}
@@ -363,10 +406,10 @@ defmodule Legation.Directory do
   # Nobody to tell: nothing to sign.
   defp forget(_engine, _reason, _serial, [], _state), do: :ok
 
-  defp forget(engine, reason, serial, links, state) do
+  defp forget(engine, reason, serial, sessions, state) do
     case Announcement.forget(state.instance, engine, serial, reason) do
       {:ok, signed} ->
-        for link <- links, do: announce(link, :forget, signed)
+        for session <- sessions, do: announce(session, :forget, signed)
 
       # Peers go on believing in it; their calls are refused `:noproc`.
       {:error, error} ->
@@ -394,62 +437,81 @@ defmodule Legation.Directory do
   # Serials rise across restarts (protocol.md 11.4).
   defp next_serial(state), do: max(System.system_time(:microsecond), state.serial + 1)
 
-  defp announce(link, kind, signed) do
-    if Native.session_announce(link.session, kind, signed) == :wake, do: send(link.writer, :wake)
-  end
+  # A session that has no link at the moment sends it when it has one.
+  defp announce(%{session: session}, kind, signed), do: Native.session_announce(session, kind, signed)
 
   ## Sessions
 
-  defp do_session_up(link, state) do
-    # A newer link of the same peer ends the older.
-    state = if old = state.sessions[link.realm], do: do_session_ended(old, :replaced, state), else: state
-    announce(link, :cert, state.certificate)
+  defp do_session_up(%{realm: realm, session: resource, policy: policy} = session, state) do
+    # A newer session of the same peer ends the older.
+    state = end_current(realm, {:local, :replaced}, state)
+    announce(session, :cert, state.certificate)
 
     exported =
       for {engine, engine_info} <- state.engines,
-          Policy.exported?(link.policy, engine, engine_info.to),
+          Policy.exported?(policy, engine, engine_info.to),
           do: {engine, engine_info}
 
     receipts = for {engine, %{opts: opts}} <- exported, opts[:receipts], do: engine
-    if receipts != [], do: Native.session_receipts(link.session, receipts)
-    for {_engine, %{signed: signed}} <- exported, do: announce(link, :learn, signed)
+    if receipts != [], do: Native.session_receipts(resource, receipts)
+    for {_engine, %{signed: signed}} <- exported, do: announce(session, :learn, signed)
+    # The peer knows by now who signs them.
+    if session.adopt, do: Native.session_adopt(resource, session.adopt)
 
-    link = Map.put(link, :engines, MapSet.new())
-    :ets.insert(state.instance.links, {link.tag, link.realm, link.session, link.status})
-    state = Events.notify({:peer_up, link.realm, link.status}, state)
+    :ets.insert(state.instance.sessions, {realm, session.tag, resource, Map.put(session.info, :state, :up)})
+    state = Events.notify({:peer_up, realm, session.info}, state)
+    session = session |> Map.delete(:adopt) |> Map.put(:engines, MapSet.new())
 
-    monitor(link.reader, {:link, link.tag}, %{
+    %{
       state
-      | links: Map.put(state.links, link.tag, link),
-        sessions: Map.put(state.sessions, link.realm, link.tag)
-    })
+      | sessions: Map.put(state.sessions, session.tag, session),
+        current: Map.put(state.current, realm, session.tag)
+    }
+  end
+
+  defp end_current(realm, reason, state) do
+    case state.current do
+      %{^realm => tag} -> do_session_ended(tag, reason, state)
+      _no_session -> state
+    end
   end
 
   defp do_session_ended(tag, reason, state) do
-    case Map.pop(state.links, tag) do
-      {nil, _links} ->
+    case Map.pop(state.sessions, tag) do
+      {nil, _sessions} ->
         state
 
-      {link, links} ->
-        :ets.delete(state.instance.links, tag)
-        keep_counters(link, state)
-        state = %{state | links: links, sessions: Map.delete(state.sessions, link.realm)}
-        state = Enum.reduce(link.engines, state, &Foreign.drop(&1, link, :noconnection, :noconnection, &2))
-        Events.notify({:peer_down, link.realm, reason}, state)
+      {%{realm: realm} = session, sessions} ->
+        Native.session_end(session.session)
+        :ets.delete(state.instance.sessions, realm)
+        keep_counters(session, state)
+        state = %{state | sessions: sessions, current: Map.delete(state.current, realm)}
+        state = Enum.reduce(session.engines, state, &Foreign.drop(&1, session, :noconnection, :noconnection, &2))
+        lost = Native.session_gap(session.session)
+        state = if lost > 0, do: Events.notify({:gap, realm, lost}, state), else: state
+        Events.notify({:peer_down, realm, reason}, state)
     end
   end
 
   # What a session has counted outlives it: an attack that closes its link must not take the evidence along.
-  defp keep_counters(link, %{instance: %{config: config}}) do
-    key = {:ended, link.realm}
+  defp keep_counters(session, %{instance: %{config: config}}) do
+    key = {:ended, session.realm}
     before = with [{_key, counters}] <- :ets.lookup(config, key), do: counters, else: ([] -> %{})
-    :ets.insert(config, {key, Counters.add_session(before, Native.session_counters(link.session))})
+    :ets.insert(config, {key, Counters.add_session(before, Native.session_counters(session.session))})
   end
 
-  # Its Reader watches it too and goes; the supervisor may have started it again already.
-  defp peer_died(pid, state) do
-    :ets.match_delete(state.instance.realm_ids, {:_, :_, pid})
-    state
+  # Its Readers watch it too and go, and its session can't go on without it. The supervisor may have started it again already,
+  # but it has no session then: no link came up before this.
+  defp peer_died(pid, reason, %{instance: instance} = state) do
+    for {realm_id, realm, ^pid} <- :ets.match_object(instance.realm_ids, {:_, :_, pid}) do
+      :ets.delete(instance.realm_ids, realm_id)
+      :ets.match_delete(instance.links, {:_, realm, :_, :_, :_})
+    end
+
+    Enum.reduce(Map.values(state.sessions), state, fn
+      %{peer: ^pid, tag: tag}, state -> do_session_ended(tag, Status.why(reason), state)
+      _anothers, state -> state
+    end)
   end
 
   ## Monitors

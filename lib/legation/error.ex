@@ -13,6 +13,7 @@ defmodule Legation.Error do
   | `:noproc` | no such engine (any more) | no |
   | `:too_large` | over the message limit of either side | no |
   | `:identifiers` | it holds a pid, reference, port or fun | no |
+  | `:draining` | this realm, or the peer's, is about to stop | yes, when it is back |
   | `:abandoned` | what was to answer has lost the way back; the call may have been carried out | no |
 
   Why a link ended, or did not come about, is a term such as `{:closed, :unlisted, ""}` or `{:connect, :econnrefused}`; `peers/1` shows it
@@ -45,7 +46,7 @@ defmodule Legation.Error do
   def wrap(reason), do: %TransportError{reason: reason}
 
   # Refusals and close codes after which the same may succeed with nothing changed.
-  @retry [:overload, :ended, :timeout, :noconnection, :normal, :duplicate, :shutdown, :replaced, :closed, :writer]
+  @retry [:overload, :draining, :ended, :timeout, :noconnection, :normal, :duplicate, :shutdown, :replaced, :closed, :writer]
 
   # What is wrong with a carrier until somebody mends it.
   @permanent [:eacces, :enoent, :eperm, :einval, :eafnosupport, :no_peer_credentials]
@@ -81,6 +82,7 @@ defmodule Legation.Error do
     noproc: "there is no such engine",
     too_large: "it is over the message limit",
     identifiers: "it holds a pid, reference, port or fun",
+    draining: "the realm is about to stop",
     abandoned: "what was to answer has lost the way back",
     bad_term: "it is no external term within the bounds",
     unknown_call: "nobody waits for this reply any more",

@@ -3,14 +3,16 @@ defmodule Legation.Instance do
   # What every process of one running Legation needs, found by its name through `:persistent_term`: tables, identity,
   # options. Written by the Directory alone, once per start, since a change makes the VM look through all heaps.
   #
-  # Tables (owned by the Directory, read by all):
+  # Tables (owned by the Directory and written by it alone, but for `stand_ins`; read by all):
   #   foreign    {full_name, proxy, realm, engine, counters, info}     engines of others
   #   published  {engine, pid | registered name, to, receipts_pid}     our engines: what a peer can reach, and nothing else
   #   details    {engine, info}                                        the rest about our engines, off the hot path
   #   pids       {pid, engine}                                         under which name a process of ours signs
   #   realm_ids  {realm_id, realm, peer_pid}                           who may connect
   #   peers      {realm, status}
-  #   links      {tag, realm, session, status}                         sessions that are up
+  #   sessions   {realm, tag, session, info}                           sessions, whether a link is up or not (`state: :up | :lost`)
+  #   links      {tag, realm, channel, session, status}                links that are up
+  #   stand_ins  {{session tag, caller number}, pid}                   of remote callers; written by Readers and Peers
   #
   # `ref` marks control messages to proxies and the like. References can't come over the wire, and this one is given
   # to nobody outside, so no message of a user or a peer is ever taken for a control message.
@@ -32,7 +34,9 @@ defmodule Legation.Instance do
     :pids,
     :realm_ids,
     :peers,
+    :sessions,
     :links,
+    :stand_ins,
     :counters
   ]
 

@@ -34,7 +34,7 @@ defmodule Legation.Native do
   @type label :: 1 | 2 | 4
   @type call_id :: non_neg_integer
   @type caller :: non_neg_integer
-  @type push_error :: {:error, :overload | :too_large | :identifiers | :bad_term | :ended}
+  @type push_error :: {:error, :overload | :too_large | :identifiers | :bad_term | :draining | :ended}
 
   @type guard_opts :: %{window_ms: pos_integer, boot_ms: non_neg_integer, entries_max: pos_integer}
   @type channel_opts :: %{
@@ -42,6 +42,7 @@ defmodule Legation.Native do
           message_bytes_max: pos_integer,
           engines_max: pos_integer,
           queue_bytes_max: pos_integer,
+          resume_bytes_max: non_neg_integer,
           engine_queue_bytes_max: pos_integer | :infinity,
           calls_max: pos_integer,
           callers_max: pos_integer,
@@ -52,8 +53,11 @@ defmodule Legation.Native do
           overflow: :newest | :oldest
         }
 
+  @typedoc "A session that the dialler has, and whether the links there are shall stay."
+  @type offer :: {session_id :: <<_::256>>, additional? :: boolean}
+
   @type event ::
-          {:hello, realm_id, public_key}
+          {:hello, realm_id, public_key, offer | nil}
           | {:sign, id :: non_neg_integer, purpose, body :: binary}
           | {:up, session, map}
           | {:learn, engine, map}
@@ -126,21 +130,33 @@ defmodule Legation.Native do
 
   # Channel: one link, from its first byte to its last. The Reader's and the Writer's.
 
-  @spec channel_connect(profile, keyring, network, public_key, channel_opts, unix_ms) :: {:ok, channel} | error
-  def channel_connect(_profile, _keyring, _network, _peer_public_key, _opts, _now), do: not_loaded()
+  @doc "`session`: one that we have with this peer; `additional?`: it keeps its other links."
+  @spec channel_connect(
+          profile,
+          keyring,
+          network,
+          public_key,
+          channel_opts,
+          unix_ms,
+          session | nil,
+          additional? :: boolean
+        ) :: {:ok, channel} | error
+  def channel_connect(_profile, _keyring, _network, _peer_public_key, _opts, _now, _session, _additional?),
+    do: not_loaded()
 
   @spec channel_accept(profile, keyring, network, guard | nil, channel_opts, unix_ms) :: {:ok, channel} | error
   def channel_accept(_profile, _keyring, _network, _guard, _opts, _now), do: not_loaded()
 
-  @spec channel_handle_bytes(channel, binary, unix_ms) :: {[event], wake? :: boolean}
+  @doc "`:busy`: what another link of the session brought is being delivered; `:free` will be sent to the caller, who comes again."
+  @spec channel_handle_bytes(channel, binary, unix_ms) :: {[event], wake? :: boolean} | :busy
   def channel_handle_bytes(_channel, _bytes, _now), do: not_loaded()
 
   @doc "The same for at most 2,048 bytes, on the scheduler at hand."
-  @spec channel_handle_bytes_small(channel, binary, unix_ms) :: {[event], wake? :: boolean} | :dirty
+  @spec channel_handle_bytes_small(channel, binary, unix_ms) :: {[event], wake? :: boolean} | :busy | :dirty
   def channel_handle_bytes_small(_channel, _bytes, _now), do: not_loaded()
 
-  @doc "What the last read brought has been handed to mailboxes. True: an acknowledgement is due."
-  @spec channel_delivered(channel) :: wake? :: boolean
+  @doc "What the last read brought has been handed to mailboxes. `:later`: `session_acknowledge/1` is due in `ack_ms`."
+  @spec channel_delivered(channel) :: :ok | :later
   def channel_delivered(_channel), do: not_loaded()
 
   @spec channel_flush_small(channel, unix_ms) :: {binary, :idle | :more} | :dirty
@@ -152,7 +168,9 @@ defmodule Legation.Native do
   @spec channel_signature(channel, id :: non_neg_integer, signature, unix_ms) :: {[event], wake? :: boolean}
   def channel_signature(_channel, _id, _signature, _now), do: not_loaded()
 
-  @spec channel_decide(channel, :accept | {:refuse, atom}, unix_ms) :: {[event], wake? :: boolean}
+  @doc "`limits`: those of this peer, where they are not the instance's."
+  @spec channel_decide(channel, {:accept, session | nil, channel_opts | nil} | {:refuse, atom}, unix_ms) ::
+          {[event], wake? :: boolean}
   def channel_decide(_channel, _verdict, _now), do: not_loaded()
 
   @spec channel_timeout(channel, unix_ms) :: {[event], wake? :: boolean, next_ms :: non_neg_integer | nil}
@@ -161,58 +179,91 @@ defmodule Legation.Native do
   @spec channel_close(channel, code :: atom, text :: binary) :: wake? :: boolean
   def channel_close(_channel, _code, _text), do: not_loaded()
 
-  # Session: what proxies push into and stand-ins answer through. The `_dirty` ones are for payloads over 20 KiB.
+  @doc "The session is sent on this link from now on; whoever pushes wakes this Writer."
+  @spec channel_activate(channel, writer :: pid) :: :ok
+  def channel_activate(_channel, _writer), do: not_loaded()
 
-  @spec session_push(session, engine, :send | :cast, engine, payload) :: :ok | :wake | push_error
+  @doc "The link has ended: nothing is taken from it or sent on it any more."
+  @spec channel_detach(channel) :: :ok
+  def channel_detach(_channel), do: not_loaded()
+
+  @doc "The last round trip, nil before the first."
+  @spec channel_rtt_ms(channel) :: non_neg_integer | nil
+  def channel_rtt_ms(_channel), do: not_loaded()
+
+  # Session: what proxies push into and stand-ins answer through. Whatever has to be sent wakes the Writer of the link that
+  # is sent on. The `_dirty` ones are for payloads over 20 KiB.
+
+  @spec session_push(session, engine, :send | :cast, engine, payload) :: :ok | push_error
   def session_push(_session, _dst, _kind, _src, _payload), do: not_loaded()
 
-  @spec session_push_dirty(session, engine, :send | :cast, engine, payload) :: :ok | :wake | push_error
+  @spec session_push_dirty(session, engine, :send | :cast, engine, payload) :: :ok | push_error
   def session_push_dirty(_session, _dst, _kind, _src, _payload), do: not_loaded()
 
   @spec session_push_call(session, engine, label, engine, GenServer.from(), payload) ::
-          {:ok | :wake, new_caller :: caller | nil} | push_error
+          {:ok, new_caller :: caller | nil} | push_error
   def session_push_call(_session, _dst, _label, _src, _from, _payload), do: not_loaded()
 
   @spec session_push_call_dirty(session, engine, label, engine, GenServer.from(), payload) ::
-          {:ok | :wake, new_caller :: caller | nil} | push_error
+          {:ok, new_caller :: caller | nil} | push_error
   def session_push_call_dirty(_session, _dst, _label, _src, _from, _payload), do: not_loaded()
 
-  @spec session_reply(session, call_id, payload) :: :ok | :wake | push_error | {:error, :unknown_call}
+  @spec session_reply(session, call_id, payload) :: :ok | push_error | {:error, :unknown_call}
   def session_reply(_session, _call_id, _payload), do: not_loaded()
 
-  @spec session_reply_dirty(session, call_id, payload) :: :ok | :wake | push_error | {:error, :unknown_call}
+  @spec session_reply_dirty(session, call_id, payload) :: :ok | push_error | {:error, :unknown_call}
   def session_reply_dirty(_session, _call_id, _payload), do: not_loaded()
 
-  @spec session_refuse(session, call_id, reason :: atom) :: :ok | :wake
+  @spec session_refuse(session, call_id, reason :: atom) :: :ok
   def session_refuse(_session, _call_id, _reason), do: not_loaded()
 
   @doc "Nothing can answer this remote caller's open calls any more: they are refused `:abandoned`."
-  @spec session_abandon(session, caller :: pos_integer) :: :ok | :wake
+  @spec session_abandon(session, caller :: pos_integer) :: :ok
   def session_abandon(_session, _caller), do: not_loaded()
 
-  @spec session_announce(session, :learn | :forget | :cert, signed :: binary) :: :ok | :wake
+  @spec session_announce(session, :learn | :forget | :cert, signed :: binary) :: :ok
   def session_announce(_session, _kind, _signed), do: not_loaded()
 
-  @spec session_release(session, caller) :: :ok | :wake
+  @spec session_release(session, caller) :: :ok
   def session_release(_session, _caller), do: not_loaded()
 
   @spec session_sweep(session, age_ms :: non_neg_integer) :: [{call_id, engine, caller_pid :: term}]
   def session_sweep(_session, _age_ms), do: not_loaded()
 
-  @spec session_cancel(session, call_id) :: :ok | :wake
+  @spec session_cancel(session, call_id) :: :ok
   def session_cancel(_session, _call_id), do: not_loaded()
 
   @spec session_receipts(session, [engine]) :: :ok
   def session_receipts(_session, _engines), do: not_loaded()
 
+  @doc "Tells the peer what was delivered, if it has not been told."
+  @spec session_acknowledge(session) :: :ok
+  def session_acknowledge(_session), do: not_loaded()
+
+  @doc "Whether it can go on over another link when its last has ended."
+  @spec session_can_resume(session) :: boolean
+  def session_can_resume(_session), do: not_loaded()
+
+  @doc "New calls of ours are refused `:draining` from now on."
+  @spec session_drain(session) :: :ok
+  def session_drain(_session), do: not_loaded()
+
   @spec session_end(session) :: :ok
   def session_end(_session), do: not_loaded()
+
+  @doc "How many messages of ours were sent and not acknowledged."
+  @spec session_gap(session) :: non_neg_integer
+  def session_gap(_session), do: not_loaded()
+
+  @doc "Casts and sends that `ended`, a session with the same peer, had not signed yet go into `session`."
+  @spec session_adopt(session, ended :: session) :: :ok
+  def session_adopt(_session, _ended), do: not_loaded()
 
   @spec session_counters(session) :: %{atom => integer}
   def session_counters(_session), do: not_loaded()
 
   # Which shape the functions and events have; the library has the same number (`BORDER`) or is refused.
-  @border 1
+  @border 2
 
   @doc false
   # Without the library the module does not load: there is nothing that Legation could do without it. An upgrade in a

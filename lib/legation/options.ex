@@ -45,6 +45,9 @@ defmodule Legation.Options do
     * `:realm` - required. What we call this peer; its engines are `"ping@" <> realm` here. Rules as for our own
     * `:key` - required. Its public key: `"ed25519:…"` or 32 bytes
     * `:connect` - addresses to dial, tried in turn. Default `[]`: it dials us
+    * `:links` - to how many of these addresses links are kept at once, 1 (default) to 4. What we send goes over the one whose address stands
+      first; the others stand by, and take over without a message lost. One that has gone is dialled again
+    * `:limits` - of the limits below, for this peer alone: `grace_ms`, `resume_bytes_max`, `queue_bytes_max`, `engine_queue_bytes_max`, `overflow`
     * `:export` - which of our published engines it may know of and reach: `:all`, or a list of names and
       `{name, allow: [...], filter: filter}`. Default `[]`
     * `:allow` - what it may do with them: of `:call`, `:cast`, `:send`, `:sys` (`:sys.get_state/1`, `GenServer.stop/1`, …) and `:event`
@@ -57,6 +60,9 @@ defmodule Legation.Options do
 
   Bytes, milliseconds or numbers. Those *per peer* hold for each session.
 
+  A session outlives its links: as long as it is `lost`, for `grace_ms` at most, nobody is told anything, calls wait, and what is sent is
+  queued. When a link is up again it goes on where it was.
+
   | limit | default | |
   |---|---|---|
   | `message_bytes_max` | 8 MiB | the largest message that we accept |
@@ -65,6 +71,9 @@ defmodule Legation.Options do
   | `queue_bytes_max` | 16 MiB | waiting to be sent, per peer. Beyond it calls are refused `:overload`, casts and sends dropped |
   | `engine_queue_bytes_max` | `:infinity` | of that, for one engine of the peer, so that a flooded one leaves room for others. A larger message goes if nothing else waits for its engine |
   | `overflow` | `:newest` | which of these are dropped: `:newest`, or `:oldest` of those that no flush has taken yet |
+  | `grace_ms` | 60,000 | how long a session without a link waits for another. Then, or if it is 0 at once, it has ended: calls exit, monitors fire |
+  | `resume_bytes_max` | 16 MiB | sent and kept until the peer has acknowledged it, per peer. At it nothing more is sent until then. 0: nothing is kept, and the session ends with its link |
+  | `ack_ms` | 50 | how long an acknowledgement waits for something to go with |
   | `calls_max` | 65,536 | calls in flight, per peer |
   | `callers_max` | 65,536 | processes of the peer that call us, per peer |
   | `engine_queue_max` | `:infinity` | messages in an engine's mailbox above which it gets no more from peers |
@@ -85,10 +94,21 @@ defmodule Legation.Options do
 
   defmodule Peer do
     @moduledoc false
-    # key: 32 bytes. realm_id: filled in by the Peer process, which may call the native library.
+    # key: 32 bytes. realm_id: filled in by the Peer process, which may call the native library. limits: only those that differ
+    # from the instance's.
     # connect: [{carrier module, opts}]. export: :all | [{engine name, allow: ops | nil, filter: filter | nil}].
     @enforce_keys [:realm, :key]
-    defstruct [:realm, :key, :realm_id, :filter, connect: [], export: [], allow: [:call, :cast, :send]]
+    defstruct [
+      :realm,
+      :key,
+      :realm_id,
+      :filter,
+      connect: [],
+      links: 1,
+      limits: %{},
+      export: [],
+      allow: [:call, :cast, :send]
+    ]
 
     @type t :: %__MODULE__{}
   end
@@ -105,6 +125,8 @@ defmodule Legation.Options do
   @mib 1_048_576
   # A frame's length and its overhead are a u32 (protocol.md 6.1, 6.2); a gibibyte in one piece is beyond what anybody wants.
   @message_bytes_max 1_024 * @mib
+  # More than a machine has; a number that is no size.
+  @bytes_max 1_099_511_627_776
 
   # name: {default, what it must be}
   @limits [
@@ -113,6 +135,9 @@ defmodule Legation.Options do
     engines_max: {65_536, {1, 4_294_967_295}},
     queue_bytes_max: {16 * @mib, :positive},
     engine_queue_bytes_max: {:infinity, :positive_or_infinity},
+    grace_ms: {60_000, {0, @ms_max}},
+    resume_bytes_max: {16 * @mib, {0, @bytes_max}},
+    ack_ms: {50, {1, @ms_max}},
     calls_max: {65_536, :positive},
     callers_max: {65_536, :positive},
     handshake_ms: {5_000, {1, @ms_max}},
@@ -133,6 +158,9 @@ defmodule Legation.Options do
     call_age_ms: {30_000, {1, @ms_max}},
     engine_queue_max: {:infinity, :positive_or_infinity}
   ]
+
+  # Those that a peer may have of its own.
+  @peer_limits [:grace_ms, :resume_bytes_max, :queue_bytes_max, :engine_queue_bytes_max, :overflow]
 
   # A keyholder's args may be a secret, and which file has the key is nobody's business in a log either.
   @derive {Inspect, except: [:key]}
@@ -306,15 +334,19 @@ defmodule Legation.Options do
     keys!(given, Keyword.keys(@limits), " in limits")
 
     limits =
-      for {name, {default, expected}} <- @limits, into: %{} do
-        value = Keyword.get(given, name, default)
-        if limit?(expected, value), do: {name, value}, else: expected!(name, limit_words(expected), value, " in limits")
+      for {name, {default, _expected}} <- @limits, into: %{} do
+        {name, limit!(name, Keyword.get(given, name, default), " in limits")}
       end
 
     if limits.reconnect_max_ms < limits.reconnect_min_ms,
       do: expected!(:reconnect_max_ms, "at least :reconnect_min_ms", limits.reconnect_max_ms, " in limits")
 
     limits
+  end
+
+  defp limit!(name, value, place) do
+    {_default, expected} = @limits[name]
+    if limit?(expected, value), do: value, else: expected!(name, limit_words(expected), value, place)
   end
 
   ## Addresses
@@ -452,7 +484,7 @@ defmodule Legation.Options do
   end
 
   defp peer(opts, limits) do
-    keys!(opts, [:realm, :key, :connect, :export, :allow, :filter, :reasons], " in peers")
+    keys!(opts, [:realm, :key, :connect, :links, :limits, :export, :allow, :filter, :reasons], " in peers")
     realm = required!(opts, :realm, &name?/1, realm_words(), " in peers")
     place = " in peer #{inspect(realm)}"
     get!(opts, :reasons, :class, &(&1 == :class), ":class", place)
@@ -461,10 +493,17 @@ defmodule Legation.Options do
       realm: realm,
       key: peer_key(opts, place),
       connect: addresses(Keyword.get(opts, :connect, []), :connect, limits, place),
+      links: get!(opts, :links, 1, &limit?({1, 4}, &1), limit_words({1, 4}), place),
+      limits: peer_limits(Keyword.get(opts, :limits, []), " in limits" <> place),
       export: export(Keyword.get(opts, :export, []), place),
       allow: get!(opts, :allow, [:call, :cast, :send], &ops?/1, ops_words(), place),
       filter: get!(opts, :filter, nil, &filter?/1, filter_words(), place)
     }
+  end
+
+  defp peer_limits(given, place) do
+    keys!(given, @peer_limits, place)
+    for {name, value} <- given, into: %{}, do: {name, limit!(name, value, place)}
   end
 
   defp peer_key(opts, place) do

@@ -1,19 +1,31 @@
 defmodule Legation.Peer do
   @moduledoc false
-  # One peer that is on the list: dials it, decides which link lives, backs off, and looks after what belongs to the
-  # session but to no single link process: whose callers have died, which calls nobody waits for any more.
+  # One peer that is on the list: dials it, decides which links live, backs off, and looks after the session, which
+  # outlives its links.
+  #
+  #   no session ──up──► up ──last link lost──► lost ──resumed──► up
+  #        ▲              │ goodbye, fault        │ grace over, the peer comes with a new session
+  #        └──────────────┴───────────────────────┘ ended: proxies, calls and stand-ins end with it
   #
   # It never waits for anything. Dialling is done by the Reader that it starts; what came of it arrives as a message.
+  # What is decided is in Links, which addresses are dialled in Dialling, processes that a session knows in Callers.
 
   use GenServer
 
-  alias Legation.{Backoff, Connection, Directory, Instance, Native, Policy}
-  alias Legation.Connection.Reader
-  alias Legation.Peer.{Links, Status}
+  alias Legation.{Backoff, Directory, Instance, Native, Policy}
+  alias Legation.Connection.{Handshake, Reader}
+  alias Legation.Peer.{Callers, Dialling, Links, Status}
+
+  # Links of one session that a peer may have with us at once.
+  @links_max 4
 
   # monitors: monitor => {:link, tag} | {:caller, number}, for links whatever has become of them.
-  # dial: the link that we are trying; link: the one that is up.
-  # tried: how many addresses were tried since the last back-off.
+  # session: %{tag, resource, id, initiator?, lost}: known to proxies and stand-ins by its tag. initiator?: we dialled its first
+  #   link. lost: how its last link ended, if it has none.
+  # links: tag => link that is up, all of the one session; active: the tag of the one that we send on.
+  # grace: the timer of a session that has lost its links.   ended: a session that is over, whose unsigned messages wait for the next.
+  # dial, timer, standby, index, tried, backoff, wanted, attempts: see Dialling.
+  # stand_ins: pid => caller number.
   # lost: how the last link or dial ended, for the status.
   @derive {Inspect, only: [:instance, :addresses, :lost, :callers, :attempts]}
   defstruct [
@@ -21,16 +33,24 @@ defmodule Legation.Peer do
     :instance,
     :peer,
     :policy,
+    :limits,
     :addresses,
     :backoff,
+    :session,
+    :active,
+    :grace,
+    :ended,
     :dial,
-    :link,
     :timer,
     :sweep,
     :drain,
     :lost,
     :lower?,
+    wanted: 1,
+    links: %{},
+    standby: %{},
     monitors: %{},
+    stand_ins: %{},
     callers: 0,
     tried: 0,
     attempts: 0,
@@ -42,14 +62,17 @@ defmodule Legation.Peer do
 
   def start_link(args), do: GenServer.start_link(__MODULE__, args)
 
-  @doc "Waits for open calls, then closes. `{:ok, cut}`: the calls of ours that were still open, `[{engine, caller}]`."
+  @doc """
+  Refuses new calls, waits for those that are open, then closes. `{:ok, cut}`: the calls of ours that were still open,
+  `[{engine, caller}]`.
+  """
   def drain(pid, timeout_ms), do: GenServer.call(pid, {:drain, timeout_ms}, :infinity)
 
   @impl true
   def init({name, peer}) do
     Process.flag(:trap_exit, true)
     instance = Instance.fetch!(name)
-    limits = instance.options.limits
+    limits = Map.merge(instance.options.limits, peer.limits)
     peer = %{peer | realm_id: Native.realm_id(peer.key)}
 
     with :ok <- Native.key_check(peer.key),
@@ -60,6 +83,8 @@ defmodule Legation.Peer do
         instance: instance,
         peer: peer,
         policy: Policy.compile(peer),
+        limits: limits,
+        wanted: peer.links,
         addresses: List.to_tuple(peer.connect),
         backoff: Backoff.new(limits[:reconnect_min_ms], limits[:reconnect_max_ms]),
         lower?: instance.identity.realm_id < peer.realm_id
@@ -72,47 +97,85 @@ defmodule Legation.Peer do
   end
 
   @impl true
-  def handle_continue(:dial, state), do: {:noreply, state |> dial() |> publish_status()}
+  def handle_continue(:dial, state), do: {:noreply, state |> Dialling.dial() |> publish_status()}
 
   ## What Readers ask
 
   @impl true
-  def handle_call({:hello, _tag, _reader}, _from, %{drain: drain} = state) when drain != nil,
-    do: {:reply, {:refuse, :shutdown}, state}
+  def handle_call({:hello, tag, reader, offer}, _from, state) do
+    case hello(offer, resumable(offer, state), state) do
+      {:accept, session} ->
+        limits = if state.peer.limits == %{}, do: nil, else: Handshake.limits(state.limits)
+        {:reply, {:accept, session, limits}, Dialling.watch(reader, tag, state)}
 
-  def handle_call({:hello, tag, reader}, _from, state) do
-    dial_ms = state.dial && state.dial.started_ms
-
-    case Links.hello(current(state), dial_ms, state.lower?, now_ms(), handshake_ms(state)) do
-      :accept ->
-        {:reply, :accept, monitor_link(reader, tag, state)}
-
-      refusal ->
+      {:refuse, _code} = refusal ->
         Legation.Counters.add(state.instance.counters, :hellos_duplicate)
         {:reply, refusal, state}
     end
   end
 
   # A dial that was on its way when the drain began.
-  def handle_call({:up, _link}, _from, %{drain: drain} = state) when drain != nil,
+  def handle_call({:up, %{resumed: false}}, _from, %{drain: drain} = state) when drain != nil,
     do: {:reply, {:close, :shutdown}, state}
 
   def handle_call({:up, link}, _from, state) do
-    case Links.up(current(state), link.initiator, state.lower?, now_ms(), handshake_ms(state)) do
-      :take -> {:reply, {:ok, state.policy}, take(link, state)}
-      :keep_old -> {:reply, {:close, :duplicate}, state}
+    case up(link, state) do
+      :attach ->
+        state = attach(link, state)
+        {:reply, {:ok, state.session.tag, state.policy}, state}
+
+      :begin ->
+        state = begin_session(link, state)
+        {:reply, {:ok, state.session.tag, state.policy}, state}
+
+      {:close, code} ->
+        {:reply, {:close, code}, state}
     end
   end
 
-  def handle_call({:drain, _timeout_ms}, _from, %{link: nil} = state),
-    do: {:reply, {:ok, []}, %{cancel_timer(state) | drain: :drained}}
+  def handle_call({:drain, _timeout_ms}, _from, %{session: nil} = state),
+    do: {:reply, {:ok, []}, publish_status(%{Dialling.cancel(state) | drain: :drained})}
 
-  def handle_call({:drain, timeout_ms}, from, %{link: link} = state) do
+  def handle_call({:drain, timeout_ms}, from, state) do
     timer = :erlang.start_timer(timeout_ms, self(), :drain)
+    Native.session_drain(state.session.resource)
     # Calls that nobody waits for any more are no reason to stay.
-    sweep(state, 0)
-    Reader.drain(link.reader, link.tag, self())
-    {:noreply, %{cancel_timer(state) | drain: {from, timer}}}
+    Callers.sweep(state, 0)
+    for {tag, link} <- state.links, do: Reader.drain(link.reader, tag, self())
+    {:noreply, publish_status(%{Dialling.stop_standby(state) | drain: {from, timer}})}
+  end
+
+  # The session that a hello offers, if we have it, too, and it can go on.
+  defp resumable({id, _additional?}, %{session: %{id: id, resource: session}}),
+    do: if(Native.session_can_resume(session), do: session)
+
+  defp resumable(_offer, _state), do: nil
+
+  defp hello(_offer, _session, %{drain: :drained}), do: {:refuse, :shutdown}
+  defp hello(_offer, nil, %{drain: drain}) when drain != nil, do: {:refuse, :shutdown}
+
+  defp hello({_id, true}, session, state) when session != nil,
+    do: if(map_size(state.links) < @links_max, do: {:accept, session}, else: {:refuse, :duplicate})
+
+  defp hello(_offer, session, state) do
+    dial_ms = state.dial && state.dial.started_ms
+
+    with :accept <- Links.hello(current(state), dial_ms, state.lower?, now_ms(), handshake_ms(state)),
+         do: {:accept, session}
+  end
+
+  # The session that was resumed has ended meanwhile: the peer has to be told.
+  defp up(%{resumed: true, session_id: id}, %{session: session}) when session == nil or session.id != id,
+    do: {:close, :normal}
+
+  defp up(%{resumed: true, additional: true}, state),
+    do: if(map_size(state.links) < @links_max, do: :attach, else: {:close, :duplicate})
+
+  defp up(link, state) do
+    case Links.up(current(state), link.initiator, state.lower?, now_ms(), handshake_ms(state)) do
+      :take -> if link.resumed, do: :attach, else: :begin
+      :keep_old -> {:close, :duplicate}
+    end
   end
 
   ## What happens
@@ -120,218 +183,228 @@ defmodule Legation.Peer do
   @impl true
   def handle_info({:DOWN, monitor, :process, _pid, reason}, state) do
     case Map.pop(state.monitors, monitor) do
-      {{:caller, number}, monitors} -> {:noreply, caller_died(number, %{state | monitors: monitors})}
+      {{:caller, number}, monitors} -> {:noreply, Callers.died(number, %{state | monitors: monitors})}
       {{:link, tag}, monitors} -> {:noreply, link_ended(tag, Status.why(reason), %{state | monitors: monitors})}
       {nil, _monitors} -> {:noreply, state}
     end
   end
 
   # A Reader on its way out; its last bytes may take a while.
-  def handle_info({tag, :ended, why}, state) when is_reference(tag), do: {:noreply, link_ended(tag, why, state)}
+  def handle_info({tag, :ended, why}, state) when is_reference(tag),
+    do: {:noreply, link_ended(tag, Status.why(why), state)}
 
-  # A proxy pushed the first call of a process of ours.
-  def handle_info({ref, :caller, tag, pid, number}, %{instance: %{ref: ref}} = state) do
-    case state.link do
-      %{tag: ^tag} ->
-        monitors = Map.put(state.monitors, Process.monitor(pid), {:caller, number})
-        {:noreply, start_sweep(%{state | monitors: monitors, callers: state.callers + 1})}
+  def handle_info({ref, :caller, tag, pid, number}, %{instance: %{ref: ref}} = state),
+    do: {:noreply, Callers.called(tag, pid, number, state)}
 
-      _an_ended_session ->
-        {:noreply, state}
+  def handle_info({ref, :stand_in, tag, pid, number}, %{instance: %{ref: ref}} = state),
+    do: {:noreply, Callers.stand_in(tag, pid, number, state)}
+
+  def handle_info({:EXIT, pid, _reason}, state), do: {:noreply, Callers.stand_in_ended(pid, state)}
+
+  def handle_info({:timeout, timer, :dial}, %{timer: timer} = state),
+    do: {:noreply, %{state | timer: nil} |> Dialling.dial() |> publish_status()}
+
+  def handle_info({:timeout, timer, {:standby, index}}, state) do
+    case state.standby do
+      %{^index => %{timer: ^timer}} -> {:noreply, Dialling.standby_due(index, state)}
+      _cancelled_too_late -> {:noreply, state}
     end
   end
 
-  def handle_info({:timeout, timer, :dial}, %{timer: timer} = state),
-    do: {:noreply, %{state | timer: nil} |> dial() |> publish_status()}
+  def handle_info({:timeout, timer, :grace}, %{grace: timer} = state),
+    do: {:noreply, state |> end_session(state.session.lost) |> publish_status()}
 
-  def handle_info({:timeout, timer, :sweep}, %{sweep: timer} = state) do
-    if state.link, do: sweep(state, Instance.limit(state.instance, :call_age_ms))
-    {:noreply, start_sweep(%{state | sweep: nil})}
-  end
+  def handle_info({:timeout, timer, :sweep}, %{sweep: timer} = state), do: {:noreply, Callers.sweep_due(state)}
 
-  def handle_info({tag, :drained}, %{link: %{tag: tag}, drain: {_from, _timer}} = state),
+  def handle_info({tag, :drained}, %{drain: {_from, _timer}} = state) when is_map_key(state.links, tag),
     do: {:noreply, drained([], state)}
 
-  def handle_info({:timeout, timer, :drain}, %{drain: {_from, timer}} = state) do
-    cut = if state.link, do: sweep(state, 0), else: []
-    {:noreply, drained(cut, state)}
-  end
+  def handle_info({:timeout, timer, :drain}, %{drain: {_from, timer}} = state),
+    do: {:noreply, drained(Callers.sweep(state, 0), state)}
 
   # Timers that were cancelled too late.
   def handle_info(_stray, state), do: {:noreply, state}
 
-  # Disconnected, or the instance stops.
+  # Disconnected, or the instance stops. The Directory sees to the rest: it hears of our end however it comes.
   @impl true
-  def terminate(_reason, state) do
-    for link <- [state.link, state.dial], link != nil, do: Reader.close(link.reader, link.tag, :normal)
-  end
-
-  ## Dialling
-
-  defp dial(%{link: nil, dial: nil, drain: nil, addresses: addresses} = state) when addresses != {} do
-    {carrier, opts} = elem(addresses, state.index)
-
-    connection = %Connection{
-      name: state.name,
-      role: :initiator,
-      carrier: carrier,
-      opts: Keyword.put_new(opts, :send_timeout_ms, Instance.limit(state.instance, :send_timeout_ms)),
-      tag: make_ref(),
-      peer: self(),
-      realm: state.peer.realm,
-      key: state.peer.key
-    }
-
-    case Connection.start(connection) do
-      {:ok, reader} ->
-        dial = %{tag: connection.tag, reader: reader, started_ms: now_ms(), carrier: carrier, opts: opts}
-        monitor_link(reader, connection.tag, %{state | dial: dial, attempts: state.attempts + 1})
-
-      {:error, _stopping} ->
-        redial(state)
+  def terminate(reason, state) do
+    if state.session do
+      Native.session_end(state.session.resource)
+      why = with {:local, :shutdown} <- Status.why(reason), do: {:local, :normal}
+      Directory.session_ended(state.name, state.session.tag, why)
+      publish_links(%{state | links: %{}})
     end
+
+    if state.dial, do: Reader.close(state.dial.reader, state.dial.tag, :normal)
+    Dialling.stop_standby(state)
+    for {tag, link} <- state.links, do: Reader.close(link.reader, tag, :normal)
   end
 
-  # A link is up or on its way, or there is no address: the peer dials us.
-  defp dial(state), do: state
+  ## A session's life
 
-  # Each address is tried once, one right after the other; then we back off.
-  defp redial(%{addresses: {}} = state), do: state
-  defp redial(%{drain: drain} = state) when drain != nil, do: state
-
-  defp redial(state) do
-    size = tuple_size(state.addresses)
-    tried = state.tried + 1
-    state = %{cancel_timer(state) | index: rem(state.index + 1, size)}
-
-    if tried < size do
-      start_dial_timer(0, %{state | tried: tried})
-    else
-      {delay_ms, backoff} = Backoff.next(state.backoff)
-      start_dial_timer(delay_ms, %{state | tried: 0, backoff: backoff})
-    end
-  end
-
-  defp start_dial_timer(delay_ms, state), do: %{state | timer: :erlang.start_timer(delay_ms, self(), :dial)}
-
-  defp cancel_timer(%{timer: nil} = state), do: state
-
-  defp cancel_timer(%{timer: timer} = state) do
-    :erlang.cancel_timer(timer)
-    %{state | timer: nil}
-  end
-
-  ## Links
-
-  defp take(link, state) do
-    state = if state.link, do: leave(state, :replaced), else: state
-    state = cancel_timer(state)
-
-    state =
-      case state.dial do
-        %{tag: tag} when tag != link.tag ->
-          Reader.close(state.dial.reader, tag, :duplicate)
-          %{state | dial: nil}
-
-        _none_or_this ->
-          %{state | dial: nil}
-      end
+  defp begin_session(link, state) do
+    state = state |> Dialling.stop(link.tag) |> end_session({:local, :replaced})
+    session = %{tag: make_ref(), resource: link.session, id: link.session_id, initiator?: link.initiator, lost: nil}
+    state = activate(add(link, %{state | session: session, lost: nil}))
 
     # First the status: who hears that the peer is up looks there.
-    state = publish_status(%{state | link: Map.put(link, :up_ms, now_ms()), lost: nil, tried: 0, attempts: 0})
-    Directory.session_up(state.name, Map.put(link, :policy, state.policy))
-    state
+    state = publish_status(state)
+
+    Directory.session_up(state.name, %{
+      tag: session.tag,
+      realm: state.peer.realm,
+      session: session.resource,
+      peer: self(),
+      policy: state.policy,
+      info: link.status,
+      adopt: state.ended
+    })
+
+    publish_links(Dialling.keep_standby(%{state | ended: nil}))
   end
 
-  defp leave(%{link: link} = state, code) do
-    Reader.close(link.reader, link.tag, code)
-    forget_callers(%{state | link: nil})
+  # Another link of the session that we have: the only one from now on, or one more.
+  defp attach(link, state) do
+    others = state.links
+    lost? = others == %{}
+    index = Dialling.standby_index(state, link.tag)
+    state = if index, do: Dialling.standby_up(index, state), else: Dialling.stop(state, link.tag)
+    state = add(link, %{cancel_grace(state) | lost: nil})
+    state = if link.additional, do: state, else: %{state | links: %{link.tag => state.links[link.tag]}}
+    state = activate(state)
+    if not link.additional, do: for({tag, other} <- others, do: Reader.close(other.reader, tag, :replaced))
+    if state.drain, do: Reader.drain(link.reader, link.tag, self())
+    state = state |> drop_surplus() |> publish_status()
+    if lost?, do: Directory.session_resumed(state.name, state.session.tag, link.status)
+    publish_links(Dialling.keep_standby(state))
   end
 
-  defp link_ended(tag, why, %{link: %{tag: tag} = link} = state) do
-    Directory.session_ended(state.name, tag, why)
-    # One that goes as soon as it is up must not be dialled again at once each time.
-    backoff = if now_ms() - link.up_ms >= handshake_ms(state), do: Backoff.reset(state.backoff), else: state.backoff
-    state = forget_callers(%{state | link: nil, lost: why, backoff: backoff, tried: tuple_size(state.addresses)})
-    state = if match?({_from, _timer}, state.drain), do: drained([], state), else: state
-    state |> redial() |> publish_status()
+  defp add(link, state), do: %{state | links: Map.put(state.links, link.tag, Map.put(link, :up_ms, now_ms()))}
+
+  # We send on the best of them.
+  defp activate(state) do
+    case Links.best(Map.values(state.links), state.active, state.session.initiator?) do
+      nil ->
+        %{state | active: nil}
+
+      %{tag: tag} when tag == state.active ->
+        state
+
+      best ->
+        Native.channel_activate(best.channel, best.writer)
+        %{state | active: best.tag}
+    end
   end
 
-  defp link_ended(tag, why, %{dial: %{tag: tag}} = state) do
-    state = %{state | dial: nil}
+  # A better one has come back: the last in our order is one too many.
+  defp drop_surplus(%{session: %{initiator?: true}} = state) do
+    surplus = Links.surplus(Map.values(state.links), state.wanted)
+    for link <- surplus, do: Reader.close(link.reader, link.tag, :duplicate)
+    %{state | links: Map.drop(state.links, Enum.map(surplus, & &1.tag))}
+  end
+
+  defp drop_surplus(state), do: state
+
+  defp link_ended(tag, why, state) do
+    cond do
+      is_map_key(state.links, tag) -> session_link_ended(tag, why, state)
+      match?(%{tag: ^tag}, state.dial) -> dial_failed(why, %{state | dial: nil})
+      index = Dialling.standby_index(state, tag) -> index |> Dialling.standby_ended(nil, state) |> Dialling.keep_standby()
+      # A link that we had let go already.
+      true -> state
+    end
+  end
+
+  defp session_link_ended(tag, why, state) do
+    {link, links} = Map.pop!(state.links, tag)
+    # If its Reader was killed nobody else says so; otherwise it does when its last bytes have left.
+    if why == {:local, :crashed}, do: Native.channel_detach(link.channel)
+    state = %{state | links: links}
+
+    cond do
+      not Links.keeps_session?(why) -> state |> end_session(why) |> Dialling.lost(link.up_ms) |> publish_status()
+      links == %{} -> lose(link, why, state)
+      true -> take_over(link, state)
+    end
+  end
+
+  defp take_over(%{index: index} = link, state) do
+    state = if index, do: Dialling.standby_ended(index, now_ms() - link.up_ms, state), else: state
+    state |> activate() |> Dialling.keep_standby() |> publish_status() |> publish_links()
+  end
+
+  # The last link has gone by accident. Nothing is said to anybody as long as the session may go on.
+  defp lose(link, why, %{session: session, limits: %{grace_ms: grace_ms}} = state) do
+    state =
+      if grace_ms > 0 and Native.session_can_resume(session.resource) do
+        Directory.session_lost(state.name, session.tag, why)
+        timer = :erlang.start_timer(grace_ms, self(), :grace)
+        publish_links(%{state | active: nil, grace: timer, session: %{session | lost: why}})
+      else
+        end_session(state, why)
+      end
+
+    %{state | lost: why} |> Dialling.lost(link.up_ms) |> publish_status()
+  end
+
+  defp end_session(%{session: nil} = state, _why), do: state
+
+  # Nothing is left to wait for.
+  defp end_session(%{drain: {from, timer}} = state, why) do
+    :erlang.cancel_timer(timer)
+    GenServer.reply(from, {:ok, Callers.sweep(state, 0)})
+    end_session(%{state | drain: :drained}, why)
+  end
+
+  defp end_session(%{session: session} = state, why) do
+    Native.session_end(session.resource)
+    Directory.session_ended(state.name, session.tag, why)
+    for {tag, link} <- state.links, do: Reader.close(link.reader, tag, goodbye(why))
+
+    publish_links(%{
+      Callers.forget(cancel_grace(state))
+      | session: nil,
+        links: %{},
+        active: nil,
+        ended: session.resource,
+        lost: why
+    })
+  end
+
+  defp goodbye({:local, code}) when code in [:shutdown, :replaced], do: code
+  defp goodbye(_why), do: :normal
+
+  defp cancel_grace(%{grace: nil} = state), do: state
+
+  defp cancel_grace(%{grace: timer} = state) do
+    :erlang.cancel_timer(timer)
+    %{state | grace: nil}
+  end
+
+  defp dial_failed(why, state) do
     # Turned away because there is a link, or the peer's own dial is on its way: no error.
     state = if match?({:closed, :duplicate, _text}, why), do: state, else: %{state | lost: Status.dial_failed(why)}
-    state = if state.link, do: state, else: redial(state)
+    state = if state.links == %{}, do: Dialling.redial(state), else: state
     publish_status(state)
   end
-
-  # A link that we had let go already.
-  defp link_ended(_tag, _why, state), do: state
-
-  defp monitor_link(reader, tag, state),
-    do: %{state | monitors: Map.put(state.monitors, Process.monitor(reader), {:link, tag})}
-
-  defp current(%{link: nil}), do: nil
-  defp current(%{link: link}), do: link
 
   defp drained(cut, %{drain: {from, timer}} = state) do
     :erlang.cancel_timer(timer)
     GenServer.reply(from, {:ok, cut})
-    state = if state.link, do: leave(state, :shutdown), else: state
-    publish_status(%{state | drain: :drained})
+    %{state | drain: :drained} |> end_session({:local, :shutdown}) |> Dialling.cancel() |> publish_status()
   end
 
-  ## Callers
-
-  defp caller_died(number, state) do
-    if state.link && Native.session_release(state.link.session, number) == :wake, do: send(state.link.writer, :wake)
-    %{state | callers: state.callers - 1}
-  end
-
-  # They were of a session that is over.
-  defp forget_callers(state) do
-    {callers, links} = Enum.split_with(state.monitors, fn {_monitor, what} -> match?({:caller, _number}, what) end)
-    for {monitor, _caller} <- callers, do: Process.demonitor(monitor, [:flush])
-    %{state | monitors: Map.new(links), callers: 0}
-  end
-
-  # While no process of ours has called, there is nothing to look for.
-  defp start_sweep(%{sweep: nil, callers: callers} = state) when callers > 0,
-    do: %{state | sweep: :erlang.start_timer(Instance.limit(state.instance, :call_age_ms), self(), :sweep)}
-
-  defp start_sweep(state), do: state
-
-  # A caller that waits monitors the proxy. One that doesn't any more has timed out, and its call is freed. Returns the
-  # calls that are waited for, as `{engine, caller}`.
-  defp sweep(%{link: link, instance: instance} = state, age_ms) do
-    old = Native.session_sweep(link.session, age_ms)
-
-    for {engine, calls} <- Enum.group_by(old, &elem(&1, 1)),
-        waiting = waiting(instance, engine <> "@" <> state.peer.realm),
-        {call_id, _engine, caller} <- calls,
-        MapSet.member?(waiting, caller) or cancel(link, call_id) do
-      {engine, caller}
-    end
-  end
-
-  defp cancel(link, call_id) do
-    if Native.session_cancel(link.session, call_id) == :wake, do: send(link.writer, :wake)
-    false
-  end
-
-  defp waiting(instance, full_name) do
-    with [{_name, proxy, _realm, _engine, _counts, _info}] <- :ets.lookup(instance.foreign, full_name),
-         {:monitored_by, pids} <- Process.info(proxy, :monitored_by) do
-      MapSet.new(pids)
-    else
-      _gone -> MapSet.new()
-    end
-  end
+  defp current(%{active: tag, links: links}), do: links[tag]
 
   ## Status
 
   defp publish_status(state) do
     Directory.peer_status(state.name, state.peer.realm, Status.of(state))
+    state
+  end
+
+  defp publish_links(state) do
+    Directory.links(state.name, state.peer.realm, Status.links(state))
     state
   end
 

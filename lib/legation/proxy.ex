@@ -11,7 +11,8 @@ defmodule Legation.Proxy do
   #   {ref, {:send_as, src, message}}   from Legation.send/2: signed as the sender's engine
   #   {ref, {:stop, reason}}            forgotten, or the session has ended
   #
-  # One proxy belongs to one session and dies with it; monitors and links get a real signal.
+  # One proxy belongs to one session, whatever links that has, and dies with it; monitors and links get a real signal. `tag` is
+  # the session's.
 
   alias Legation.{Counters, Native, Telemetry}
 
@@ -24,7 +25,6 @@ defmodule Legation.Proxy do
     :realm,
     :tag,
     :session,
-    :writer,
     :peer,
     :pids,
     :counts,
@@ -115,22 +115,11 @@ defmodule Legation.Proxy do
         else: Native.session_push_call(session, engine, label, src, from, payload)
 
     case result do
-      {:ok, nil} ->
-        :ok
-
-      {:wake, nil} ->
-        send(state.writer, :wake)
-
-      {status, caller} when status in [:ok, :wake] ->
-        send(state.peer, {state.ref, :caller, state.tag, pid, caller})
-        if status == :wake, do: send(state.writer, :wake)
-
+      {:ok, nil} -> :ok
+      {:ok, caller} -> send(state.peer, {state.ref, :caller, state.tag, pid, caller})
       # The session is over, and so are we in a moment: then the caller gets a real signal.
-      {:error, :ended} ->
-        :ok
-
-      {:error, reason} ->
-        GenServer.reply(from, {:error, {:legation, reason}})
+      {:error, :ended} -> :ok
+      {:error, reason} -> GenServer.reply(from, {:error, {:legation, reason}})
     end
   end
 
@@ -145,7 +134,6 @@ defmodule Legation.Proxy do
 
     case result do
       :ok -> :ok
-      :wake -> send(state.writer, :wake)
       {:error, reason} -> dropped(state, kind, reason)
     end
   end

@@ -13,7 +13,7 @@ defmodule Legation.ProxySupervisor do
 
   @doc "Proxies for engines of one session: `[{pid, counts}]` in the order of `engines`. Nothing is waited for."
   @spec start_proxies(atom, map, [binary]) :: [{pid, reference}]
-  def start_proxies(name, link, engines), do: GenServer.call(server(name), {:start, link, engines}, :infinity)
+  def start_proxies(name, session, engines), do: GenServer.call(server(name), {:start, session, engines}, :infinity)
 
   defp server(name), do: Instance.process(name, ProxySupervisor)
 
@@ -24,7 +24,7 @@ defmodule Legation.ProxySupervisor do
   end
 
   @impl true
-  def handle_call({:start, link, engines}, _from, name) do
+  def handle_call({:start, session, engines}, _from, name) do
     instance = Instance.fetch!(name)
 
     started =
@@ -35,13 +35,12 @@ defmodule Legation.ProxySupervisor do
           ref: instance.ref,
           parent: self(),
           instance: name,
-          name: engine <> "@" <> link.realm,
+          name: engine <> "@" <> session.realm,
           engine: engine,
-          realm: link.realm,
-          tag: link.tag,
-          session: link.session,
-          writer: link.writer,
-          peer: link.peer,
+          realm: session.realm,
+          tag: session.tag,
+          session: session.session,
+          peer: session.peer,
           pids: instance.pids,
           counts: counts,
           drops: instance.counters

@@ -2,13 +2,14 @@ defmodule Legation.StandIn do
   @moduledoc false
   # The local process that stands for one remote caller: what `from` names at the engine that is called. Replies that
   # reach it go back over the session. It lives as long as the remote caller is known to live, so that pools and others
-  # who monitor `from` are served. Its Reader makes it on the caller's first call and is linked to it.
+  # who monitor `from` are served. Whichever Reader brings the caller's first call makes it.
   #
-  # It belongs to one session; a reply that comes after the session finds no process and is lost, as it must be.
+  # It belongs to one session, whatever links that has, and is linked to its Peer: if it is killed, its Peer has the calls
+  # refused that it was to answer. A reply that comes after the session finds no process and is lost, as it must be.
 
   alias Legation.{Counters, Native}
 
-  @enforce_keys [:ref, :reader, :session, :writer, :drops]
+  @enforce_keys [:ref, :peer, :session, :drops]
   defstruct @enforce_keys
 
   @dirty_bytes 20_480
@@ -16,21 +17,23 @@ defmodule Legation.StandIn do
   # What a peer can be told (protocol.md 10.4) when a reply can't be sent.
   @reasons [:overload, :too_large, :identifiers, :undecodable]
 
-  def spawn_link(%__MODULE__{} = state), do: :erlang.spawn_link(__MODULE__, :init, [state])
+  def spawn(%__MODULE__{} = state), do: :erlang.spawn(__MODULE__, :init, [state])
 
-  @doc "The remote caller has ended."
-  def release(pid, ref), do: send(pid, {ref, :release})
+  @doc "The remote caller has ended (`:normal`), or the session has (`:noconnection`)."
+  def stop(pid, ref, reason), do: send(pid, {ref, {:stop, reason}})
 
-  def init(state) do
+  # The Peer links to us, too, as soon as it hears of us: whoever of the two ends first, the other is told.
+  def init(%__MODULE__{peer: peer} = state) do
     Process.flag(:trap_exit, true)
+    Process.link(peer)
     loop(state)
   end
 
-  def loop(%__MODULE__{ref: ref, reader: reader} = state) do
+  def loop(%__MODULE__{ref: ref, peer: peer} = state) do
     receive do
       {{:"$legation", call_id, _realm, _engine}, reply} when is_integer(call_id) -> reply(state, call_id, reply)
-      {^ref, :release} -> exit(:normal)
-      {:EXIT, ^reader, _reason} -> exit(:noconnection)
+      {^ref, {:stop, reason}} -> exit(reason)
+      {:EXIT, ^peer, _reason} -> exit(:noconnection)
       # A remote caller can't be told of links and plain messages yet.
       _stray -> Counters.add(state.drops, :stand_in_strays)
     after
@@ -40,7 +43,7 @@ defmodule Legation.StandIn do
     __MODULE__.loop(state)
   end
 
-  defp reply(%{session: session, writer: writer} = state, call_id, reply) do
+  defp reply(%{session: session} = state, call_id, reply) do
     payload = :erlang.term_to_binary(reply, minor_version: 2)
 
     result =
@@ -50,7 +53,6 @@ defmodule Legation.StandIn do
 
     case result do
       :ok -> :ok
-      :wake -> send(writer, :wake)
       # Answered already, or nobody waits for it any more, or the session is over.
       {:error, reason} when reason in [:unknown_call, :ended] -> :ok
       {:error, reason} -> refuse(state, call_id, if(reason in @reasons, do: reason, else: :undecodable))
@@ -59,6 +61,6 @@ defmodule Legation.StandIn do
 
   defp refuse(state, call_id, reason) do
     Counters.dropped(state.drops, reason)
-    if Native.session_refuse(state.session, call_id, reason) == :wake, do: send(state.writer, :wake)
+    Native.session_refuse(state.session, call_id, reason)
   end
 end

@@ -8,7 +8,10 @@ defmodule Legation.Telemetry do
   | event | metadata | when |
   |---|---|---|
   | `[:legation, :peer, :up]` | `:realm`, `:profile`, `:role` | a session with a peer has begun |
-  | `[:legation, :peer, :down]` | `:realm`, `:reason` | it has ended; `Legation.Error.message/1` has words for the reason |
+  | `[:legation, :peer, :lost]` | `:realm`, `:reason` | its last link has gone, and it waits for another; `Legation.Error.message/1` has words for the reason |
+  | `[:legation, :peer, :resumed]` | `:realm`, `:profile`, `:role` | it goes on over another link |
+  | `[:legation, :peer, :down]` | `:realm`, `:reason` | it has ended |
+  | `[:legation, :peer, :gap]` | `:realm`, `:messages` | so many messages of ours were on their way then, and nobody knows whether they have arrived |
   | `[:legation, :engine, :learned]` | `:engine` (`"ping@bob"`), `:info` | a peer's engine can be reached |
   | `[:legation, :engine, :forgotten]` | `:engine`, `:reason` | it can't be any more |
   | `[:legation, :message, :dropped]` | `:direction` (`:in`, `:out`), `:realm`, `:engine`, `:kind` (`:cast`, `:send`), `:reason` | a message that nobody waits for did not get through |

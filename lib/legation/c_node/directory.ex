@@ -72,6 +72,7 @@ defmodule Legation.CNode.Directory do
       foreign: table.(:set),
       published: table.(:set),
       details: table.(:set),
+      sessions: table.(:set),
       links: table.(:set),
       counters: Counters.new()
     }

@@ -32,7 +32,7 @@ defmodule Legation.CNode.Mirror do
   def take({:peer_up, realm, info}, %{instance: instance} = state) do
     state = if is_map_key(state.links, realm), do: down(realm, :replaced, state), else: state
     status = info |> Map.put(:realm, realm) |> Shape.link()
-    :ets.insert(instance.links, {realm, realm, nil, status})
+    :ets.insert(instance.sessions, {realm, realm, nil, Map.put(status, :state, :up)})
     state = %{state | links: Map.put(state.links, realm, %{realm: realm, status: status})}
     Events.notify({:peer_up, realm, status}, state)
   end
@@ -101,7 +101,7 @@ defmodule Legation.CNode.Mirror do
 
   # With what is left of its engines first, as a subscriber of the embedded transport sees it.
   defp down(realm, reason, %{instance: instance} = state) do
-    :ets.delete(instance.links, realm)
+    :ets.delete(instance.sessions, realm)
     names = :ets.select(instance.foreign, [{{:"$1", :_, realm, :_, :_, :_}, [], [:"$1"]}])
     state = Enum.reduce(names, state, &forget(&1, :noconnection, &2))
     Events.notify({:peer_down, realm, reason}, %{state | links: Map.delete(state.links, realm)})

@@ -8,20 +8,9 @@ defmodule Legation.Connection.Delivery do
 
   alias Legation.{Counters, Directory, Native, Policy, StandIn, Telemetry}
 
-  @enforce_keys [:instance, :published, :counters, :realm, :policy, :queue_max, :session, :writer, :tag]
-  defstruct [
-    :instance,
-    :published,
-    :counters,
-    :realm,
-    :policy,
-    :queue_max,
-    :session,
-    :writer,
-    :tag,
-    stand_ins: %{},
-    callers: %{}
-  ]
+  # `tag` is the session's; `draining`: new calls are refused.
+  @enforce_keys [:instance, :peer, :realm, :policy, :queue_max, :session, :tag]
+  defstruct [:instance, :peer, :realm, :policy, :queue_max, :session, :tag, draining: false]
 
   @doc "A cast or a plain message. What can't be delivered is dropped and counted."
   def message(d, kind, dst, src, payload, receipt) do
@@ -37,22 +26,27 @@ defmodule Legation.Connection.Delivery do
     end
   end
 
-  @doc "A call. What can't be delivered is refused, with the reason. Returns the delivery and whether the Writer is to be woken."
+  @doc "A call. What can't be delivered is refused, with the reason."
+  def call(%{draining: true} = d, _dst, _src, _label, call_id, _caller, _payload, _receipt), do: refuse(d, call_id, :draining)
+
   def call(d, dst, src, label, call_id, caller, payload, receipt) do
     with {:ok, pid, receipts} <- target(d, dst),
          {:ok, term} <- decode(payload),
          :ok <- allowed(d, dst, src, operation(label), term),
          :ok <- room(d, pid) do
-      {stand_in, d} = stand_in(d, caller)
+      stand_in = stand_in(d, caller)
       from = {stand_in, {:"$legation", call_id, d.realm, src}}
       send(pid, {label(label, stand_in), from, term})
       if receipt != nil, do: receipt(d, receipts, dst, src, receipt)
-      {d, false}
+      :ok
     else
-      {:refuse, reason} ->
-        Counters.add(d.counters, :calls_refused)
-        {d, Native.session_refuse(d.session, call_id, reason) == :wake}
+      {:refuse, reason} -> refuse(d, call_id, reason)
     end
+  end
+
+  defp refuse(d, call_id, reason) do
+    Counters.add(d.instance.counters, :calls_refused)
+    Native.session_refuse(d.session, call_id, reason)
   end
 
   @doc "A reply to a call of ours. One that can't be decoded is an error to the caller, who waits."
@@ -67,33 +61,12 @@ defmodule Legation.Connection.Delivery do
   def refused(from, reason), do: GenServer.reply(from, {:error, {:legation, reason}})
 
   @doc "The remote process behind a caller number has ended."
-  def release(d, caller) do
-    case Map.pop(d.callers, caller) do
-      {nil, _callers} ->
-        d
-
-      {pid, callers} ->
-        StandIn.release(pid, d.tag)
-        %{d | callers: callers, stand_ins: Map.delete(d.stand_ins, pid)}
-    end
+  def release(%{instance: instance, tag: tag}, caller) do
+    for {_key, pid} <- :ets.take(instance.stand_ins, {tag, caller}), do: StandIn.stop(pid, instance.ref, :normal)
+    :ok
   end
 
-  @doc """
-  A stand-in has ended without being released: somebody killed it. The calls that it was to answer are refused, so that nobody
-  waits for ever; the caller's next call makes a new one.
-  """
-  def stand_in_ended(d, pid) do
-    case Map.pop(d.stand_ins, pid) do
-      {nil, _stand_ins} ->
-        d
-
-      {caller, stand_ins} ->
-        if Native.session_abandon(d.session, caller) == :wake, do: send(d.writer, :wake)
-        %{d | stand_ins: stand_ins, callers: Map.delete(d.callers, caller)}
-    end
-  end
-
-  defp target(%{published: published, policy: policy}, dst) do
+  defp target(%{instance: %{published: published}, policy: policy}, dst) do
     with [{_dst, target, to, receipts}] <- :ets.lookup(published, dst),
          true <- Policy.exported?(policy, dst, to),
          pid when is_pid(pid) <- Directory.resolve(target) do
@@ -140,22 +113,17 @@ defmodule Legation.Connection.Delivery do
   defp label(2, _stand_in), do: :system
   defp label(4, stand_in), do: stand_in
 
-  defp stand_in(%{callers: callers} = d, caller) do
-    case callers do
-      %{^caller => pid} ->
-        {pid, d}
+  # One for each remote caller, whichever of the session's links its calls come by. The links' Readers take turns.
+  defp stand_in(%{instance: %{stand_ins: stand_ins, ref: ref} = instance, tag: tag, peer: peer} = d, caller) do
+    case :ets.lookup(stand_ins, {tag, caller}) do
+      [{_key, pid}] ->
+        pid
 
-      _first_call ->
-        pid =
-          StandIn.spawn_link(%StandIn{
-            ref: d.tag,
-            reader: self(),
-            session: d.session,
-            writer: d.writer,
-            drops: d.counters
-          })
-
-        {pid, %{d | callers: Map.put(callers, caller, pid), stand_ins: Map.put(d.stand_ins, pid, caller)}}
+      [] ->
+        pid = StandIn.spawn(%StandIn{ref: ref, peer: peer, session: d.session, drops: instance.counters})
+        :ets.insert(stand_ins, {{tag, caller}, pid})
+        send(peer, {ref, :stand_in, tag, pid, caller})
+        pid
     end
   end
 
@@ -165,10 +133,10 @@ defmodule Legation.Connection.Delivery do
     do: send(pid, {:legation_receipt, dst, %{realm: d.realm, source: src, receipt: receipt}})
 
   defp dropped(d, kind, dst, reason) do
-    Counters.dropped(d.counters, reason)
+    Counters.dropped(d.instance.counters, reason)
 
     Telemetry.execute([:legation, :message, :dropped], %{count: 1}, %{
-      instance: d.instance,
+      instance: d.instance.name,
       direction: :in,
       realm: d.realm,
       engine: dst,
@@ -178,7 +146,7 @@ defmodule Legation.Connection.Delivery do
 
     Telemetry.log(
       :warning,
-      {:dropped_in, d.instance, d.realm, reason},
+      {:dropped_in, d.instance.name, d.realm, reason},
       fn -> "a #{kind} from #{d.realm} was dropped: #{Legation.Error.message(reason)}" end
     )
   end

@@ -7,33 +7,42 @@ defmodule Legation.Connection.Handshake do
 
   @ask_timeout_ms 5_000
 
-  @channel_limits ~w(message_bytes_max depth_max engines_max queue_bytes_max engine_queue_bytes_max calls_max callers_max
-                     handshake_ms ping_ms failures_max failures_window_ms overflow)a
+  @channel_limits ~w(message_bytes_max depth_max engines_max queue_bytes_max resume_bytes_max engine_queue_bytes_max calls_max
+                     callers_max handshake_ms ping_ms failures_max failures_window_ms overflow)a
+
+  @doc "The limits that the native library is told, of an instance's or a peer's."
+  @spec limits(map) :: map
+  def limits(limits), do: limits |> Map.take(@channel_limits) |> Map.put(:knock, false)
 
   @doc "The channel of a new link."
   @spec channel(atom, Connection.t(), Instance.t()) :: {:ok, Native.channel()} | {:error, term}
   def channel(profile, %Connection{} = connection, %Instance{identity: identity} = instance) do
     knock = profile != :local and connection.carrier.knock?()
-    limits = for key <- @channel_limits, into: %{knock: knock}, do: {key, Instance.limit(instance, key)}
-    guard = if knock, do: identity.guard
+    %{keyring: keyring, network: network} = identity
+    limits = %{limits(connection.limits || instance.options.limits) | knock: knock}
     now = Instance.now_ms()
 
-    case connection.role do
-      :initiator -> Native.channel_connect(profile, identity.keyring, identity.network, connection.key, limits, now)
-      :responder -> Native.channel_accept(profile, identity.keyring, identity.network, guard, limits, now)
+    case connection do
+      %{role: :initiator, key: key, resume: session, additional: additional?} ->
+        Native.channel_connect(profile, keyring, network, key, limits, now, session, additional?)
+
+      %{role: :responder} ->
+        Native.channel_accept(profile, keyring, network, if(knock, do: identity.guard), limits, now)
     end
   end
 
   @doc """
   A realm says hello: the verdict, and its Peer and petname if it is on the list.
 
-  Who may connect can change at any time, so the table is asked, and then the Peer, which knows of other links.
+  Who may connect can change at any time, so the table is asked, and then the Peer, which knows of other links and of the
+  session that may be offered.
   """
-  @spec hello(Instance.t(), Connection.t(), binary, binary) :: {:accept | {:refuse, atom}, pid | nil, binary | nil}
-  def hello(%Instance{} = instance, %Connection{tag: tag}, realm_id, key) do
+  @spec hello(Instance.t(), Connection.t(), binary, binary, Native.offer() | nil) ::
+          {{:accept, Native.session() | nil, map | nil} | {:refuse, atom}, pid | nil, binary | nil}
+  def hello(%Instance{} = instance, %Connection{tag: tag}, realm_id, key, offer) do
     case :ets.lookup(instance.realm_ids, realm_id) do
       [{_realm_id, realm, peer}] ->
-        {ask(peer, {:hello, tag, self()}, {:refuse, :overload}), peer, realm}
+        {ask(peer, {:hello, tag, self(), offer}, {:refuse, :overload}), peer, realm}
 
       [] ->
         Counters.add(instance.counters, :hellos_unlisted)
@@ -48,8 +57,11 @@ defmodule Legation.Connection.Handshake do
     end
   end
 
-  @doc "The link is up, and its Peer says whether it stays. The Peer tells the Directory before any engine is learned."
-  @spec up(pid, map) :: {:ok, policy :: term} | {:close, atom}
+  @doc """
+  The link is up, and its Peer says whether it stays, and by which tag its session is known. The Peer tells the Directory before any
+  engine is learned.
+  """
+  @spec up(pid, map) :: {:ok, session_tag :: reference, policy :: term} | {:close, atom}
   def up(peer, link), do: ask(peer, {:up, link}, {:close, :overload})
 
   defp ask(peer, question, otherwise) do

@@ -13,7 +13,11 @@ defmodule Legation.Connection.Reader do
   #   {:local, code}              we want to close: another link is kept, disconnect, ...
   #   {:keyholder, reason}        our keyholder did not sign
   #
-  # Everybody who is told of this link knows it by `tag`.
+  # Everybody who is told of this link knows it by `tag`. What came of the session is its Peer's business: it may have other
+  # links, and live on without any.
+  #
+  # Links of one session take turns: as long as what one brought is being delivered the others' Readers hold what they have
+  # read, so that it stays in order.
 
   use GenServer
 
@@ -42,12 +46,16 @@ defmodule Legation.Connection.Reader do
     :peer,
     :peer_monitor,
     :realm,
-    :session,
     :delivery,
     :drainer,
+    # Bytes that wait for another link's turn to end; why the carrier ended behind them.
+    :held,
+    :gone,
+    # Until when the peer is told what was delivered.
+    :ack_timer,
     phase: :opening,
     knocked: false,
-    # Messages of news that the Directory has not taken yet, and whether the carrier waits for it.
+    # Messages of news that the Directory has not taken yet, and whether the carrier waits for it or for our turn.
     news_open: 0,
     paused: false
   ]
@@ -115,11 +123,7 @@ defmodule Legation.Connection.Reader do
     end
   end
 
-  def handle_info({:EXIT, pid, _reason}, state) when is_pid(pid) do
-    if state.delivery,
-      do: {:noreply, %{state | delivery: Delivery.stand_in_ended(state.delivery, pid)}},
-      else: {:noreply, state}
-  end
+  def handle_info({:EXIT, _pid, _reason}, state), do: {:noreply, state}
 
   # Without its Peer nobody would care for this link.
   def handle_info({:DOWN, monitor, :process, _pid, _reason}, %{peer_monitor: monitor} = state),
@@ -134,14 +138,27 @@ defmodule Legation.Connection.Reader do
   def handle_info({tag, :policy, policy}, %{connection: %{tag: tag}, delivery: delivery} = state) when delivery != nil,
     do: {:noreply, %{state | delivery: %{delivery | policy: policy}}}
 
-  def handle_info({tag, :news_taken}, %{connection: %{tag: tag}, paused: paused} = state) do
-    state = %{state | news_open: state.news_open - 1, paused: false}
-    if paused, do: activate(state), else: {:noreply, state}
+  def handle_info({tag, :news_taken}, %{connection: %{tag: tag}} = state),
+    do: resume(%{state | news_open: state.news_open - 1})
+
+  # From the native library: it is our turn.
+  def handle_info(:free, %{held: held} = state) when held != nil do
+    with {:noreply, state} <- feed(IO.iodata_to_binary(held), %{state | held: nil}) do
+      case state do
+        %{held: nil, gone: why} when why != nil -> stop(why, state)
+        _goes_on -> resume(state)
+      end
+    end
+  end
+
+  def handle_info({:timeout, timer, :acknowledge}, %{ack_timer: timer} = state) do
+    Native.session_acknowledge(state.delivery.session)
+    {:noreply, %{state | ack_timer: nil}}
   end
 
   def handle_info({tag, :drain, drainer}, %{connection: %{tag: tag}, phase: :up} = state) do
     send(state.writer, {:watch, self(), {tag, :check_drained}})
-    {:noreply, check_drained(%{state | drainer: drainer})}
+    {:noreply, check_drained(%{state | drainer: drainer, delivery: %{state.delivery | draining: true}})}
   end
 
   def handle_info({tag, :check_drained}, %{connection: %{tag: tag}} = state), do: {:noreply, check_drained(state)}
@@ -152,22 +169,31 @@ defmodule Legation.Connection.Reader do
   def handle_info(message, %{carrier: carrier, conn: conn} = state) do
     case carrier.stream(conn, message) do
       {:data, bytes} ->
-        {events, wake} = handle_bytes(state, bytes)
-        run(events, wake, knocked(state, wake))
+        feed(bytes, state)
 
       :passive ->
-        activate(state)
+        resume(%{state | paused: true})
 
       :closed ->
-        stop({:carrier, :closed}, state)
+        gone({:carrier, :closed}, state)
 
       {:error, reason} ->
-        stop({:carrier, reason}, state)
+        gone({:carrier, reason}, state)
 
       :unknown ->
         {:noreply, state}
     end
   end
+
+  defp feed(bytes, %{held: nil} = state) do
+    case handle_bytes(state, bytes) do
+      :busy -> {:noreply, %{state | held: bytes}}
+      {events, wake} -> run(events, wake, knocked(state, wake))
+    end
+  end
+
+  # Few: the carrier is not asked for more before it is our turn.
+  defp feed(bytes, state), do: {:noreply, %{state | held: [state.held | bytes]}}
 
   # A lone message is verified faster here than a dirty scheduler is reached. The end of a long one is no lone message.
   defp handle_bytes(%{channel: channel, phase: :up}, bytes) when byte_size(bytes) <= @small_bytes do
@@ -203,7 +229,15 @@ defmodule Legation.Connection.Reader do
     end
   end
 
-  defp activate(%{news_open: open} = state) when open >= @news_open_max, do: {:noreply, %{state | paused: true}}
+  # What came before the end may be a goodbye.
+  defp gone(why, %{held: nil} = state), do: stop(why, state)
+  defp gone(why, state), do: {:noreply, %{state | gone: why}}
+
+  # The carrier may bring more, once nothing is in the way.
+  defp resume(%{paused: true, held: nil, news_open: open} = state) when open < @news_open_max,
+    do: activate(%{state | paused: false})
+
+  defp resume(state), do: {:noreply, state}
 
   defp activate(%{carrier: carrier, conn: conn} = state) do
     case carrier.activate(conn, @active) do
@@ -226,15 +260,26 @@ defmodule Legation.Connection.Reader do
   defp run(events, wake, state) do
     case handle_events(events, state, wake, []) do
       {:ok, state, wake, news} ->
-        state = tell(news, state)
-        acknowledge = state.phase == :up and Native.channel_delivered(state.channel)
-        if wake or acknowledge, do: send(state.writer, :wake)
+        state = delivered(tell(news, state))
+        if wake, do: send(state.writer, :wake)
         {:noreply, if(state.drainer, do: check_drained(state), else: state)}
 
       {:stop, why, state} ->
         stop(why, state)
     end
   end
+
+  defp delivered(%{phase: :up} = state) do
+    case Native.channel_delivered(state.channel) do
+      :later when state.ack_timer == nil ->
+        %{state | ack_timer: :erlang.start_timer(Instance.limit(state.instance, :ack_ms), self(), :acknowledge)}
+
+      _told_or_will_be ->
+        state
+    end
+  end
+
+  defp delivered(state), do: state
 
   defp handle_events([], state, wake, news), do: {:ok, state, wake, news}
 
@@ -251,8 +296,8 @@ defmodule Legation.Connection.Reader do
         handle_events(events, state, wake, news)
 
       {:call, dst, src, label, call_id, caller, payload, receipt} ->
-        {delivery, woken} = Delivery.call(state.delivery, dst, src, label, call_id, caller, payload, receipt)
-        handle_events(events, %{state | delivery: delivery}, wake or woken, news)
+        Delivery.call(state.delivery, dst, src, label, call_id, caller, payload, receipt)
+        handle_events(events, state, wake, news)
 
       {:reply, from, payload} ->
         Delivery.reply(from, payload)
@@ -263,7 +308,8 @@ defmodule Legation.Connection.Reader do
         handle_events(events, state, wake, news)
 
       {:release, caller} ->
-        handle_events(events, %{state | delivery: Delivery.release(state.delivery, caller)}, wake, news)
+        Delivery.release(state.delivery, caller)
+        handle_events(events, state, wake, news)
 
       {:learn, _engine, _info} = learn ->
         handle_events(events, state, wake, [learn | news])
@@ -271,13 +317,13 @@ defmodule Legation.Connection.Reader do
       {:forget, _engine, _reason} = forget ->
         handle_events(events, state, wake, [forget | news])
 
-      {:hello, realm_id, key} ->
-        {verdict, peer, realm} = Handshake.hello(state.instance, state.connection, realm_id, key)
+      {:hello, realm_id, key, offer} ->
+        {verdict, peer, realm} = Handshake.hello(state.instance, state.connection, realm_id, key, offer)
         state = if peer, do: watch_peer(%{state | peer: peer, realm: realm}), else: state
         {more, woken} = Native.channel_decide(state.channel, verdict, Instance.now_ms())
 
         case verdict do
-          :accept -> handle_events(more ++ events, state, wake or woken, news)
+          {:accept, _session, _limits} -> handle_events(more ++ events, state, wake or woken, news)
           # Its CLOSE is queued.
           {:refuse, code} -> {:stop, {:local, code}, %{state | phase: :refused}}
         end
@@ -307,12 +353,15 @@ defmodule Legation.Connection.Reader do
   defp up(session, info, %{instance: instance, connection: connection} = state) do
     link = %{
       tag: connection.tag,
-      realm: state.realm,
       reader: self(),
       writer: state.writer,
+      channel: state.channel,
       session: session,
-      peer: state.peer,
+      session_id: info.session_id,
+      resumed: info.resumed,
+      additional: info.additional,
       initiator: connection.role == :initiator,
+      index: connection.index,
       status: %{
         realm: state.realm,
         key: info.key,
@@ -327,23 +376,21 @@ defmodule Legation.Connection.Reader do
     }
 
     case Handshake.up(state.peer, link) do
-      {:ok, policy} ->
+      {:ok, session_tag, policy} ->
         if connection.listener, do: send(connection.listener, {:up, self()})
         if function_exported?(state.carrier, :established, 1), do: state.carrier.established(state.conn)
 
         delivery = %Delivery{
-          instance: instance.name,
-          published: instance.published,
-          counters: instance.counters,
+          instance: instance,
+          peer: state.peer,
           realm: state.realm,
           policy: policy,
           queue_max: Instance.limit(instance, :engine_queue_max) || :infinity,
           session: session,
-          writer: state.writer,
-          tag: connection.tag
+          tag: session_tag
         }
 
-        {:ok, %{state | session: session, delivery: delivery, phase: :up}}
+        {:ok, %{state | delivery: delivery, phase: :up}}
 
       {:close, code} ->
         {:stop, {:local, code}, state}
@@ -353,7 +400,7 @@ defmodule Legation.Connection.Reader do
   defp tell([], state), do: state
 
   defp tell(news, state) do
-    Directory.news(state.instance.name, state.connection.tag, self(), Enum.reverse(news))
+    Directory.news(state.instance.name, state.delivery.tag, {self(), state.connection.tag}, Enum.reverse(news))
     %{state | news_open: state.news_open + 1}
   end
 
@@ -363,7 +410,7 @@ defmodule Legation.Connection.Reader do
   defp check_drained(%{drainer: nil} = state), do: state
 
   defp check_drained(state) do
-    counters = Native.session_counters(state.session)
+    counters = Native.session_counters(state.delivery.session)
 
     if counters.calls_pending == 0 and counters.calls_served == 0 do
       send(state.drainer, {state.connection.tag, :drained})
@@ -384,17 +431,13 @@ defmodule Legation.Connection.Reader do
   def terminate(reason, state) do
     why = with {:shutdown, why} <- reason, do: why
 
-    # First those who wait: their calls end now, not when the last bytes have left, and the Peer can dial again.
+    # First those who wait: if the session ends, their calls end now, not when the last bytes have left, and the Peer can
+    # dial again.
     if state.peer, do: send(state.peer, {state.connection.tag, :ended, why})
 
     if state.phase == :up, do: link_failed(why, state)
-
-    if state.session do
-      Native.session_end(state.session)
-      Directory.session_ended(state.instance.name, state.connection.tag, why)
-    end
-
     flushed = if state.channel, do: finish(why, state), else: :ok
+    if state.channel, do: Native.channel_detach(state.channel)
     if state.conn, do: close(flushed, state)
 
     if state.channel,

@@ -7,11 +7,11 @@ defmodule Legation.Directory.Events do
   alias Legation.Telemetry
 
   @doc "How it is now, for a new subscriber."
-  def snapshot(%{instance: instance} = state) do
+  def snapshot(%{instance: instance}) do
     engines = :ets.select(instance.foreign, [{{:"$1", :"$2", :_, :_, :_, :"$3"}, [], [{{:"$1", :"$2", :"$3"}}]}])
 
     %{
-      peers: for({_tag, link} <- state.links, into: %{}, do: {link.realm, link.status}),
+      peers: for({realm, _tag, _session, info} <- :ets.tab2list(instance.sessions), into: %{}, do: {realm, info}),
       engines: for({full_name, pid, info} <- engines, into: %{}, do: {full_name, Map.put(info, :pid, pid)})
     }
   end
@@ -24,13 +24,19 @@ defmodule Legation.Directory.Events do
 
   defp telemetry({:peer_up, _, _}), do: [:legation, :peer, :up]
   defp telemetry({:peer_down, _, _}), do: [:legation, :peer, :down]
+  defp telemetry({:peer_lost, _, _}), do: [:legation, :peer, :lost]
+  defp telemetry({:peer_resumed, _, _}), do: [:legation, :peer, :resumed]
+  defp telemetry({:gap, _, _}), do: [:legation, :peer, :gap]
   defp telemetry({:engine_learned, _, _}), do: [:legation, :engine, :learned]
   defp telemetry({:engine_forgotten, _, _}), do: [:legation, :engine, :forgotten]
 
-  defp metadata({:peer_up, realm, info}, state),
+  defp metadata({up, realm, info}, state) when up in [:peer_up, :peer_resumed],
     do: %{instance: state.name, realm: realm, profile: info.profile, role: info.role}
 
-  defp metadata({:peer_down, realm, reason}, state), do: %{instance: state.name, realm: realm, reason: reason}
+  defp metadata({down, realm, reason}, state) when down in [:peer_down, :peer_lost],
+    do: %{instance: state.name, realm: realm, reason: reason}
+
+  defp metadata({:gap, realm, lost}, state), do: %{instance: state.name, realm: realm, messages: lost}
   defp metadata({:engine_learned, name, info}, state), do: %{instance: state.name, engine: name, info: info}
   defp metadata({:engine_forgotten, name, reason}, state), do: %{instance: state.name, engine: name, reason: reason}
 end

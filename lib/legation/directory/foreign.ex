@@ -7,38 +7,38 @@ defmodule Legation.Directory.Foreign do
   alias Legation.Directory.{Announcement, Events}
 
   @doc "A run of news of one kind, in the order in which they came."
-  def take([{:learn, _, _} | _] = learns, %{tag: tag} = link, %{instance: instance} = state) do
+  def take([{:learn, _, _} | _] = learns, %{tag: tag} = session, %{instance: instance} = state) do
     # Of an engine announced twice in one read the later counts.
     {known, new} =
       learns
       |> Map.new(fn {:learn, engine, info} -> {engine, %{info | ops: Announcement.operations(info.ops)}} end)
-      |> Enum.split_with(fn {engine, _info} -> :ets.member(instance.foreign, engine <> "@" <> link.realm) end)
+      |> Enum.split_with(fn {engine, _info} -> :ets.member(instance.foreign, engine <> "@" <> session.realm) end)
 
-    for {engine, info} <- known, do: :ets.update_element(instance.foreign, engine <> "@" <> link.realm, {6, info})
+    for {engine, info} <- known, do: :ets.update_element(instance.foreign, engine <> "@" <> session.realm, {6, info})
 
-    proxies = ProxySupervisor.start_proxies(state.name, link, Enum.map(new, &elem(&1, 0)))
+    proxies = ProxySupervisor.start_proxies(state.name, session, Enum.map(new, &elem(&1, 0)))
 
     new
     |> Enum.zip(proxies)
     |> Enum.reduce(state, fn {{engine, info}, {pid, counts}}, state ->
-      full_name = engine <> "@" <> link.realm
-      :ets.insert(instance.foreign, {full_name, pid, link.realm, engine, counts, info})
+      full_name = engine <> "@" <> session.realm
+      :ets.insert(instance.foreign, {full_name, pid, session.realm, engine, counts, info})
       GlobalNames.learned(state.name, full_name, pid)
       state = Events.notify({:engine_learned, full_name, Map.put(info, :pid, pid)}, state)
       %{state | proxies: Map.put(state.proxies, pid, full_name)}
     end)
-    |> update_in([:links, tag, :engines], fn engines -> Enum.into(new, engines, &elem(&1, 0)) end)
+    |> update_in([:sessions, tag, :engines], fn engines -> Enum.into(new, engines, &elem(&1, 0)) end)
   end
 
-  def take([{:forget, _, _} | _] = forgets, %{tag: tag} = link, state) do
+  def take([{:forget, _, _} | _] = forgets, %{tag: tag} = session, state) do
     Enum.reduce(forgets, state, fn {:forget, engine, reason}, state ->
-      state = drop(engine, link, Announcement.exit_reason(reason), reason, state)
-      update_in(state, [:links, tag, :engines], &MapSet.delete(&1, engine))
+      state = drop(engine, session, Announcement.exit_reason(reason), reason, state)
+      update_in(state, [:sessions, tag, :engines], &MapSet.delete(&1, engine))
     end)
   end
 
-  def drop(engine, link, exit_reason, reason, %{instance: instance} = state) do
-    full_name = engine <> "@" <> link.realm
+  def drop(engine, session, exit_reason, reason, %{instance: instance} = state) do
+    full_name = engine <> "@" <> session.realm
 
     case :ets.take(instance.foreign, full_name) do
       [{_full_name, pid, _realm, _engine, _counts, _info}] ->
@@ -55,9 +55,9 @@ defmodule Legation.Directory.Foreign do
   def replace_proxy(pid, %{instance: instance} = state) do
     with {full_name, proxies} when full_name != nil <- Map.pop(state.proxies, pid),
          [{_full_name, ^pid, realm, engine, _counts, info}] <- :ets.lookup(instance.foreign, full_name),
-         %{^realm => tag} <- state.sessions,
-         %{^tag => link} <- state.links do
-      [{new, counts}] = ProxySupervisor.start_proxies(state.name, link, [engine])
+         %{^realm => tag} <- state.current,
+         %{^tag => session} <- state.sessions do
+      [{new, counts}] = ProxySupervisor.start_proxies(state.name, session, [engine])
       :ets.insert(instance.foreign, {full_name, new, realm, engine, counts, info})
       GlobalNames.drop(state.name, full_name, pid)
       GlobalNames.learned(state.name, full_name, new)

@@ -2,11 +2,12 @@ defmodule Legation.Peer.Links do
   @moduledoc false
   # Two realms may dial each other at once, and a restarted peer dials while its old link still seems alive. Both sides
   # decide by the same facts, so that one link remains: pure functions, asked when a peer says hello to us and when a
-  # link is up.
+  # link is up. And, of a session's links: which is sent on, which are too many, what the end of one means.
   #
   #   initiator?   who dialled: we (true) or the peer
   #   lower?       whether our realm id is the lower of the two; the lower one's dial counts
   #   young        the link we have came up within the time of a handshake, so the other was on its way at the same time
+  #   index        which of our addresses a link goes to, nil where the peer dialled
 
   # A dial that has not come about within this must not keep the peer's dial out: ours may lead nowhere.
   @dialling_ms 1_000
@@ -36,4 +37,28 @@ defmodule Legation.Peer.Links do
   end
 
   defp young?(current, now_ms, handshake_ms), do: now_ms - current.up_ms < handshake_ms
+
+  @doc """
+  The link to send on, of several. Who began the session has an order of addresses; the other side stays with what it has, and
+  then takes the one that has been there for longest.
+  """
+  @spec best([map], active :: reference | nil, orders? :: boolean) :: map | nil
+  def best([], _active, _orders?), do: nil
+  def best(links, _active, true), do: Enum.min_by(links, &{&1.index || :none, &1.up_ms})
+  def best(links, active, false), do: Enum.find(links, &(&1.tag == active)) || Enum.min_by(links, & &1.up_ms)
+
+  @doc "Those beyond the first `wanted`, in the order of addresses."
+  @spec surplus([map], pos_integer) :: [map]
+  def surplus(links, wanted), do: links |> Enum.sort_by(&{&1.index || :none, &1.up_ms}) |> Enum.drop(wanted)
+
+  @doc "Whether a session outlives a link that ends so (protocol.md 16): by accident, or to make way for another."
+  @spec keeps_session?(term) :: boolean
+  def keeps_session?({:carrier, _reason}), do: true
+  # What arrives is not what was sent, or not all of it: a broken carrier as well.
+  def keeps_session?({:fault, :channel, _detail}), do: true
+  def keeps_session?({kind, code, _text}) when kind in [:closed, :fault], do: keeps?(code)
+  def keeps_session?({:local, code}), do: keeps?(code)
+  def keeps_session?(_crash), do: false
+
+  defp keeps?(code), do: code in [:duplicate, :replaced, :timeout]
 end

@@ -14,23 +14,37 @@ defmodule Legation.Peer.Status do
       last_error: state.lost && Legation.Error.message(state.lost)
     }
 
-    case state.link do
-      nil -> base
-      link -> Map.merge(base, Map.take(link.status, [:profile, :role, :version, :carrier, :address, :since]))
+    case state do
+      %{active: tag, links: %{^tag => link}} ->
+        Map.merge(base, Map.take(link.status, [:profile, :role, :version, :carrier, :address, :since]))
+
+      _no_link ->
+        base
     end
   end
 
   defp condition(%{drain: drain}) when drain != nil, do: :drained
-  defp condition(%{link: link}) when link != nil, do: :up
+  defp condition(%{links: links}) when links != %{}, do: :up
+  defp condition(%{session: session}) when session != nil, do: :lost
   defp condition(%{dial: dial}) when dial != nil, do: :connecting
   # Nothing to dial: the peer comes to us.
   defp condition(%{addresses: {}}), do: :listening
   defp condition(_state), do: :waiting
 
-  @doc "From a Reader's exit reason to the reason in it."
+  @doc "What the Directory keeps of each link: `{tag, channel, session, status}`."
+  def links(%{links: links, active: active}) do
+    for {tag, link} <- links do
+      state = if tag == active, do: :active, else: :standby
+      {tag, link.channel, link.session, Map.put(link.status, :state, state)}
+    end
+  end
+
+  @doc "From a Reader's exit reason, or what it said of its end, to the reason in it."
   def why({:shutdown, why}), do: why
   def why(:shutdown), do: {:local, :shutdown}
   def why(:noproc), do: {:local, :shutdown}
+  def why({kind, _reason} = why) when kind in [:connect, :carrier, :local, :keyholder], do: why
+  def why({kind, _code, _text} = why) when kind in [:closed, :fault], do: why
   def why(_crash), do: {:local, :crashed}
 
   @doc "Why a dial failed. A responder that doesn't accept us closes without a word (protocol.md 4.4)."

@@ -79,16 +79,19 @@ defmodule Legation.Transport.Embedded do
   @impl true
   def peers(instance) do
     counters = sessions(instance)
+    links = Enum.group_by(:ets.tab2list(instance.links), &elem(&1, 1), &link/1)
 
     for {realm, status} <- :ets.tab2list(instance.peers),
-        do: Map.put(status, :counters, Map.get(counters, realm, %{}))
+        do: Map.merge(status, %{counters: Map.get(counters, realm, %{}), links: Map.get(links, realm, [])})
   end
 
   @impl true
   def connections(instance) do
-    for {_tag, _realm, session, status} <- :ets.tab2list(instance.links),
-        do: Map.put(status, :counters, Native.session_counters(session))
+    for {_tag, _realm, _channel, session, _status} = link <- :ets.tab2list(instance.links),
+        do: Map.put(link(link), :counters, Native.session_counters(session))
   end
+
+  defp link({_tag, _realm, channel, _session, status}), do: Map.put(status, :rtt_ms, Native.channel_rtt_ms(channel))
 
   @impl true
   def listeners(instance) do
@@ -104,7 +107,7 @@ defmodule Legation.Transport.Embedded do
   end
 
   defp sessions(instance) do
-    for {_tag, realm, session, _status} <- :ets.tab2list(instance.links),
+    for {realm, _tag, session, _info} <- :ets.tab2list(instance.sessions),
         into: %{},
         do: {realm, Native.session_counters(session)}
   end
