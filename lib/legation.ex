@@ -147,7 +147,7 @@ defmodule Legation do
         carrier: Legation.Carriers.Tcp, address: {{10, 0, 0, 7}, 4040}, since: ~U[…], attempts: 0, last_error: nil, counters: %{…},
         links: [%{state: :active, carrier: Legation.Carriers.Tcp, address: …, role: :initiator, rtt_ms: 3, …}]}
 
-  `state` is `:up`, `:lost` (the session waits for a link, for `grace_ms` at most), `:connecting`, `:waiting` (to dial again), `:listening` (it dials us), `:disconnected` or `:drained`. `last_error` says
+  `state` is `:up`, `:revoked` (its key is), `:lost` (the session waits for a link, for `grace_ms` at most), `:connecting`, `:waiting` (to dial again), `:listening` (it dials us), `:disconnected` or `:drained`. `last_error` says
   in words why there is no link.
   """
   @spec peers(instance) :: [map]

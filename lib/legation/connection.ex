@@ -14,7 +14,21 @@ defmodule Legation.Connection do
   alias Legation.Instance
 
   @enforce_keys [:name, :role, :carrier, :opts, :tag]
-  defstruct [:name, :role, :carrier, :opts, :tag, :peer, :realm, :key, :limits, :index, :resume, :listener, additional: false]
+  defstruct [
+    :name,
+    :role,
+    :carrier,
+    :opts,
+    :tag,
+    :peer,
+    :realm,
+    :key,
+    :limits,
+    :index,
+    :resume,
+    :listener,
+    additional: false
+  ]
 
   @typedoc """
   What a Reader is started with. `role`: `:initiator` knows its peer (`realm`, `key`, `limits`, and the Peer's pid in `peer`), which of its

@@ -136,8 +136,11 @@ defmodule Legation.VectorsTest do
 
   describe "rotations.txt" do
     # protocol.md 2.7
-    defp rotation(<<realm_id::binary-32, old::binary-32, new::binary-32, serial::little-64, time::little-64, signature::binary-64>>),
-      do: %{realm_id: realm_id, old: old, new: new, serial: serial, not_before: time, signature: signature}
+    defp rotation(
+           <<realm_id::binary-32, old::binary-32, new::binary-32, serial::little-64, time::little-64,
+             signature::binary-64>>
+         ),
+         do: %{realm_id: realm_id, old: old, new: new, serial: serial, not_before: time, signature: signature}
 
     defp chain(bytes), do: for(<<record::binary-size(176) <- bytes>>, do: {record, rotation(record)})
 
@@ -205,8 +208,8 @@ defmodule Legation.VectorsTest do
         fields = record("rotations.txt", name)
         tail = <<byte_size(extensions)::little-16>> <> extensions
 
-        assert <<_head::binary-14, realm_id::binary-32, _peer::binary-32, key::binary-32, _more::binary-72, 2::little-16,
-                 ^chain::binary-size(352), 0::832, ^tail::binary>> = fields["body"]
+        assert <<_head::binary-14, realm_id::binary-32, _peer::binary-32, key::binary-32, _more::binary-72,
+                 2::little-16, ^chain::binary-size(352), 0::832, ^tail::binary>> = fields["body"]
 
         assert {realm_id, key} == {revocation["realm_id"], revocation["key"]}
         assert <<0x01, 1, _length::little-32, body::binary>> = fields["frame"]
@@ -230,7 +233,10 @@ defmodule Legation.VectorsTest do
 
       for {name, chain, fields} <- chains do
         found = lead(fields["realm_id"], fields["identity_key"], chain)
-        expected = if String.starts_with?(name, "good"), do: "good", else: name |> String.split([" ", ":"]) |> Enum.at(1)
+
+        expected =
+          if String.starts_with?(name, "good"), do: "good", else: name |> String.split([" ", ":"]) |> Enum.at(1)
+
         assert {name, Atom.to_string(found)} == {name, expected}
       end
     end

@@ -27,7 +27,8 @@ defmodule Legation.Connection.Delivery do
   end
 
   @doc "A call. What can't be delivered is refused, with the reason."
-  def call(%{draining: true} = d, _dst, _src, _label, call_id, _caller, _payload, _receipt), do: refuse(d, call_id, :draining)
+  def call(%{draining: true} = d, _dst, _src, _label, call_id, _caller, _payload, _receipt),
+    do: refuse(d, call_id, :draining)
 
   def call(d, dst, src, label, call_id, caller, payload, receipt) do
     with {:ok, pid, receipts} <- target(d, dst),
