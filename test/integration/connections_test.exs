@@ -3,7 +3,7 @@ defmodule Legation.ConnectionsTest do
   use Legation.Case, async: true
 
   alias Legation.Carriers.Memory
-  alias Legation.Instance
+  alias Legation.{Cable, Instance}
 
   # A carrier of a user's: TCP with every byte inverted.
   defmodule Inverted do
@@ -141,6 +141,24 @@ defmodule Legation.ConnectionsTest do
     size = byte_size(bytes) - 1
     <<head::binary-size(size), last>> = bytes
     <<head::binary, Bitwise.bxor(last, 1)>>
+  end
+
+  describe "a cable" do
+    test "is what the link goes through, and where it is cut the realms dial again through it" do
+      alice = start_realm("alice")
+      bob = start_realm("bob")
+      cable = Cable.start()
+      link(alice, bob, :tcp_tls, through: cable)
+      :ok = Cable.await_connected(cable)
+      counter_at(alice, [bob])
+      before = Cable.passed(cable)
+      assert GenServer.call(via(bob, "counter@alice"), :get) == 1
+      after_call = Cable.passed(cable)
+      assert after_call.to_listener > before.to_listener and after_call.to_dialler > before.to_dialler
+      assert Cable.cut(cable) == 1
+      :ok = Cable.await_connected(cable)
+      assert Cable.connections(cable) == 1
+    end
   end
 
   describe "listeners" do

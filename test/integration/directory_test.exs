@@ -164,7 +164,7 @@ defmodule Legation.IntegrationDirectoryTest do
     link(alice, bob, :memory)
     directory = Process.whereis(Legation.Instance.process(bob, Directory))
     watch = watch(bob)
-    [%{reader: reader}] = directory |> :sys.get_state() |> Map.fetch!(:links) |> Map.values()
+    %{reader: reader} = link_processes(bob, "alice")
     :sys.suspend(directory)
     {:ok, engine} = Counter.start_link(0)
     publish = fn n -> :ok = Legation.publish("e#{n}", engine, [], alice) end

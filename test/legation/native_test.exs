@@ -30,6 +30,7 @@ defmodule Legation.NativeTest do
     message_bytes_max: 1_024,
     engines_max: 8,
     queue_bytes_max: 4_096,
+    resume_bytes_max: 4_096,
     engine_queue_bytes_max: :infinity,
     calls_max: 8,
     callers_max: 8,
@@ -412,7 +413,7 @@ defmodule Legation.NativeTest do
       keyring = keyring(context)
 
       {:ok, channel} =
-        Native.channel_connect(:local, keyring, no_network(), Native.keyring_public(keyring), @settings, 0)
+        Native.channel_connect(:local, keyring, no_network(), Native.keyring_public(keyring), @settings, 0, nil, false)
 
       functions =
         for {name, arity} <- Native.__info__(:functions), arity > 0, name not in [:keyring_generate], do: {name, arity}
@@ -452,7 +453,7 @@ defmodule Legation.NativeTest do
       keyring = keyring(context)
 
       connect = fn settings ->
-        Native.channel_connect(:local, keyring, no_network(), Native.keyring_public(keyring), settings, 0)
+        Native.channel_connect(:local, keyring, no_network(), Native.keyring_public(keyring), settings, 0, nil, false)
       end
 
       assert {:ok, _channel} = connect.(@settings)
@@ -479,11 +480,11 @@ defmodule Legation.NativeTest do
       for bad <- [:quic, nil, "tls"],
           do:
             refused(fn ->
-              Native.channel_connect(bad, keyring, no_network(), public, @settings, 0)
+              Native.channel_connect(bad, keyring, no_network(), public, @settings, 0, nil, false)
             end)
 
       assert {:error, {:channel, _}} =
-               Native.channel_connect(:local, keyring, no_network(), public, %{@settings | knock: true}, 0)
+               Native.channel_connect(:local, keyring, no_network(), public, %{@settings | knock: true}, 0, nil, false)
 
       assert {:error, {:channel, :knock_required}} =
                Native.channel_accept(:tls, keyring, no_network(), nil, %{@settings | knock: true}, 0)

@@ -142,11 +142,14 @@ defmodule Legation.Case do
 
   @doc """
   Bob dials alice over the carrier; returns when both have the session. What bob may do at alice's is said by `export:`, `allow:` and
-  `filter:` (everything is exported by default), what alice may do at bob's by the same under `back:`.
+  `filter:` (everything is exported by default), what alice may do at bob's by the same under `back:`. `through:` has the
+  `Legation.Cable` between them, of a carrier over tcp.
   """
   def link(alice, bob, carrier, opts \\ []) do
     {back, opts} = Keyword.pop(opts, :back, [])
+    {cable, opts} = Keyword.pop(opts, :through)
     address = listen(alice, carrier)
+    address = if cable, do: Legation.Cable.lead(cable, address), else: address
     watch_alice = watch(alice)
     watch_bob = watch(bob)
     :ok = Legation.connect(peer(realm(bob), opts), alice)
@@ -365,8 +368,11 @@ defmodule Legation.Case do
     pid
   end
 
-  @doc "Reader, Writer and session of the link that is up."
-  def link_processes(instance, realm), do: :sys.get_state(peer_process(instance, realm)).link
+  @doc "Reader, Writer and session of the link that is sent on."
+  def link_processes(instance, realm) do
+    %{links: links, active: active} = :sys.get_state(peer_process(instance, realm))
+    links[active]
+  end
 
   @doc "A counter of the session with a realm."
   def session_counter(instance, realm, name), do: Legation.counters(instance).sessions[realm][name]

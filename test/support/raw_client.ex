@@ -17,6 +17,7 @@ defmodule Legation.RawClient do
     message_bytes_max: 1_048_576,
     engines_max: 1_000,
     queue_bytes_max: 1_048_576,
+    resume_bytes_max: 0,
     engine_queue_bytes_max: :infinity,
     calls_max: 1_000,
     callers_max: 1_000,
@@ -35,7 +36,7 @@ defmodule Legation.RawClient do
     knock = opts[:unix] == nil and opts[:profile] != :local
     limits = Map.put(@limits, :knock, knock)
     peer = Options.parse_key!(opts[:peer])
-    {:ok, channel} = Native.channel_connect(opts[:profile], keyring, network, peer, limits, now_ms())
+    {:ok, channel} = Native.channel_connect(opts[:profile], keyring, network, peer, limits, now_ms(), nil, false)
     %__MODULE__{socket: connect(opts), channel: channel, bytes: opts[:bytes] || :infinity}
   end
 

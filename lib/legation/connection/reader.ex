@@ -23,6 +23,7 @@ defmodule Legation.Connection.Reader do
 
   alias Legation.{Directory, Instance, Keyholder, Native, Telemetry}
   alias Legation.Connection.{Delivery, Handshake, Writer}
+  alias Legation.Peer.Links
 
   # Messages of the carrier that may wait in our mailbox before it waits for us.
   @active 32
@@ -55,6 +56,8 @@ defmodule Legation.Connection.Reader do
     :ack_timer,
     phase: :opening,
     knocked: false,
+    # The session is up, and nothing of it was handled yet.
+    begins: false,
     # Messages of news that the Directory has not taken yet, and whether the carrier waits for it or for our turn.
     news_open: 0,
     paused: false
@@ -262,7 +265,9 @@ defmodule Legation.Connection.Reader do
       {:ok, state, wake, news} ->
         state = delivered(tell(news, state))
         if wake, do: send(state.writer, :wake)
-        {:noreply, if(state.drainer, do: check_drained(state), else: state)}
+        state = if state.drainer, do: check_drained(state), else: state
+        # What came right behind the hello: it waits for its turn, too.
+        if state.begins, do: feed("", %{state | begins: false}), else: {:noreply, state}
 
       {:stop, why, state} ->
         stop(why, state)
@@ -394,7 +399,7 @@ defmodule Legation.Connection.Reader do
           tag: session_tag
         }
 
-        {:ok, %{state | delivery: delivery, phase: :up}}
+        {:ok, %{state | delivery: delivery, phase: :up, begins: true}}
 
       {:close, code} ->
         {:stop, {:local, code}, state}
@@ -440,6 +445,8 @@ defmodule Legation.Connection.Reader do
     if state.peer, do: send(state.peer, {state.connection.tag, :ended, why})
 
     if state.phase == :up, do: link_failed(why, state)
+    # If the session goes on, what it has to say is for another link.
+    if state.channel && Links.keeps_session?(why), do: Native.channel_detach(state.channel)
     flushed = if state.channel, do: finish(why, state), else: :ok
     if state.channel, do: Native.channel_detach(state.channel)
     if state.conn, do: close(flushed, state)

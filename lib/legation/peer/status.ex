@@ -14,12 +14,9 @@ defmodule Legation.Peer.Status do
       last_error: state.lost && Legation.Error.message(state.lost)
     }
 
-    case state do
-      %{active: tag, links: %{^tag => link}} ->
-        Map.merge(base, Map.take(link.status, [:profile, :role, :version, :carrier, :address, :since]))
-
-      _no_link ->
-        base
+    case state.links[state.active] do
+      nil -> base
+      link -> Map.merge(base, Map.take(link.status, [:profile, :role, :version, :carrier, :address, :since]))
     end
   end
 

@@ -11,7 +11,7 @@
 //! writer ([`Link::flush`]). Whatever leaves bytes to send says so: wake the writer. Locks, in the order in which
 //! they are taken: handshake, then those of the session, then channel.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use legation_proto::error::{CloseCode, HelloRefused, LinkError, PeerMisbehaved};
@@ -138,6 +138,10 @@ pub struct Link {
     scratch: Mutex<Vec<u8>>,
     /// At least as much as the channel holds of a record whose end has not come.
     sealed: AtomicUsize,
+    /// See [`Link::deferring`].
+    defers: bool,
+    /// What came behind the hello is still to be handled.
+    deferred: AtomicBool,
 }
 
 /// A read that has at most this much to work on is short work.
@@ -248,7 +252,16 @@ impl Link {
             channel: Mutex::new(wire),
             scratch: Mutex::new(Vec::new()),
             sealed: AtomicUsize::new(0),
+            defers: false,
+            deferred: AtomicBool::new(false),
         }
+    }
+
+    /// What comes right behind the peer's hello, of the session already, is left for the next [`Link::handle_bytes`], which may be one
+    /// without bytes: so a driver that delivers later than it is told can do so behind what other links brought.
+    #[must_use]
+    pub fn deferring(self) -> Link {
+        Link { defers: true, ..self }
     }
 
     pub fn profile(&self) -> Profile {
@@ -289,13 +302,18 @@ impl Link {
     /// Whether so many carrier bytes more are short work: the last byte of a large message brings all of it.
     pub fn next_read_is_small(&self, bytes: usize) -> bool {
         let held = |attached: &Attached| attached.link.buffered() + self.sealed.load(Ordering::Relaxed);
-        self.attached.get().is_some_and(|attached| held(attached) + bytes <= SMALL_READ_BYTES)
+        let deferred = self.deferred.load(Ordering::Relaxed);
+        !deferred && self.attached.get().is_some_and(|attached| held(attached) + bytes <= SMALL_READ_BYTES)
     }
 
     /// Carrier bytes.
     pub fn handle_bytes(&self, now: UnixMs, input: &[u8], sink: &mut dyn FnMut(LinkEvent<'_>)) -> Wake {
         if let Some(attached) = self.attached.get() {
-            return self.handle_session_bytes(attached, now, input, sink);
+            let rest = match self.deferred.swap(false, Ordering::AcqRel) {
+                true => std::mem::take(&mut lock(&self.handshake).buffer),
+                false => Vec::new(),
+            };
+            return self.handle_session_bytes(attached, now, &rest, input, sink);
         }
         let mut opening = lock(&self.handshake);
         if opening.over {
@@ -406,10 +424,12 @@ impl Link {
         &self,
         attached: &Attached,
         now: UnixMs,
+        rest: &[u8],
         input: &[u8],
         sink: &mut dyn FnMut(LinkEvent<'_>),
     ) -> Wake {
         let decrypt = |plaintext: &mut Vec<u8>| {
+            plaintext.extend_from_slice(rest);
             let before = plaintext.len();
             let result = lock(&self.channel).channel.handle_bytes(input, plaintext);
             // Where a record was completed no more than this input is held.
@@ -558,7 +578,12 @@ impl Link {
         let link = session.attach(!resumed, now);
         // Before anybody hears of it: who does may want to activate it.
         let attached = self.attached.get_or_init(|| Attached { session: session.clone(), link });
+        // Before that, too: it may be handed to another thread.
+        self.deferred.store(self.defers, Ordering::Release);
         sink(LinkEvent::Up { session, resumed, additional });
+        if self.defers {
+            return own(!lock(&self.channel).out.is_empty());
+        }
         let rest = std::mem::take(&mut opening.buffer);
         // What came behind the peer's hello belongs to the session already.
         let take_rest = |plaintext: &mut Vec<u8>| {

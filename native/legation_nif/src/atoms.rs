@@ -1,7 +1,7 @@
 //! Every atom that crosses the border.
 
 rustler::atoms! {
-    ok, error, wake, idle, more, dirty,
+    ok, error, wake, idle, more, dirty, busy, free, later,
     // keyring
     key_file, network_key_file, bad_key, external, exists, random, not_a_point, not_canonical, weak, torsion,
     not_pkcs8_ed25519, not_a_network_key, link, hello, cert, learn, forget,
@@ -13,11 +13,11 @@ rustler::atoms! {
     // events
     send, cast, call, reply, refused, release, rotated,
     // maps
-    realm_id, key, profile, role, version, session_id, serial, ops,
+    realm_id, key, profile, role, version, session_id, resumed, additional, serial, ops,
     // payloads
     t, b,
     // push errors
-    overload, too_large, identifiers, bad_term, unknown_call, bad_name, ended,
+    overload, too_large, identifiers, bad_term, unknown_call, bad_name, draining, ended,
     // receipts
     receipt,
 }

@@ -1,18 +1,19 @@
 //! The channel resource: one link, driven by Reader (bytes in, events out) and Writer (flush).
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use legation_channel::channel::Profile;
 use legation_channel::knock::{KnockMemory, KnockRefused, KnockSettings};
-use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkFault, LinkRandom};
+use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkFault, LinkRandom, Resume};
 use legation_proto::error::CloseCode;
 use legation_proto::etf::TermLimits;
 use legation_proto::frame::batch::Refusal;
 use legation_proto::hello::Role;
 use legation_proto::limits::{Limits, Overflow};
-use legation_proto::session::{Acknowledge, Delivery, Event, Session};
+use legation_proto::session::{Acknowledge, Delivery, Event, Session, Wake};
 use rustler::types::tuple::make_tuple;
-use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, OwnedBinary, Resource, ResourceArc, Term};
+use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, OwnedBinary, Resource, ResourceArc, Term};
 
 use crate::atoms;
 use crate::error::error;
@@ -20,10 +21,37 @@ use crate::keyring::{array, purpose_atom, random, KeyringResource, NetworkResour
 use crate::payload::{binary, decode};
 use crate::session::SessionResource;
 
-pub struct ChannelResource(Link);
+pub struct ChannelResource {
+    link: Link,
+    /// Unlike that of any other channel.
+    number: u64,
+    /// The session that it may turn out to be a link of.
+    resume: Mutex<Option<SessionArc>>,
+    session: OnceLock<SessionArc>,
+}
 
 #[rustler::resource_impl]
 impl Resource for ChannelResource {}
+
+impl ChannelResource {
+    fn new(link: Link, resume: Option<SessionArc>) -> ChannelResource {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        ChannelResource {
+            link: link.deferring(),
+            number: LAST.fetch_add(1, Ordering::Relaxed) + 1,
+            resume: Mutex::new(resume),
+            session: OnceLock::new(),
+        }
+    }
+
+    /// One session is one resource, whatever links it has.
+    fn begin(&self, session: Arc<Session>) -> SessionArc {
+        let known = self.resume.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let resumed = known.filter(|known| Arc::ptr_eq(&known.session, &session));
+        let resource = resumed.unwrap_or_else(|| ResourceArc::new(SessionResource::new(session)));
+        self.session.get_or_init(|| resource).clone()
+    }
+}
 
 /// The knock memory of one instance.
 pub struct GuardResource(Arc<Mutex<KnockMemory>>);
@@ -32,6 +60,7 @@ pub struct GuardResource(Arc<Mutex<KnockMemory>>);
 impl Resource for GuardResource {}
 
 type ChannelArc = ResourceArc<ChannelResource>;
+type SessionArc = ResourceArc<SessionResource>;
 
 /// For ages of calls only; everything that the protocol judges by time gets its `now` from Elixir.
 pub fn now_ms() -> u64 {
@@ -60,6 +89,7 @@ struct ChannelSettings {
     depth_max: u16,
     engines_max: u32,
     queue_bytes_max: usize,
+    resume_bytes_max: usize,
     engine_queue_bytes_max: Bound,
     calls_max: usize,
     callers_max: usize,
@@ -81,13 +111,12 @@ impl ChannelSettings {
             message_bytes_max: self.message_bytes_max,
             engines_max: self.engines_max,
             queue_bytes_max: self.queue_bytes_max,
+            resume_bytes_max: self.resume_bytes_max,
             engine_queue_bytes_max: Option::from(&self.engine_queue_bytes_max),
             calls_max: self.calls_max,
             callers_max: self.callers_max,
             handshake_ms: self.handshake_ms,
             ping_ms: self.ping_ms,
-            // No link of ours is resumed yet.
-            resume_bytes_max: 0,
             failures_max: self.failures_max,
             failures_window_ms: self.failures_window_ms,
             overflow,
@@ -153,6 +182,8 @@ fn config(
     })
 }
 
+// One for each thing that a dial is made of.
+#[allow(clippy::too_many_arguments)]
 #[rustler::nif(schedule = "DirtyCpu")]
 fn channel_connect<'a>(
     env: Env<'a>,
@@ -162,10 +193,15 @@ fn channel_connect<'a>(
     peer: Binary<'a>,
     settings: ChannelSettings,
     now: u64,
+    session: Option<SessionArc>,
+    additional: bool,
 ) -> NifResult<Term<'a>> {
     let config = config(profile, &keyring, &network, &settings, now)?;
-    Ok(match Link::connect(config, &array(&peer)?, settings.knock, None) {
-        Ok(link) => (atoms::ok(), ResourceArc::new(ChannelResource(link))).encode(env),
+    // It may have ended since it was looked at.
+    let session = session.filter(|session| session.session.can_resume());
+    let resume = session.as_ref().map(|session| Resume { session: session.session.clone(), additional });
+    Ok(match Link::connect(config, &array(&peer)?, settings.knock, resume) {
+        Ok(link) => (atoms::ok(), ResourceArc::new(ChannelResource::new(link, session))).encode(env),
         Err(reason) => error(env, atoms::channel_error(), reason.to_string()),
     })
 }
@@ -187,14 +223,14 @@ fn channel_accept<'a>(
         (false, _) => None,
     };
     Ok(match Link::accept_from(config, memory) {
-        Ok(link) => (atoms::ok(), ResourceArc::new(ChannelResource(link))).encode(env),
+        Ok(link) => (atoms::ok(), ResourceArc::new(ChannelResource::new(link, None))).encode(env),
         Err(reason) => error(env, atoms::channel_error(), reason.to_string()),
     })
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
-fn channel_handle_bytes<'a>(env: Env<'a>, channel: ChannelArc, bytes: Binary<'a>, now: u64) -> (Vec<Term<'a>>, bool) {
-    collect(env, &channel, |link, sink| link.handle_bytes(now, bytes.as_slice(), sink).any())
+fn channel_handle_bytes<'a>(env: Env<'a>, channel: ChannelArc, bytes: Binary<'a>, now: u64) -> Term<'a> {
+    handle_bytes(env, &channel, &bytes, now)
 }
 
 /// [`channel_handle_bytes`] on the scheduler at hand, for input of at most [`SMALL_INPUT_BYTES`]: some twenty batches at worst,
@@ -210,11 +246,19 @@ fn channel_handle_bytes_small<'a>(
     if bytes.len() > SMALL_INPUT_BYTES {
         return Err(Error::BadArg);
     }
-    if !channel.0.next_read_is_small(bytes.len()) {
+    if !channel.link.next_read_is_small(bytes.len()) {
         return Ok(atoms::dirty().encode(env));
     }
     consume_timeslice(env);
-    Ok(collect(env, &channel, |link, sink| link.handle_bytes(now, bytes.as_slice(), sink).any()).encode(env))
+    Ok(handle_bytes(env, &channel, &bytes, now))
+}
+
+/// The caller has its turn until [`channel_delivered`] or [`channel_detach`].
+fn handle_bytes<'a>(env: Env<'a>, channel: &ChannelArc, bytes: &[u8], now: u64) -> Term<'a> {
+    if channel.session.get().is_some_and(|session| !session.take_turn(env, channel.number)) {
+        return atoms::busy().encode(env);
+    }
+    collect(env, channel, |link, sink| link.handle_bytes(now, bytes, sink)).encode(env)
 }
 
 const SMALL_INPUT_BYTES: usize = 2_048;
@@ -224,10 +268,22 @@ fn consume_timeslice(env: Env<'_>) {
     rustler::schedule::consume_timeslice(env, 5);
 }
 
-/// What the last read brought has been delivered: the peer may be told.
+/// What the last read brought is in mailboxes: the peer may be told, and other links have their turn.
 #[rustler::nif]
-fn channel_delivered(channel: ChannelArc) -> bool {
-    channel.0.session().is_some_and(|session| session.delivered() == Acknowledge::Wake)
+fn channel_delivered(env: Env<'_>, channel: ChannelArc) -> Atom {
+    let Some(session) = channel.session.get() else {
+        return atoms::ok();
+    };
+    let acknowledge = session.session.delivered();
+    session.end_turn(env, channel.number);
+    match acknowledge {
+        Acknowledge::Nothing => atoms::ok(),
+        Acknowledge::Wake => {
+            session.wake(env);
+            atoms::ok()
+        }
+        Acknowledge::Later => atoms::later(),
+    }
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -239,10 +295,10 @@ fn channel_signature<'a>(
     now: u64,
 ) -> NifResult<(Vec<Term<'a>>, bool)> {
     let signature = array(&signature)?;
-    Ok(collect(env, &channel, |link, sink| link.handle_signature(now, id, &signature, sink).any()))
+    Ok(collect(env, &channel, |link, sink| link.handle_signature(now, id, &signature, sink)))
 }
 
-/// `:accept` or `{:refuse, code}`.
+/// `{:accept, session | nil, limits | nil}` or `{:refuse, code}`.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn channel_decide<'a>(
     env: Env<'a>,
@@ -250,15 +306,21 @@ fn channel_decide<'a>(
     decision: Term<'a>,
     now: u64,
 ) -> NifResult<(Vec<Term<'a>>, bool)> {
-    if decision.decode::<Atom>().is_ok_and(|decision| decision == atoms::accept()) {
-        return Ok(collect(env, &channel, |link, sink| link.accept(now, None, None, sink).any()));
+    if let Ok((accept, session, settings)) = decision.decode::<(Atom, Option<SessionArc>, Option<ChannelSettings>)>() {
+        if accept != atoms::accept() {
+            return Err(Error::BadArg);
+        }
+        let limits = settings.map(|settings| settings.limits()).transpose()?;
+        let resume = session.as_ref().map(|session| session.session.clone());
+        *channel.resume.lock().unwrap_or_else(PoisonError::into_inner) = session;
+        return Ok(collect(env, &channel, |link, sink| link.accept(now, resume, limits, sink)));
     }
     let (refuse, code): (Atom, Term) = decision.decode()?;
     if refuse != atoms::refuse() {
         return Err(Error::BadArg);
     }
     let code = close_code(code)?;
-    Ok((Vec::new(), channel.0.close(code, "refused")))
+    Ok((Vec::new(), channel.link.close(code, "refused")))
 }
 
 fn close_code(code: Term) -> NifResult<CloseCode> {
@@ -271,20 +333,47 @@ fn channel_timeout<'a>(env: Env<'a>, channel: ChannelArc, now: u64) -> (Vec<Term
     let (events, wake) = collect(env, &channel, |link, sink| {
         let (wake, at) = link.handle_timeout(now, sink);
         next = at.map(|at| at.saturating_sub(now).max(1));
-        wake
+        Wake { link: wake, session: false }
     });
     (events, wake, next)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
 fn channel_close(channel: ChannelArc, code: Term, text: &str) -> NifResult<bool> {
-    Ok(channel.0.close(close_code(code)?, text))
+    Ok(channel.link.close(close_code(code)?, text))
+}
+
+/// Waits for a flush of the link before to end.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn channel_activate(env: Env<'_>, channel: ChannelArc, writer: LocalPid) -> Atom {
+    if let Some(session) = channel.session.get() {
+        session.set_writer(writer);
+        channel.link.activate();
+        // In any case: whoever left something to be sent while there was no Writer could not wake it.
+        session.wake(env);
+    }
+    atoms::ok()
+}
+
+/// Waits for what is being handled.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn channel_detach(env: Env<'_>, channel: ChannelArc) -> Atom {
+    channel.link.detach();
+    if let Some(session) = channel.session.get() {
+        session.end_turn(env, channel.number);
+    }
+    atoms::ok()
+}
+
+#[rustler::nif]
+fn channel_rtt_ms(channel: ChannelArc) -> Option<u64> {
+    channel.link.rtt_ms()
 }
 
 /// [`channel_flush`] on the scheduler at hand, when what waits is a few messages; `:dirty` when it is more.
 #[rustler::nif]
 fn channel_flush_small<'a>(env: Env<'a>, channel: ChannelArc, _now: u64) -> Term<'a> {
-    if !channel.0.session().is_some_and(|session| session.next_flush_is_small()) {
+    if !channel.link.session().is_some_and(|session| session.next_flush_is_small()) {
         return atoms::dirty().encode(env);
     }
     consume_timeslice(env);
@@ -298,7 +387,7 @@ fn channel_flush<'a>(env: Env<'a>, channel: ChannelArc, _now: u64) -> Term<'a> {
 
 fn flush<'a>(env: Env<'a>, channel: &ChannelArc) -> Term<'a> {
     let mut out = Vec::new();
-    let more = match channel.0.flush(&mut out) {
+    let more = match channel.link.flush(&mut out) {
         Ok(true) => atoms::more(),
         Ok(false) => atoms::idle(),
         Err(reason) => return error(env, atoms::channel_error(), reason.to_string()),
@@ -311,30 +400,36 @@ fn large_binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
     Binary::from_owned(OwnedBinary::from_slice(bytes), env).encode(env)
 }
 
-/// Runs one step of the link and turns its events into terms.
+/// Runs one step of the link and turns its events into terms. True: wake the link's own Writer; the session's has been.
 fn collect<'a>(
     env: Env<'a>,
     channel: &ChannelArc,
-    step: impl FnOnce(&Link, &mut dyn FnMut(LinkEvent<'_>)) -> bool,
+    step: impl FnOnce(&Link, &mut dyn FnMut(LinkEvent<'_>)) -> Wake,
 ) -> (Vec<Term<'a>>, bool) {
     let mut events = Vec::new();
     let mut refused = Vec::new();
-    let wake = step(&channel.0, &mut |event| match event {
+    let mut wake = step(&channel.link, &mut |event| match event {
         LinkEvent::Session(event) => {
-            if let Some(call_id) = session_event(env, &channel.0, event, &mut events) {
+            if let Some(call_id) = session_event(env, &channel.link, event, &mut events) {
                 refused.push(call_id);
             }
         }
+        LinkEvent::Up { session, resumed, additional } => {
+            let facts = facts(env, &channel.link, &session, resumed, additional);
+            events.push((atoms::up(), channel.begin(session), facts).encode(env));
+        }
         event => events.push(link_event(env, event)),
     });
-    let mut wake = wake;
-    if let Some(session) = channel.0.session() {
+    if let Some(session) = channel.session.get() {
         for call_id in refused {
-            session.counters().undecodable.one();
-            wake |= session.refuse(call_id, Refusal::Undecodable);
+            session.session.counters().undecodable.one();
+            wake.session |= session.session.refuse(call_id, Refusal::Undecodable);
+        }
+        if wake.session {
+            session.wake(env);
         }
     }
-    (events, wake)
+    (events, wake.link)
 }
 
 fn link_event<'a>(env: Env<'a>, event: LinkEvent<'_>) -> Term<'a> {
@@ -343,10 +438,9 @@ fn link_event<'a>(env: Env<'a>, event: LinkEvent<'_>) -> Term<'a> {
             let purpose = purpose_atom(request.purpose);
             (atoms::sign(), request.id, purpose, binary(env, &request.body)).encode(env)
         }
-        LinkEvent::Decide { peer, key, .. } => (atoms::hello(), binary(env, &peer.0), binary(env, &key)).encode(env),
-        LinkEvent::Up { session, .. } => {
-            let facts = session_facts(env, &session);
-            (atoms::up(), ResourceArc::new(SessionResource(session)), facts).encode(env)
+        LinkEvent::Decide { peer, key, resume } => {
+            let offer = resume.map(|offer| (binary(env, &offer.session), offer.additional));
+            (atoms::hello(), binary(env, &peer.0), binary(env, &key), offer).encode(env)
         }
         LinkEvent::Fault(fault) => {
             let code = match &fault {
@@ -358,7 +452,7 @@ fn link_event<'a>(env: Env<'a>, event: LinkEvent<'_>) -> Term<'a> {
             (atoms::fault(), code, fault.to_string()).encode(env)
         }
         // `collect` takes these out before.
-        LinkEvent::Session(_) => atoms::error().encode(env),
+        LinkEvent::Up { .. } | LinkEvent::Session(_) => atoms::error().encode(env),
     }
 }
 
@@ -367,20 +461,22 @@ fn atom(env: Env<'_>, name: &str) -> Atom {
     Atom::from_str(env, name).unwrap_or_else(|_| atoms::error())
 }
 
-fn session_facts<'a>(env: Env<'a>, session: &Session) -> Term<'a> {
+/// Profile and role are the link's: a session may have begun on another.
+fn facts<'a>(env: Env<'a>, link: &Link, session: &Session, resumed: bool, additional: bool) -> Term<'a> {
     let agreed = session.agreed();
-    let profile = Profile::try_from(agreed.profile).map_or(atoms::error(), profile_atom);
-    let role = match agreed.role {
+    let role = match link.role() {
         Role::Initiator => atoms::initiator(),
         Role::Responder => atoms::responder(),
     };
-    let entries: [(Atom, Term<'a>); 6] = [
+    let entries: [(Atom, Term<'a>); 8] = [
         (atoms::realm_id(), binary(env, &agreed.peer.0)),
         (atoms::key(), binary(env, agreed.peer_realm_key())),
-        (atoms::profile(), profile.encode(env)),
+        (atoms::profile(), profile_atom(link.profile()).encode(env)),
         (atoms::role(), role.encode(env)),
         (atoms::version(), agreed.version.encode(env)),
         (atoms::session_id(), binary(env, &agreed.session)),
+        (atoms::resumed(), resumed.encode(env)),
+        (atoms::additional(), additional.encode(env)),
     ];
     entries.into_iter().fold(Term::map_new(env), |map, (key, value)| map.map_put(key, value).unwrap_or(map))
 }

@@ -18,7 +18,6 @@ use crate::atoms;
 use crate::error::{error, io_reason, key_reason};
 use crate::keyring::{array, as_path, random, KeyringResource, NetworkResource};
 use crate::payload::binary;
-use crate::session::SessionResource;
 
 /// The key of a file with its rotations, or the key that has replaced it.
 pub fn load(path: &Path, online: &[u8; 32]) -> Result<Loaded, KeyFileError> {
@@ -160,15 +159,6 @@ fn keyring_revoke<'a>(
     match keyring.keyring.revoke(revocation) {
         Ok(()) => atoms::ok().encode(env),
         Err(error) => reason(env, error),
-    }
-}
-
-/// Tells the peer what it doesn't know of our key.
-#[rustler::nif]
-fn session_tell_identity(session: ResourceArc<SessionResource>) -> Atom {
-    match session.0.tell_identity() {
-        true => atoms::wake(),
-        false => atoms::ok(),
     }
 }
 

@@ -1,35 +1,105 @@
 //! The session resource: pushes, replies, the sweep. All but the dirty variants are done in about a microsecond.
+//!
+//! Links come and go, so the session knows the Writer of the link that it is sent on, and whoever leaves something to be sent
+//! wakes it. And it knows whose turn it is: what one link's read brought is in mailboxes before another's is handled.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use legation_proto::frame::batch::Refusal;
 use legation_proto::frame::FrameType;
 use legation_proto::session::{Delivery, NewCall, PushError, Session};
-use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Resource, ResourceArc, Term};
+use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, Resource, ResourceArc, Term};
 
 use crate::atoms;
 use crate::error::push_reason;
 
-pub struct SessionResource(pub Arc<Session>);
+pub struct SessionResource {
+    pub session: Arc<Session>,
+    draining: AtomicBool,
+    writer: Mutex<Option<LocalPid>>,
+    turn: Mutex<Turn>,
+}
 
 #[rustler::resource_impl]
 impl Resource for SessionResource {}
 
 type SessionArc = ResourceArc<SessionResource>;
 
-fn woken(wake: bool) -> Atom {
-    if wake {
-        atoms::wake()
-    } else {
+/// Which link's events are being delivered, by its number, and which Readers wait for that to end.
+#[derive(Default)]
+struct Turn {
+    holder: Option<u64>,
+    waiting: Vec<LocalPid>,
+}
+
+impl SessionResource {
+    pub fn new(session: Arc<Session>) -> SessionResource {
+        SessionResource {
+            session,
+            draining: AtomicBool::new(false),
+            writer: Mutex::new(None),
+            turn: Mutex::new(Turn::default()),
+        }
+    }
+
+    /// From now on this process sends.
+    pub fn set_writer(&self, writer: LocalPid) {
+        *lock(&self.writer) = Some(writer);
+    }
+
+    /// Has the Writer flush. While there is none nothing is lost: the next one begins with a flush.
+    pub fn wake(&self, env: Env<'_>) {
+        let writer = *lock(&self.writer);
+        if let Some(writer) = writer {
+            // One that has gone is about to be replaced.
+            let _ = env.send(&writer, atoms::wake());
+        }
+    }
+
+    /// False: another link's events are being delivered; the calling process will be sent `:free`.
+    pub fn take_turn(&self, env: Env<'_>, link: u64) -> bool {
+        let mut turn = lock(&self.turn);
+        if turn.holder.is_some_and(|holder| holder != link) {
+            turn.waiting.push(env.pid());
+            return false;
+        }
+        turn.holder = Some(link);
+        true
+    }
+
+    /// All that the link's read brought has been delivered, or never will be.
+    pub fn end_turn(&self, env: Env<'_>, link: u64) {
+        let waiting = {
+            let mut turn = lock(&self.turn);
+            if turn.holder != Some(link) {
+                return;
+            }
+            turn.holder = None;
+            std::mem::take(&mut turn.waiting)
+        };
+        for reader in waiting {
+            let _ = env.send(&reader, atoms::free());
+        }
+    }
+
+    fn woken(&self, env: Env<'_>, wake: bool) -> Atom {
+        if wake {
+            self.wake(env);
+        }
         atoms::ok()
+    }
+
+    fn pushed<'a>(&self, env: Env<'a>, result: Result<bool, PushError>) -> Term<'a> {
+        match result {
+            Ok(wake) => self.woken(env, wake).encode(env),
+            Err(reason) => (atoms::error(), push_reason(reason)).encode(env),
+        }
     }
 }
 
-fn pushed(env: Env<'_>, result: Result<bool, PushError>) -> Term<'_> {
-    match result {
-        Ok(wake) => woken(wake).encode(env),
-        Err(reason) => (atoms::error(), push_reason(reason)).encode(env),
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn push<'a>(
@@ -47,7 +117,7 @@ fn push<'a>(
     } else {
         return Err(Error::BadArg);
     };
-    Ok(pushed(env, session.0.push(delivery, source, destination, payload.as_slice(), false)))
+    Ok(session.pushed(env, session.session.push(delivery, source, destination, payload.as_slice(), false)))
 }
 
 #[rustler::nif]
@@ -83,6 +153,9 @@ fn push_call<'a>(
     from: Term<'a>,
     payload: Binary<'a>,
 ) -> NifResult<Term<'a>> {
+    if session.draining.load(Ordering::Relaxed) {
+        return Ok((atoms::error(), atoms::draining()).encode(env));
+    }
     let (pid, _tag): (Term, Term) = from.decode()?;
     // `from` stays at home, as the bytes of a term: a tag is opaque.
     let (caller, context) = (pid.to_binary(), from.to_binary());
@@ -94,8 +167,8 @@ fn push_call<'a>(
         context: context.as_slice(),
         payload: payload.as_slice(),
     };
-    Ok(match session.0.push_call(crate::channel::now_ms(), &call) {
-        Ok(pushed) => (woken(pushed.wake), pushed.new_caller).encode(env),
+    Ok(match session.session.push_call(crate::channel::now_ms(), &call) {
+        Ok(pushed) => (session.woken(env, pushed.wake), pushed.new_caller).encode(env),
         Err(reason) => (atoms::error(), push_reason(reason)).encode(env),
     })
 }
@@ -128,29 +201,29 @@ fn session_push_call_dirty<'a>(
 
 #[rustler::nif]
 fn session_reply<'a>(env: Env<'a>, session: SessionArc, call_id: u64, payload: Binary<'a>) -> Term<'a> {
-    pushed(env, session.0.reply(call_id, payload.as_slice()))
+    session.pushed(env, session.session.reply(call_id, payload.as_slice()))
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
 fn session_reply_dirty<'a>(env: Env<'a>, session: SessionArc, call_id: u64, payload: Binary<'a>) -> Term<'a> {
-    pushed(env, session.0.reply(call_id, payload.as_slice()))
+    session.pushed(env, session.session.reply(call_id, payload.as_slice()))
 }
 
 #[rustler::nif]
 fn session_refuse(env: Env<'_>, session: SessionArc, call_id: u64, reason: Atom) -> NifResult<Atom> {
     let name = reason.to_term(env).atom_to_string()?;
     let refusal = Refusal::ALL.into_iter().find(|refusal| refusal.name() == name).ok_or(Error::BadArg)?;
-    Ok(woken(session.0.refuse(call_id, refusal)))
+    Ok(session.woken(env, session.session.refuse(call_id, refusal)))
 }
 
 /// The process that was to answer a remote caller is gone.
 #[rustler::nif]
-fn session_abandon(session: SessionArc, caller: u64) -> Atom {
-    woken(session.0.abandon(caller))
+fn session_abandon(env: Env<'_>, session: SessionArc, caller: u64) -> Atom {
+    session.woken(env, session.session.abandon(caller))
 }
 
 #[rustler::nif]
-fn session_announce(session: SessionArc, kind: Atom, signed: Binary) -> NifResult<Atom> {
+fn session_announce(env: Env<'_>, session: SessionArc, kind: Atom, signed: Binary) -> NifResult<Atom> {
     let kind = if kind == atoms::learn() {
         FrameType::Learn
     } else if kind == atoms::forget() {
@@ -160,24 +233,30 @@ fn session_announce(session: SessionArc, kind: Atom, signed: Binary) -> NifResul
     } else {
         return Err(Error::BadArg);
     };
-    Ok(woken(session.0.announce(kind, signed.as_slice())))
+    Ok(session.woken(env, session.session.announce(kind, signed.as_slice())))
+}
+
+/// Tells the peer what it doesn't know of our key.
+#[rustler::nif]
+fn session_tell_identity(env: Env<'_>, session: SessionArc) -> Atom {
+    session.woken(env, session.session.tell_identity())
 }
 
 #[rustler::nif]
-fn session_release(session: SessionArc, caller: u64) -> Atom {
-    woken(session.0.release_caller(caller))
+fn session_release(env: Env<'_>, session: SessionArc, caller: u64) -> Atom {
+    session.woken(env, session.session.release_caller(caller))
 }
 
 #[rustler::nif]
-fn session_cancel(session: SessionArc, call_id: u64) -> Atom {
-    woken(session.0.cancel(call_id))
+fn session_cancel(env: Env<'_>, session: SessionArc, call_id: u64) -> Atom {
+    session.woken(env, session.session.cancel(call_id))
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
 fn session_sweep<'a>(env: Env<'a>, session: SessionArc, age_ms: u64) -> Vec<Term<'a>> {
     let mut old = Vec::new();
     // The clock that `push_call` entered the calls by.
-    session.0.sweep(crate::channel::now_ms(), age_ms, |call_id, pending| {
+    session.session.sweep(crate::channel::now_ms(), age_ms, |call_id, pending| {
         let caller = env.binary_to_term(&pending.context).and_then(|(from, _)| from.decode::<(Term, Term)>().ok());
         if let Some((pid, _tag)) = caller {
             old.push((call_id, &*pending.destination, pid).encode(env));
@@ -188,20 +267,48 @@ fn session_sweep<'a>(env: Env<'a>, session: SessionArc, age_ms: u64) -> Vec<Term
 
 #[rustler::nif(schedule = "DirtyCpu")]
 fn session_receipts(session: SessionArc, engines: Vec<String>) -> Atom {
-    session.0.make_receipts_for(engines.into_iter().map(String::into_boxed_str));
+    session.session.make_receipts_for(engines.into_iter().map(String::into_boxed_str));
+    atoms::ok()
+}
+
+#[rustler::nif]
+fn session_acknowledge(env: Env<'_>, session: SessionArc) -> Atom {
+    session.woken(env, session.session.acknowledge_now())
+}
+
+#[rustler::nif]
+fn session_can_resume(session: SessionArc) -> bool {
+    session.session.can_resume()
+}
+
+#[rustler::nif]
+fn session_drain(session: SessionArc) -> Atom {
+    session.draining.store(true, Ordering::Relaxed);
     atoms::ok()
 }
 
 #[rustler::nif]
 fn session_end(session: SessionArc) -> Atom {
-    session.0.end();
+    session.session.end();
     atoms::ok()
+}
+
+#[rustler::nif]
+fn session_gap(session: SessionArc) -> u64 {
+    session.session.gap()
+}
+
+/// Copies what waits, up to the bound of a queue.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn session_adopt(env: Env<'_>, session: SessionArc, ended: SessionArc) -> Atom {
+    let adopted = session.session.adopt(&ended.session);
+    session.woken(env, adopted > 0)
 }
 
 #[rustler::nif]
 fn session_counters(env: Env<'_>, session: SessionArc) -> NifResult<Term<'_>> {
     let mut map = Term::map_new(env);
-    for (name, value) in session.0.counters().all() {
+    for (name, value) in session.session.counters().all() {
         map = map.map_put(Atom::from_str(env, name)?, value)?;
     }
     Ok(map)
