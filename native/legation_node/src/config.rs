@@ -23,9 +23,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use legation_channel::channel::Profile;
-use legation_proto::limits::Limits as SessionLimits;
+use legation_proto::limits::{Limits as SessionLimits, Overflow};
 
 pub use error::{io_words, ConfigError, Position, Problem};
+pub use limits::MS_MAX;
 pub use names::SOCKET_PATH_BYTES_MAX;
 pub use parse::{parse, Places};
 pub use source::{check_together, read_key, read_network_key, Loaded, Source};
@@ -165,6 +166,41 @@ pub struct PeerConfig {
     pub allow: Operations,
     /// Messages that are allowed so far are shown to the gate, which asks the filter.
     pub filter: bool,
+    /// Links that are kept up at once, where we dial: 1 to [`LINKS_MAX`].
+    pub links: u8,
+    pub limits: PeerLimits,
+}
+
+/// Links of one session, whoever dialled. More are no help: they go over the same few networks.
+pub const LINKS_MAX: usize = 4;
+
+impl PeerConfig {
+    /// Of a session that begins.
+    pub fn session_limits(&self, limits: &Limits) -> SessionLimits {
+        self.limits.of_session(&limits.session)
+    }
+}
+
+/// What a peer has of its own in place of [`Limits`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerLimits {
+    pub grace_ms: Option<u64>,
+    pub resume_bytes_max: Option<usize>,
+    pub queue_bytes_max: Option<usize>,
+    pub engine_queue_bytes_max: Option<Option<usize>>,
+    pub overflow: Option<Overflow>,
+}
+
+impl PeerLimits {
+    fn of_session(&self, limits: &SessionLimits) -> SessionLimits {
+        SessionLimits {
+            resume_bytes_max: self.resume_bytes_max.unwrap_or(limits.resume_bytes_max),
+            queue_bytes_max: self.queue_bytes_max.unwrap_or(limits.queue_bytes_max),
+            engine_queue_bytes_max: self.engine_queue_bytes_max.unwrap_or(limits.engine_queue_bytes_max),
+            overflow: self.overflow.unwrap_or(limits.overflow),
+            ..limits.clone()
+        }
+    }
 }
 
 /// Which of our engines a peer may know of and reach.
@@ -219,6 +255,10 @@ pub struct Limits {
     pub session: SessionLimits,
     /// Messages in an engine's mailbox above which it gets no more; asked of the gate.
     pub engine_queue_max: Option<u64>,
+    /// How long a session without a link waits for another; 0: it ends with its last link.
+    pub grace_ms: u64,
+    /// How long an acknowledgement may wait for other frames to go with.
+    pub ack_ms: u64,
     pub call_age_ms: u64,
     pub pending_connections_max: usize,
     pub handshakes_max: usize,

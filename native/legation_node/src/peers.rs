@@ -1,12 +1,12 @@
-//! The links to other realms: who may link with us, dialling, which link lives, drain.
+//! The sessions with other realms and their links: who may link with us, dialling, which links live, grace, drain.
 //!
 //! ```text
-//!  Peers ──┬── Peer per realm on the list: addresses, back-off, the link that is up      (peer, links, backoff: pure)
+//!  Peers ──┬── Peer per realm on the list: addresses, back-off, its session and links    (peer, links, backoff: pure)
 //!          ├── Listener per address: places for those who have not proven who they are   (net::listener)
 //!          └── two tasks per connection, which ask: hello?, up?, and tell: ended          (net::peer_connection)
 //! ```
 //!
-//! What links bring goes to [`LinkEvents`]. Locks are held briefly, and none of `Peers`' own while events are told; an event
+//! What links bring goes to [`SessionEvents`]. Locks are held briefly, and none of `Peers`' own while events are told; an event
 //! handler may ask and tell `Peers` anything.
 
 pub(crate) mod backoff;
@@ -16,18 +16,19 @@ mod links;
 mod listening;
 mod peer;
 mod questions;
+pub(crate) mod session;
 mod system;
 mod words;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use legation_channel::knock::{KnockMemory, KnockSettings};
 use legation_proto::error::CloseCode;
 use legation_proto::identity::{check_public_key, KeyError, RealmId};
-use legation_proto::session::{Event, Session};
+use legation_proto::session::Event;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -35,67 +36,19 @@ use crate::config::{Limits, PeerConfig};
 use crate::identity::Identity;
 use crate::net::listener::Listener;
 use crate::net::peer_connection::{Control, Wanted};
-use peer::{Peer, Up};
+use peer::Peer;
 
 pub use crate::net::listener::{BoundAddress, ListenerInfo};
 pub use counters::PeersCounters;
 pub use drain::CutCall;
 pub use listening::ListenError;
-pub(crate) use questions::Verdict;
+pub use session::{LinkStatus, PeerSession, Standing};
+
+pub(crate) use peer::DialPlan;
+pub(crate) use questions::{LinkUp, Verdict};
 pub(crate) use system::{fill_random, random, unix_ms};
 
 use counters::LogLimit;
-
-/// A link that is up: the session of one peer.
-#[derive(Debug)]
-pub struct PeerLink {
-    /// Unlike that of any other link of this process.
-    pub tag: u64,
-    /// What we call the peer.
-    pub realm: Arc<str>,
-    pub session: Arc<Session>,
-    pub status: LinkStatus,
-    writer: Arc<Notify>,
-    ended: AtomicBool,
-}
-
-/// What `connections` and `peers` show of a link.
-#[derive(Clone, Debug)]
-pub struct LinkStatus {
-    pub key: [u8; 32],
-    /// `tls`, `local`, `plain`.
-    pub profile: &'static str,
-    /// `initiator`, `responder`.
-    pub role: &'static str,
-    pub version: u16,
-    /// `tcp`, `unix`.
-    pub carrier: &'static str,
-    /// Of the other end, as text: `10.0.0.7:4040`, `uid 1000`.
-    pub address: String,
-    /// Unix milliseconds.
-    pub since_ms: u64,
-}
-
-impl PeerLink {
-    pub fn new(tag: u64, realm: Arc<str>, session: Arc<Session>, status: LinkStatus, writer: Arc<Notify>) -> PeerLink {
-        PeerLink { tag, realm, session, status, writer, ended: AtomicBool::new(false) }
-    }
-
-    /// There is something to flush.
-    pub fn wake(&self) {
-        self.writer.notify_one();
-    }
-
-    /// Nothing can be pushed any more; set when the link ends.
-    pub fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
-    }
-
-    pub fn end(&self) {
-        self.ended.store(true, Ordering::Release);
-        self.session.end();
-    }
-}
 
 /// Why a link ended or did not come about: `kind` and `code` as in Elixir's reasons (`docs/internals.md`).
 ///
@@ -119,24 +72,44 @@ pub enum LinkEnd {
     NoAnswer,
 }
 
-/// What links tell the realm, from their tasks. Must not wait. For one link: `up`, then events, then `ended`; and an
-/// earlier link with the same realm has ended before the next one is up.
+impl LinkEnd {
+    /// Only the link has ended: another may take its session up.
+    pub fn keeps_session(&self) -> bool {
+        match self {
+            // A cipher that fails is a carrier that is broken: who stands between must not be able to end more than a link.
+            LinkEnd::Connect(_) | LinkEnd::Carrier(_) | LinkEnd::NoAnswer | LinkEnd::Fault { code: "channel", .. } => {
+                true
+            }
+            LinkEnd::Closed { code, .. } | LinkEnd::Fault { code, .. } | LinkEnd::Local(code) => {
+                CloseCode::from_name(code).is_some_and(CloseCode::keeps_session)
+            }
+            LinkEnd::Keyholder(_) => false,
+        }
+    }
+}
+
+/// What the realm is told of sessions, by the tasks of their links. Must not wait. For one session: `up`, then events, `lost` and
+/// `resumed` in turn, then `ended`; and an earlier session with the same realm has ended before the next one is up.
 ///
-/// In a link's event handlers nothing may be asked of its session that reads (`make_receipts_for` but in `link_up`,
+/// In event handlers nothing may be asked of the session that reads (`make_receipts_for` but in `session_up`,
 /// `delivered`, `handle_bytes`): pushes, replies and announcements are fine.
-pub trait LinkEvents: Send + Sync {
-    fn link_up(&self, link: &Arc<PeerLink>);
-    /// One event of the session. What it leaves to flush on this link is said by returning true.
-    fn link_event(&self, link: &Arc<PeerLink>, event: Event<'_>) -> bool;
-    /// All events of one read are through.
-    fn link_read_done(&self, link: &Arc<PeerLink>);
-    fn link_ended(&self, link: &Arc<PeerLink>, why: &LinkEnd);
+pub trait SessionEvents: Send + Sync {
+    fn session_up(&self, session: &Arc<PeerSession>);
+    /// One event of the session. What it leaves to flush is said by returning true.
+    fn session_event(&self, session: &Arc<PeerSession>, event: Event<'_>) -> bool;
+    /// There is no link any more. It waits for one, and so does what is pushed.
+    fn session_lost(&self, session: &Arc<PeerSession>, why: &LinkEnd);
+    /// And there is one again: nothing was lost, and nothing has come twice.
+    fn session_resumed(&self, session: &Arc<PeerSession>);
+    fn session_ended(&self, session: &Arc<PeerSession>, why: &LinkEnd);
 }
 
 /// What has become of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerState {
     Up,
+    /// There is a session but no link, for its grace.
+    Lost,
     Connecting,
     /// For the next dial.
     Waiting,
@@ -150,6 +123,7 @@ impl PeerState {
     pub fn name(self) -> &'static str {
         match self {
             PeerState::Up => "up",
+            PeerState::Lost => "lost",
             PeerState::Connecting => "connecting",
             PeerState::Waiting => "waiting",
             PeerState::Listening => "listening",
@@ -167,9 +141,16 @@ pub struct PeerStatus {
     pub state: PeerState,
     /// Dials since the last link.
     pub attempts: u64,
-    /// How the last link or dial ended, while there is no link.
+    /// How the last link or dial ended, if none has come up since.
     pub last_error: Option<LinkEnd>,
-    pub link: Option<LinkStatus>,
+    pub links: Vec<LinkStatus>,
+}
+
+impl PeerStatus {
+    /// The one that we send on.
+    pub fn link(&self) -> Option<&LinkStatus> {
+        self.links.iter().find(|link| link.active)
+    }
 }
 
 /// Why a peer can't be put on the list, or taken up again.
@@ -186,13 +167,15 @@ pub enum AddPeerError {
     BadKey(#[from] KeyError),
     #[error("there is no such peer")]
     UnknownRealm,
+    #[error("the realm is draining: nobody is dialled and nobody let in any more")]
+    Draining,
 }
 
 /// See the module's documentation.
 pub struct Peers {
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
-    pub(crate) events: Arc<dyn LinkEvents>,
+    pub(crate) events: Arc<dyn SessionEvents>,
     pub(crate) counters: PeersCounters,
     pub(crate) accept_log: LogLimit,
     pub(crate) runtime: Handle,
@@ -214,9 +197,11 @@ struct List {
     peers: HashMap<Arc<str>, Peer>,
     /// Whose key may connect.
     by_realm_id: HashMap<RealmId, Arc<str>>,
-    /// Links that were told to close when their peer left, until they have ended.
-    leaving: HashMap<Arc<str>, Up>,
+    /// Sessions that have ended because their peer left, until the realm has been told.
+    leaving: HashMap<Arc<str>, Arc<PeerSession>>,
     last_generation: u64,
+    /// Nothing new is begun.
+    draining: bool,
     /// Nobody is dialled and nobody let in any more.
     stopping: bool,
 }
@@ -224,7 +209,7 @@ struct List {
 impl Peers {
     /// # Panics
     /// Outside of a tokio runtime: its tasks run on the one that this is called in.
-    pub fn new(identity: Identity, limits: Limits, events: Arc<dyn LinkEvents>) -> Arc<Peers> {
+    pub fn new(identity: Identity, limits: Limits, events: Arc<dyn SessionEvents>) -> Arc<Peers> {
         let knocks = KnockSettings {
             window_ms: limits.knock_window_ms,
             boot_ms: limits.knock_boot_ms,
@@ -255,6 +240,7 @@ impl Peers {
     pub fn add_peer(self: &Arc<Peers>, config: PeerConfig) -> Result<(), AddPeerError> {
         check_public_key(&config.key)?;
         let mut list = lock(&self.list);
+        list.check_draining()?;
         if list.peers.get(config.realm.as_str()).is_some_and(|peer| peer.connected) {
             return Err(AddPeerError::AlreadyConnected);
         }
@@ -270,9 +256,14 @@ impl Peers {
     /// Takes a peer up again after [`Peers::disconnect`]. Of one that is connected nothing is to be done.
     ///
     /// # Errors
-    /// [`AddPeerError::UnknownRealm`]; [`AddPeerError::SameKey`] when another peer has got its key meanwhile.
+    /// [`AddPeerError::UnknownRealm`]; [`AddPeerError::Draining`]; [`AddPeerError::SameKey`] when another peer has got its key
+    /// meanwhile.
     pub fn connect(self: &Arc<Peers>, realm: &str) -> Result<(), AddPeerError> {
         let mut list = lock(&self.list);
+        if !list.peers.contains_key(realm) {
+            return Err(AddPeerError::UnknownRealm);
+        }
+        list.check_draining()?;
         let peer = list.peers.get_mut(realm).ok_or(AddPeerError::UnknownRealm)?;
         if peer.connected {
             // If it waits for its next dial, that is now: whoever asks has a reason.
@@ -291,21 +282,22 @@ impl Peers {
         Ok(())
     }
 
-    /// Closes the link to a realm, dials it no more and lets it in no more, until [`Peers::connect`]. Nothing can be pushed
-    /// from now on; that the link has ended its task tells. False: there is no such peer.
-    pub fn disconnect(&self, realm: &str) -> bool {
-        lock(&self.list).leave(realm)
+    /// Ends the session with a realm, dials it no more and lets it in no more, until [`Peers::connect`]. Nothing can be pushed
+    /// from now on; the realm is told of it a moment later. False: there is no such peer.
+    pub fn disconnect(self: &Arc<Peers>, realm: &str) -> bool {
+        let mut list = lock(&self.list);
+        self.leave(&mut list, realm)
     }
 
     /// The same, and forgets it.
-    pub fn remove_peer(&self, realm: &str) -> bool {
+    pub fn remove_peer(self: &Arc<Peers>, realm: &str) -> bool {
         let mut list = lock(&self.list);
-        list.leave(realm);
+        self.leave(&mut list, realm);
         list.peers.remove(realm).is_some()
     }
 
-    /// Other settings for a peer; one that isn't on the list is put there. Its link stays if key and addresses do, otherwise
-    /// it is closed and there will be another. One that is disconnected stays so.
+    /// Other settings for a peer; one that isn't on the list is put there. Its session stays if key and addresses do, otherwise
+    /// it is ended and there will be another. One that is disconnected stays so.
     ///
     /// # Errors
     /// As [`Peers::add_peer`]; then everything is as before.
@@ -318,6 +310,11 @@ impl Peers {
         };
         if peer.config.key == config.key && (peer.config.connect == config.connect || !peer.connected) {
             peer.config = Arc::new(config);
+            for control in peer.surplus() {
+                control.want(Wanted::Close(CloseCode::Duplicate));
+            }
+            let realm = peer.realm.clone();
+            self.dial(&mut list, &realm);
             return Ok(());
         }
         let connected = peer.connected;
@@ -325,7 +322,7 @@ impl Peers {
         let mut peer = Peer::new(config, &self.identity.realm_id, list.last_generation, &self.limits);
         let realm = peer.realm.clone();
         list.check_key(&self.identity, &realm, &peer.realm_id)?;
-        list.leave(&realm);
+        self.leave(&mut list, &realm);
         if connected {
             list.by_realm_id.insert(peer.realm_id, realm.clone());
         }
@@ -351,10 +348,19 @@ impl Peers {
         lock(&self.list).peers.get(realm).map(Peer::status)
     }
 
-    /// All links that are up.
-    pub fn links(&self) -> Vec<Arc<PeerLink>> {
+    /// All sessions, up or lost.
+    pub fn sessions(&self) -> Vec<Arc<PeerSession>> {
+        lock(&self.list).peers.values().filter_map(Peer::session).cloned().collect()
+    }
+
+    /// All links that are up, each with its session.
+    pub fn links(&self) -> Vec<(Arc<PeerSession>, LinkStatus)> {
         let list = lock(&self.list);
-        list.peers.values().filter_map(Peer::link).filter(|link| !link.has_ended()).cloned().collect()
+        let links = |peer: &Peer| {
+            let session = peer.session().cloned();
+            peer.links().into_iter().filter_map(move |link| Some((session.clone()?, link))).collect::<Vec<_>>()
+        };
+        list.peers.values().flat_map(links).collect()
     }
 
     pub fn counters(&self) -> &PeersCounters {
@@ -386,24 +392,17 @@ impl List {
         Ok(())
     }
 
-    /// And from now on no more.
-    fn leave(&mut self, realm: &str) -> bool {
-        let Some(peer) = self.peers.get_mut(realm) else { return false };
-        let (link, dial) = peer.stop();
-        for control in link.iter().map(|up| &up.control).chain(&dial) {
-            control.want(Wanted::Close(CloseCode::Normal));
+    fn check_draining(&self) -> Result<(), AddPeerError> {
+        match self.draining {
+            true => Err(AddPeerError::Draining),
+            false => Ok(()),
         }
-        if let Some(link) = link {
-            self.leaving.insert(peer.realm.clone(), link);
-        }
-        self.by_realm_id.retain(|_, other| **other != *realm);
-        true
     }
 }
 
 impl Drop for List {
     fn drop(&mut self) {
-        self.peers.values_mut().for_each(Peer::cancel_timer);
+        self.peers.values_mut().for_each(Peer::cancel_timers);
     }
 }
 

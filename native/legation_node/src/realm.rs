@@ -1,6 +1,6 @@
 //! One realm: its processes, names and engines; what a message means.
 //!
-//! Driven from two sides, by tasks that own sockets: [`BeamEvents`](crate::net::beam::BeamEvents) by connections to BEAM nodes, [`LinkEvents`](crate::peers::LinkEvents) by links to peers. Neither
+//! Driven from two sides, by tasks that own sockets: [`BeamEvents`](crate::net::beam::BeamEvents) by connections to BEAM nodes, [`SessionEvents`](crate::peers::SessionEvents) by links to peers. Neither
 //! waits here. What takes a while (a signature of an agent, a question to a node) is a task of its own.
 //!
 //! | what | where |
@@ -22,13 +22,13 @@ pub mod counters;
 pub mod engines;
 pub mod gate;
 pub mod incoming;
-pub mod links;
 pub mod names;
 pub mod node;
 pub mod nodes;
 pub mod outgoing;
 pub mod policy;
 pub mod request;
+pub mod sessions;
 pub mod space;
 pub mod start;
 pub mod status;
@@ -45,7 +45,7 @@ use crate::config::{Config, Limits};
 use crate::dist::term::{OwnNode, Pid};
 use crate::identity::Identity;
 use crate::net::beam::{Beam, NodeLink};
-use crate::peers::{PeerLink, Peers};
+use crate::peers::{PeerSession, Peers};
 use crate::realm::counters::{Counters, Drop};
 use crate::realm::engines::{Engines, Serials};
 use crate::realm::gate::Gate;
@@ -78,7 +78,7 @@ pub struct Proxy {
     pub full_name: Box<str>,
     /// `ping`.
     pub engine: Box<str>,
-    pub link: Arc<PeerLink>,
+    pub session: Arc<PeerSession>,
     pub info: Mutex<EngineInfo>,
     pub counts: Counts,
 }
@@ -103,7 +103,7 @@ pub struct Counts {
 
 #[derive(Debug)]
 pub struct StandIn {
-    pub link: Arc<PeerLink>,
+    pub session: Arc<PeerSession>,
     pub caller: u64,
 }
 
@@ -119,14 +119,14 @@ pub struct Realm {
     /// Held while something changes that subscribers are told of.
     pub(crate) events: Mutex<Subscribers>,
     nodes: RwLock<Nodes>,
-    /// Link tag and caller number to process number.
+    /// Session tag and caller number to process number.
     pub(crate) stand_ins: Mutex<HashMap<(u64, u64), u64>>,
     pub(crate) engines: RwLock<Engines>,
     /// Under which of our names a process is published, by raw pid.
     pub(crate) published_as: RwLock<HashMap<Box<[u8]>, Box<str>>>,
     pub(crate) space: Mutex<Space<Body>>,
     policies: RwLock<HashMap<Box<str>, Arc<Policy>>>,
-    links: RwLock<HashMap<u64, Arc<PeerLink>>>,
+    sessions: RwLock<HashMap<u64, Arc<PeerSession>>>,
     pub(crate) publishing: tokio::sync::Mutex<()>,
     pub(crate) serials: Serials,
     pub(crate) certificate: Mutex<Option<Box<[u8]>>>,
@@ -255,8 +255,8 @@ impl Realm {
         self.peers.get()
     }
 
-    pub(crate) fn links(&self) -> Vec<Arc<PeerLink>> {
-        read(&self.links).values().cloned().collect()
+    pub(crate) fn sessions(&self) -> Vec<Arc<PeerSession>> {
+        read(&self.sessions).values().cloned().collect()
     }
 
     pub(crate) fn policy(&self, realm: &str) -> Option<Arc<Policy>> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use legation_channel::channel::Profile;
 use legation_node::config::{CarrierConfig, Limits, Uids};
-use legation_node::peers::PeerLink;
+use legation_node::peers::PeerSession;
 use legation_proto::identity::NetworkKey;
 use legation_proto::limits::Limits as SessionLimits;
 use legation_proto::session::PushError;
@@ -90,7 +90,7 @@ async fn saturate(alice: &mut Realm, bob: &mut Realm, carrier: CarrierConfig) {
     alice.count_deliveries();
     bob.count_deliveries();
     let (at_bob, at_alice) = link(bob, alice, carrier).await;
-    let pushing = |link: Arc<PeerLink>| async move {
+    let pushing = |link: Arc<PeerSession>| async move {
         let payload = binary_term(&vec![7; 64 * 1024]);
         let mut pushed = 0;
         while pushed < MESSAGES {
@@ -154,10 +154,10 @@ async fn a_flood_on_one_link_does_not_hold_up_another() {
     });
     alice.count_deliveries();
     for number in 0..100u8 {
-        let before = at_carol.session.counters().messages_in.get();
+        let before = at_carol.core.counters().messages_in.get();
         cast(&at_alice, "engine", &binary_term(&[number])).unwrap();
         assert_eq!(carol.delivery().await.1, binary_term(&[number]));
-        assert!(at_carol.session.counters().messages_in.get() > before);
+        assert!(at_carol.core.counters().messages_in.get() > before);
     }
     bob.stop().await;
     flooding.await.unwrap();

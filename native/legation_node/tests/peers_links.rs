@@ -32,12 +32,12 @@ async fn messages_go_both_ways(alice: &mut Realm, bob: &mut Realm, carrier: Carr
     }
     for (realm, name, role) in [(&*alice, "bob", "responder"), (&*bob, "alice", "initiator")] {
         let status = realm.status(name);
-        assert_eq!((status.state, status.attempts, status.last_error), (PeerState::Up, 0, None));
-        let link = status.link.unwrap();
+        assert_eq!((status.state, status.attempts, &status.last_error), (PeerState::Up, 0, &None));
+        let link = status.link().unwrap();
         assert_eq!((link.role, link.version), (role, 1));
-        assert_eq!(realm.peers.links().len(), 1);
+        assert_eq!(realm.peers.sessions().len(), 1);
     }
-    assert_eq!(at_bob.session.agreed().session, at_alice.session.agreed().session);
+    assert_eq!(at_bob.core.agreed().session, at_alice.core.agreed().session);
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn two_realms_link_over_tcp_with_tls() {
     let (mut alice, mut bob) = (Realm::start(ALICE), Realm::start(BOB));
     let address = alice.listen_tcp(Profile::Tls);
     messages_go_both_ways(&mut alice, &mut bob, at(address, Profile::Tls)).await;
-    let link = bob.status("alice").link.unwrap();
+    let link = bob.status("alice").links.remove(0);
     assert_eq!((link.carrier, link.profile, link.address), ("tcp", "tls", address.to_string()));
     assert_eq!(link.key, key_of(ALICE));
     alice.stop().await;
@@ -57,7 +57,7 @@ async fn two_realms_link_over_tcp_without_encryption() {
     let (mut alice, mut bob) = (Realm::start(ALICE), Realm::start(BOB));
     let address = alice.listen_tcp(Profile::Plain);
     messages_go_both_ways(&mut alice, &mut bob, at(address, Profile::Plain)).await;
-    assert_eq!(bob.status("alice").link.unwrap().profile, "plain");
+    assert_eq!(bob.status("alice").links.remove(0).profile, "plain");
     alice.stop().await;
     bob.stop().await;
 }
@@ -67,7 +67,7 @@ async fn two_realms_link_over_a_unix_socket() {
     let (mut alice, mut bob) = (Realm::start(ALICE), Realm::start(BOB));
     let path = alice.listen_unix(Uids::Own);
     messages_go_both_ways(&mut alice, &mut bob, unix(&path, Uids::Own)).await;
-    let link = bob.status("alice").link.unwrap();
+    let link = bob.status("alice").links.remove(0);
     assert_eq!((link.carrier, link.profile), ("unix", "local"));
     assert!(link.address.starts_with("uid "), "{}", link.address);
     alice.stop().await;
@@ -162,16 +162,16 @@ async fn of_two_that_dial_each_other_at_once_one_link_remains() {
         alice.peers.add_peer(bob_peer).unwrap();
         bob.peers.add_peer(alice_peer).unwrap();
         let agree = || {
-            let (one, other) = (alice.peers.links(), bob.peers.links());
-            let session = |links: &[std::sync::Arc<legation_node::peers::PeerLink>]| {
-                links.first().map(|link| link.session.agreed().session)
+            let (one, other) = (alice.peers.sessions(), bob.peers.sessions());
+            let session = |sessions: &[std::sync::Arc<legation_node::peers::PeerSession>]| {
+                sessions.first().map(|session| session.core.agreed().session)
             };
             session(&one).is_some() && session(&one) == session(&other)
         };
         until(|| agree() && alice.peers.open_connections() == 1 && bob.peers.open_connections() == 1).await;
         assert!(agree());
-        cast(&alice.peers.links()[0], "engine", &binary_term(b"to bob")).unwrap();
-        cast(&bob.peers.links()[0], "engine", &binary_term(b"to alice")).unwrap();
+        cast(&alice.peers.sessions()[0], "engine", &binary_term(b"to bob")).unwrap();
+        cast(&bob.peers.sessions()[0], "engine", &binary_term(b"to alice")).unwrap();
         assert_eq!(bob.delivery().await.1, binary_term(b"to bob"));
         assert_eq!(alice.delivery().await.1, binary_term(b"to alice"));
         alice.stop().await;
@@ -198,7 +198,7 @@ async fn a_peer_that_restarts_is_found_again() {
     alice.expect("bob", BOB);
     let (new, _) = (bob.up().await, alice.up().await);
     // Nothing of the old session is valid in the new one.
-    assert_ne!(new.session.agreed().session, at_bob.session.agreed().session);
+    assert_ne!(new.core.agreed().session, at_bob.core.agreed().session);
     assert_eq!(bob.status("alice").attempts, 0);
     assert!(cast(&at_bob, "engine", &binary_term(b"late")).is_err());
     bob.stop().await;
@@ -223,7 +223,7 @@ async fn a_peer_that_comes_back_replaces_a_link_that_only_seems_alive() {
     let new = alice.up().await;
     again.up().await;
     assert_ne!(new.tag, old.tag);
-    assert_eq!(alice.peers.links().len(), 1);
+    assert_eq!(alice.peers.sessions().len(), 1);
     again.stop().await;
     alice.stop().await;
 }
@@ -236,7 +236,7 @@ async fn addresses_are_tried_in_turn() {
     let connect = vec![at(nowhere(), Profile::Tls), unix(&socket_path(), Uids::Own), good];
     bob.peers.add_peer(peer("alice", ALICE, connect)).unwrap();
     bob.up().await;
-    assert_eq!(bob.status("alice").link.unwrap().carrier, "tcp");
+    assert_eq!(bob.status("alice").links.remove(0).carrier, "tcp");
     bob.stop().await;
     alice.stop().await;
 }
@@ -266,7 +266,7 @@ async fn a_silent_peer_is_asked_and_given_up() {
     let proxy = Proxy::start(alice.listen_tcp(Profile::Tls)).await;
     let (_, at_alice) = link(&mut bob, &mut alice, at(proxy.address, Profile::Tls)).await;
     // The peer that answers lives.
-    until(|| at_alice.session.counters().rtt_ms.get() > 0 || at_alice.status.since_ms + 200 < now_ms()).await;
+    until(|| at_alice.core.counters().rtt_ms.get() > 0 || at_alice.status().since_ms + 200 < now_ms()).await;
     assert_eq!(alice.state("bob"), PeerState::Up);
     proxy.set(Mode::Stall);
     let (_, why) = alice.ended().await;
@@ -289,7 +289,7 @@ async fn peers_are_disconnected_and_taken_up_again() {
     assert!(bob.peers.disconnect("alice"));
     // At once, for who pushes.
     assert!(at_bob.has_ended());
-    assert!(bob.peers.links().is_empty());
+    assert!(bob.peers.sessions().is_empty());
     let status = bob.status("alice");
     assert_eq!((status.state, status.attempts, status.last_error), (PeerState::Disconnected, 0, None));
     assert_eq!(bob.ended().await.1, LinkEnd::Local("normal"));
@@ -415,9 +415,9 @@ async fn links_of_several_realms_do_not_touch_each_other() {
         other.up().await;
         others.push(other);
     }
-    until(|| alice.peers.links().len() == 10).await;
-    for link in alice.peers.links() {
-        cast(&link, "engine", &binary_term(link.realm.as_bytes())).unwrap();
+    until(|| alice.peers.sessions().len() == 10).await;
+    for session in alice.peers.sessions() {
+        cast(&session, "engine", &binary_term(session.realm.as_bytes())).unwrap();
     }
     for (other, seed) in others.iter_mut().zip(10..) {
         assert_eq!(other.delivery().await.1, binary_term(format!("realm{seed}").as_bytes()));
@@ -426,7 +426,7 @@ async fn links_of_several_realms_do_not_touch_each_other() {
     others.remove(4).stop().await;
     let (ended, _) = alice.ended().await;
     assert_eq!(&*ended.realm, "realm14");
-    assert_eq!(alice.peers.links().len(), 9);
+    assert_eq!(alice.peers.sessions().len(), 9);
     assert!(alice.heard_so_far().iter().all(|heard| !matches!(heard, Heard::Ended { .. })));
     for other in others {
         other.stop().await;

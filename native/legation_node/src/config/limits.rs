@@ -3,7 +3,7 @@
 use legation_proto::limits::Overflow;
 
 use super::document::Section;
-use super::Limits;
+use super::{Limits, PeerLimits};
 
 /// A timer of the VM can't be longer, and one configuration serves both transports.
 pub const MS_MAX: u64 = u32::MAX as u64;
@@ -26,6 +26,10 @@ impl Default for Limits {
                 ..legation_proto::limits::Limits::default()
             },
             engine_queue_max: None,
+            // A cable that is pulled and put back, a switch that starts again. Who has to know sooner has it shorter.
+            grace_ms: 60_000,
+            // Longer than any answer that an acknowledgement could go with, and short beside what a peer keeps for it.
+            ack_ms: 50,
             call_age_ms: 30_000,
             pending_connections_max: 1_024,
             handshakes_max: 100,
@@ -76,10 +80,13 @@ pub fn limits(section: Option<Section<'_>>) -> Limits {
     reader.positive("callers_max", &mut session.callers_max);
     reader.set("handshake_ms", &mut session.handshake_ms, 1, MS_MAX);
     reader.set("ping_ms", &mut session.ping_ms, 1, MS_MAX);
+    reader.bytes("resume_bytes_max", &mut session.resume_bytes_max);
     reader.set("failures_max", &mut session.failures_max, 1, u64::from(u32::MAX));
     reader.set("failures_window_ms", &mut session.failures_window_ms, 1, MS_MAX);
     reader.overflow(&mut session.overflow);
     reader.or_infinity("engine_queue_max", &mut limits.engine_queue_max);
+    reader.set("grace_ms", &mut limits.grace_ms, 0, MS_MAX);
+    reader.set("ack_ms", &mut limits.ack_ms, 1, MS_MAX);
     reader.set("call_age_ms", &mut limits.call_age_ms, 1, MS_MAX);
     reader.positive("pending_connections_max", &mut limits.pending_connections_max);
     reader.positive("handshakes_max", &mut limits.handshakes_max);
@@ -113,6 +120,27 @@ pub fn limits(section: Option<Section<'_>>) -> Limits {
     limits
 }
 
+/// `limits` of a peer: what it has of its own.
+pub fn peer_limits(section: Section<'_>) -> PeerLimits {
+    let reader = Reader(&section);
+    let mut limits = PeerLimits::default();
+    // The same rules as in `[limits]`: each is read as if it stood there.
+    let (mut grace_ms, mut resume, mut queue, mut engine_queue, mut overflow) = (0, 0, 0, None, Overflow::Newest);
+    reader.set("grace_ms", &mut grace_ms, 0, MS_MAX);
+    reader.bytes("resume_bytes_max", &mut resume);
+    reader.positive("queue_bytes_max", &mut queue);
+    reader.or_infinity("engine_queue_bytes_max", &mut engine_queue);
+    reader.overflow(&mut overflow);
+    let is_there = |name: &'static str| section.value(name).is_some();
+    limits.grace_ms = is_there("grace_ms").then_some(grace_ms);
+    limits.resume_bytes_max = is_there("resume_bytes_max").then_some(resume);
+    limits.queue_bytes_max = is_there("queue_bytes_max").then_some(queue);
+    limits.engine_queue_bytes_max = is_there("engine_queue_bytes_max").then_some(engine_queue);
+    limits.overflow = is_there("overflow").then_some(overflow);
+    section.finish();
+    limits
+}
+
 struct Reader<'s, 'd>(&'s Section<'d>);
 
 impl Reader<'_, '_> {
@@ -128,6 +156,14 @@ impl Reader<'_, '_> {
         let Some(value) = self.0.value(name) else { return };
         if let Some(number) = value.integer(1, POSITIVE_MAX) {
             *limit = T::try_from(number).unwrap_or(T::MAX);
+        }
+    }
+
+    /// 0 turns it off.
+    fn bytes(&self, name: &'static str, limit: &mut usize) {
+        let Some(value) = self.0.value(name) else { return };
+        if let Some(number) = value.integer(0, POSITIVE_MAX) {
+            *limit = usize::try_from(number).unwrap_or(usize::MAX);
         }
     }
 

@@ -7,11 +7,13 @@ use legation_proto::key_text::parse_public_key;
 
 use super::address::Addresses;
 use super::document::{Section, Value};
+use super::limits::peer_limits;
 use super::names::{is_realm, REALM_WORDS};
-use super::{Export, ExportedEngine, Operations, PeerConfig};
+use super::{Export, ExportedEngine, Operations, PeerConfig, LINKS_MAX};
 
 const PEERS_WORDS: &str = "tables: [[peers]]";
 const KEY_WORDS: &str = "\"ed25519:…\" (43 characters of base64), as `legation key show` prints it";
+const LIMITS_WORDS: &str = "a table of limits that this peer has of its own";
 const EXPORT_WORDS: &str =
     "\"all\" or a list of engines: \"ping\", or { name = \"ping\", allow = [\"call\"], filter = true }";
 const OPERATIONS_WORDS: &str = "a list of \"call\", \"cast\", \"send\", \"sys\" and \"event\"";
@@ -55,9 +57,13 @@ fn peer(mut section: Section<'_>, addresses: &Addresses<'_>) -> Option<(PeerConf
     if let Some(value) = section.value("reasons").filter(|value| value.as_str() != Some("class")) {
         value.expected("\"class\"");
     }
+    let links = section.value("links").and_then(|value| value.integer(1, LINKS_MAX as u64)).unwrap_or(1);
+    let limits = section.value("limits").and_then(|value| value.section(LIMITS_WORDS, format!("limits of {place}")));
+    let limits = limits.map(peer_limits).unwrap_or_default();
     section.finish();
     let export = export.unwrap_or(Export::These(Vec::new()));
-    Some((PeerConfig { realm: realm?, key: key?, connect, export, allow, filter }, key_value?.at()))
+    let links = links as u8;
+    Some((PeerConfig { realm: realm?, key: key?, connect, export, allow, filter, links, limits }, key_value?.at()))
 }
 
 fn key(value: &Value<'_>) -> Option<[u8; 32]> {

@@ -1,7 +1,7 @@
 //! One connection with another realm, from the first byte to the last.
 //!
 //! ```text
-//!  carrier ──► reader ──► Link ──► LinkEvents            Link ──► writer ──► carrier
+//!  carrier ──► reader ──► Link ──► SessionEvents            Link ──► writer ──► carrier
 //!                │  hello?, up, ended                             ▲
 //!                ▼                                                └── wake, from whoever pushes
 //!              Peers

@@ -34,9 +34,13 @@ counters! {
     hellos_unlisted,
     hellos_duplicate,
     accept_errors,
-    /// Sessions that we ended.
+    /// Links that were silent; sessions that were abused.
     links_silent,
     links_abused,
+    /// Sessions that were lost; of those: taken up again, and not in time.
+    sessions_lost,
+    sessions_resumed,
+    sessions_not_resumed,
 }
 
 /// One line of log in so long, whatever somebody does to us.

@@ -8,11 +8,11 @@ use futures::future::join_all;
 use legation_proto::error::CloseCode;
 use tokio::time::{timeout_at, Instant};
 
-use super::peer::{Peer, Up};
-use super::{lock, unix_ms, PeerLink, Peers};
+use super::peer::Peer;
+use super::{lock, unix_ms, PeerSession, Peers};
 use crate::net::peer_connection::Wanted;
 
-/// A call of ours that was still open when a link was closed by [`Peers::drain`].
+/// A call of ours that was still open when its session was closed by [`Peers::drain`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CutCall {
     /// The peer that was called, and which of its engines.
@@ -26,25 +26,70 @@ pub struct CutCall {
 const ABORTED: Duration = Duration::from_millis(1_000);
 
 impl Peers {
-    /// Prepares to stop: listens no more, dials no more, waits until no call is open in either direction, and says goodbye
-    /// on each link. Returns the calls of ours that were still open after `within`.
-    pub async fn drain(&self, within: Duration) -> Vec<CutCall> {
+    /// Prepares to stop: listens no more, begins nothing any more, waits until no call is open in either direction, and says
+    /// goodbye to each peer. Returns the calls of ours that were still open after `within`. A session that is lost may be taken
+    /// up again meanwhile.
+    pub async fn drain(self: &Arc<Peers>, within: Duration) -> Vec<CutCall> {
         let deadline = Instant::now() + within;
         self.unlisten_all();
-        let links: Vec<Up> = lock(&self.list).peers.values_mut().filter_map(Peer::drain).collect();
-        let cut = join_all(links.into_iter().map(|up| drain_link(up, deadline))).await;
+        let sessions: Vec<Arc<PeerSession>> = {
+            let mut list = lock(&self.list);
+            list.draining = true;
+            list.peers.values_mut().filter_map(Peer::drain).collect()
+        };
+        let cut = join_all(sessions.into_iter().map(|session| self.drain_session(session, deadline))).await;
         cut.into_iter().flatten().collect()
+    }
+
+    /// Waits for the last open call, then closes.
+    async fn drain_session(&self, session: Arc<PeerSession>, deadline: Instant) -> Vec<CutCall> {
+        let mut cut = Vec::new();
+        loop {
+            let mut activity = pin!(session.activity.notified());
+            activity.as_mut().enable();
+            if session.has_ended() || !has_open_calls(&session) {
+                break;
+            }
+            if timeout_at(deadline, activity).await.is_err() {
+                session.core.sweep(unix_ms(), 0, |_, pending| {
+                    let (engine, context) = (pending.destination.clone(), pending.context.clone());
+                    cut.push(CutCall { realm: session.realm.clone(), engine, context });
+                });
+                break;
+            }
+        }
+        self.close_session(&session, CloseCode::Shutdown);
+        cut
+    }
+
+    /// Says goodbye on the links of a session; one without a link ends at once.
+    fn close_session(&self, session: &PeerSession, code: CloseCode) {
+        let stopped = {
+            let mut list = lock(&self.list);
+            let peer = list.peers.get_mut(&session.realm);
+            peer.map(|peer| peer.close(session.tag, code)).unwrap_or_default()
+        };
+        for (control, code) in stopped.links {
+            control.want(Wanted::Close(code));
+        }
+        if let Some(ended) = stopped.session {
+            ended.tell(self.events.as_ref());
+        }
     }
 
     /// Says goodbye on every connection and waits until all are gone; those that take longer are aborted. Nobody is dialled
     /// and nobody let in from now on.
     pub async fn shutdown(&self, within: Duration) {
-        {
+        let sessions: Vec<_> = {
             let mut list = lock(&self.list);
             list.stopping = true;
             list.peers.values_mut().for_each(Peer::cancel_timer);
-        }
+            list.peers.values().filter_map(Peer::session).cloned().collect()
+        };
         self.unlisten_all();
+        for session in sessions {
+            self.close_session(&session, CloseCode::Shutdown);
+        }
         for control in lock(&self.connections).values() {
             control.want(Wanted::Close(CloseCode::Shutdown));
         }
@@ -72,28 +117,7 @@ impl Peers {
     }
 }
 
-/// Waits for the last open call, then closes.
-async fn drain_link(up: Up, deadline: Instant) -> Vec<CutCall> {
-    let mut cut = Vec::new();
-    loop {
-        let mut activity = pin!(up.control.activity.notified());
-        activity.as_mut().enable();
-        if up.link.has_ended() || !has_open_calls(&up.link) {
-            break;
-        }
-        if timeout_at(deadline, activity).await.is_err() {
-            up.link.session.sweep(unix_ms(), 0, |_, pending| {
-                let (engine, context) = (pending.destination.clone(), pending.context.clone());
-                cut.push(CutCall { realm: up.link.realm.clone(), engine, context });
-            });
-            break;
-        }
-    }
-    up.control.want(Wanted::Close(CloseCode::Shutdown));
-    cut
-}
-
-fn has_open_calls(link: &PeerLink) -> bool {
-    let counters = link.session.counters();
+fn has_open_calls(session: &PeerSession) -> bool {
+    let counters = session.core.counters();
     counters.calls_pending.get() > 0 || counters.calls_served.get() > 0
 }

@@ -1,20 +1,26 @@
-//! One peer that is on the list: which link lives, which address is dialled next and when. Decides, and owns no socket.
+//! One peer that is on the list: its session and the links of it, which of them we send on, which address is dialled next and
+//! when. Decides, and owns no socket.
 //!
 //! ```text
-//!  start ──► dialling ──► up ──► ended ──► waiting ──► dialling …
-//!               └──── failed ────────────────┘
+//!  links    start ──► dialling ──► up ──► ended ──► waiting ──► dialling …
+//!                        └──── failed ────────────────┘
+//!  session  none ──► up ──► lost (no link) ──► up …  ──► ended: adopted by the next
 //! ```
 
 use std::sync::Arc;
 
 use legation_proto::error::CloseCode;
+use legation_proto::frame::hello::Offer;
+use legation_proto::hello::Role;
 use legation_proto::identity::RealmId;
+use legation_proto::session::Session;
 use tokio::task::AbortHandle;
 
 use super::backoff::Backoff;
 use super::links::{self, Current, Facts};
-use super::{LinkEnd, PeerLink, PeerState, PeerStatus};
-use crate::config::{CarrierConfig, Limits, PeerConfig};
+use super::session::{PeerSession, Standing};
+use super::{LinkEnd, LinkStatus, PeerState, PeerStatus};
+use crate::config::{CarrierConfig, Limits, PeerConfig, LINKS_MAX};
 use crate::net::peer_connection::Control;
 
 pub(super) struct Peer {
@@ -27,15 +33,24 @@ pub(super) struct Peer {
     pub connected: bool,
     /// The wait for the next dial.
     pub timer: Option<AbortHandle>,
+    /// The end of a session that has no link.
+    pub grace: Option<AbortHandle>,
     backoff: Backoff,
     /// Whether our realm id is the lower of the two.
     lower: bool,
     handshake_ms: u64,
+    grace_ms: u64,
     drained: bool,
     dial: Option<Dial>,
-    link: Option<Up>,
+    session: Option<Arc<PeerSession>>,
+    /// All of that session, the oldest first.
+    links: Vec<Up>,
+    /// The one of them that we send on.
+    active: u64,
+    /// The last session, whose messages that were never signed go into the next.
+    before: Option<Arc<Session>>,
     /// How the last link or dial ended.
-    lost: Option<LinkEnd>,
+    last_error: Option<LinkEnd>,
     /// Dials since the last link.
     attempts: u64,
     /// How many addresses were tried since the last back-off.
@@ -50,21 +65,75 @@ struct Dial {
     control: Arc<Control>,
 }
 
-/// The link that is up.
+/// What to dial, and what for.
+#[derive(Clone, Debug)]
+pub(crate) struct DialPlan {
+    pub address: CarrierConfig,
+    /// Of the address, in the order of the list.
+    pub index: usize,
+    /// The session that we have; the peer may have it, too.
+    pub resume: Option<Arc<PeerSession>>,
+    /// Beside links that stay.
+    pub additional: bool,
+}
+
+/// A link that is up.
 #[derive(Clone)]
 pub(super) struct Up {
     pub tag: u64,
     pub initiator: bool,
     pub up_ms: u64,
-    pub link: Arc<PeerLink>,
+    /// Which address we have dialled. The first are the better ones; of those that the peer dialled we don't know.
+    pub index: Option<usize>,
+    pub status: LinkStatus,
     pub control: Arc<Control>,
 }
 
-/// Which links must go for the one that is up now.
+/// What a link brings when it comes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Joins {
+    /// It takes up the session that we have; otherwise it begins another.
+    pub resumed: bool,
+    pub additional: bool,
+}
+
+/// What has to be done for a link that is up.
 #[derive(Default)]
 pub(super) struct Taken {
-    pub replaced: Option<Up>,
+    /// Links that must go.
+    pub replaced: Vec<(Arc<Control>, CloseCode)>,
     pub dial: Option<Arc<Control>>,
+    /// The session that must go.
+    pub ended: Option<Arc<PeerSession>>,
+    /// What was queued there goes into the new one.
+    pub adopted: Option<Arc<Session>>,
+    /// We send on it from now on.
+    pub activated: bool,
+    /// The session was lost, and is not any more.
+    pub found: bool,
+}
+
+/// What has to be done when a link, or what was to be one, has ended.
+#[derive(Default)]
+pub(super) struct Gone {
+    /// In how many ms to dial again.
+    pub redial: Option<u64>,
+    /// How it stands has changed, and the realm must be told.
+    pub session: Option<Arc<PeerSession>>,
+    /// It is lost, and ends after its grace.
+    pub grace: bool,
+    /// It is over, and these are left of it.
+    pub closed: Vec<Arc<Control>>,
+    /// We send on this one from now on.
+    pub activated: Option<Arc<Control>>,
+}
+
+/// What has to be closed when a peer leaves.
+#[derive(Default)]
+pub(super) struct Stopped {
+    /// It has ended, and the realm must be told.
+    pub session: Option<Arc<PeerSession>>,
+    pub links: Vec<(Arc<Control>, CloseCode)>,
 }
 
 impl Peer {
@@ -77,13 +146,18 @@ impl Peer {
             generation,
             connected: true,
             timer: None,
+            grace: None,
             backoff: Backoff::new(limits.reconnect_min_ms, limits.reconnect_max_ms),
             lower: *own < realm_id,
             handshake_ms: limits.session.handshake_ms,
+            grace_ms: limits.grace_ms,
             drained: false,
             dial: None,
-            link: None,
-            lost: None,
+            session: None,
+            links: Vec::new(),
+            active: 0,
+            before: None,
+            last_error: None,
             attempts: 0,
             tried: 0,
             index: 0,
@@ -91,83 +165,237 @@ impl Peer {
     }
 
     /// The address to dial now, if there is to be a dial; it is under way then.
-    pub fn dial(&mut self, tag: u64, control: &Arc<Control>, now_ms: u64) -> Option<CarrierConfig> {
-        // A link is up or on its way, or there is no address: the peer dials us.
-        if self.link.is_some() || self.dial.is_some() || self.drained || !self.connected {
+    pub fn dial(&mut self, tag: u64, control: &Arc<Control>, now_ms: u64) -> Option<DialPlan> {
+        if self.dial.is_some() {
             return None;
         }
-        let address = self.config.connect.get(self.index)?.clone();
+        let index = self.next_address(self.index)?;
+        let address = self.config.connect.get(index)?.clone();
+        self.index = index;
         self.dial = Some(Dial { tag, started_ms: now_ms, control: control.clone() });
         self.attempts += 1;
-        Some(address)
+        let resume = self.session.clone().filter(|session| session.can_resume());
+        let additional = resume.is_some() && !self.links.is_empty();
+        Some(DialPlan { address, index, resume, additional })
     }
 
-    /// The peer dialled and said hello: may it come in?
-    pub fn hello(&self, now_ms: u64) -> Result<(), CloseCode> {
-        if self.drained {
+    /// Whether an address should have a link that it hasn't.
+    fn wants(&self, index: usize) -> bool {
+        let Some(session) = self.session.as_ref().filter(|_| !self.links.is_empty()) else {
+            // What drains and is lost is taken up again to be finished, and nothing else is begun.
+            return self.connected && (!self.drained || self.session.is_some());
+        };
+        // Beside others: who began the session has an order of addresses, and keeps up the first of them.
+        let up = || self.links.iter().filter_map(|up| up.index);
+        let better = up().filter(|better| *better < index).count();
+        let may = self.connected && !self.drained && session.can_resume() && begun_by_us(session);
+        may && usize::from(self.config.links) > 1
+            && better < usize::from(self.config.links)
+            && !up().any(|up| up == index)
+    }
+
+    /// The next address that wants a link, from `index` on.
+    fn next_address(&self, index: usize) -> Option<usize> {
+        let addresses = self.config.connect.len();
+        (index..index + addresses).map(|index| index % addresses).find(|index| self.wants(*index))
+    }
+
+    /// The peer dialled and said hello: may it come in? And then: does it take up the session that we have?
+    pub fn hello(&self, offer: Option<&Offer>, now_ms: u64) -> Result<Option<Arc<PeerSession>>, CloseCode> {
+        let offered = |session: &&Arc<PeerSession>| {
+            offer.is_some_and(|offer| offer.session == session.core.agreed().session && !session.has_ended())
+        };
+        let session = self.session.as_ref().filter(offered);
+        if self.drained && session.is_none() {
             return Err(CloseCode::Shutdown);
+        }
+        match session {
+            // The realm is just being told of it.
+            Some(session) if !session.is_ready() => return Err(CloseCode::Duplicate),
+            Some(session) if offer.is_some_and(|offer| offer.additional) && session.can_resume() => {
+                return match self.links.len() < LINKS_MAX {
+                    true => Ok(Some(session.clone())),
+                    false => Err(CloseCode::Duplicate),
+                };
+            }
+            _ => {}
         }
         let dial_ms = self.dial.as_ref().map(|dial| dial.started_ms);
         match links::hello_is_welcome(&self.facts(now_ms), dial_ms) {
-            true => Ok(()),
+            true => Ok(session.filter(|session| session.can_resume()).cloned()),
             false => Err(CloseCode::Duplicate),
         }
     }
 
-    /// A link is up. If it stays, others go.
-    pub fn up(&mut self, up: Up) -> Result<Taken, CloseCode> {
-        // A dial that was on its way when the drain began.
-        if self.drained {
-            return Err(CloseCode::Shutdown);
-        }
-        if !links::takes_over(&self.facts(up.up_ms), up.initiator) {
+    /// A link is up, of `session`. If it stays, others may have to go.
+    pub fn up(&mut self, up: Up, session: &Arc<PeerSession>, joins: Joins) -> Result<Taken, CloseCode> {
+        let ours = self.session.as_ref().is_some_and(|ours| ours.tag == session.tag && !ours.has_ended());
+        // It has ended while the link was on its way: the peer comes again, and gets a new one.
+        if joins.resumed && !ours {
             return Err(CloseCode::Duplicate);
         }
-        self.cancel_timer();
-        let dial = self.dial.take().filter(|dial| dial.tag != up.tag).map(|dial| dial.control);
-        self.lost = None;
-        self.tried = 0;
-        self.attempts = 0;
-        Ok(Taken { replaced: self.link.replace(up), dial })
+        // A dial that was on its way when the drain began.
+        if self.drained && !joins.resumed {
+            return Err(CloseCode::Shutdown);
+        }
+        let beside = joins.resumed && joins.additional;
+        if beside && self.links.len() >= LINKS_MAX {
+            return Err(CloseCode::Duplicate);
+        }
+        if !beside && !links::takes_over(&self.facts(up.up_ms), up.initiator) {
+            return Err(CloseCode::Duplicate);
+        }
+        self.cancel_grace();
+        let mut taken = Taken { found: joins.resumed && self.links.is_empty(), ..Taken::default() };
+        let own_dial = self.dial.take_if(|dial| dial.tag == up.tag);
+        if !beside {
+            self.cancel_timer();
+            taken.dial = self.dial.take().map(|dial| dial.control);
+            taken.replaced = self.links.drain(..).map(|up| (up.control, CloseCode::Replaced)).collect();
+        }
+        if own_dial.is_some() || !beside {
+            self.last_error = None;
+            self.tried = 0;
+            self.attempts = 0;
+        }
+        if !joins.resumed {
+            taken.ended = self.session.replace(session.clone());
+            if let Some(ended) = &taken.ended {
+                ended.stands(Standing::Ended(LinkEnd::Local(CloseCode::Replaced.name())));
+                self.before = Some(ended.core.clone());
+            }
+            taken.adopted = self.before.take();
+        }
+        session.stands(Standing::Up);
+        let tag = up.tag;
+        self.links.push(up);
+        taken.activated = self.send_on_the_best() == Some(tag);
+        taken.replaced.extend(self.surplus().into_iter().map(|control| (control, CloseCode::Duplicate)));
+        Ok(taken)
     }
 
-    /// A link or a dial has ended. Returns in how many ms to dial again. `random` is any number.
-    pub fn ended(&mut self, tag: u64, why: &LinkEnd, now_ms: u64, random: u64) -> Option<u64> {
-        if let Some(link) = self.link.take_if(|link| link.tag == tag) {
-            // One that goes as soon as it is up must not be dialled again at once each time.
-            if now_ms.saturating_sub(link.up_ms) >= self.handshake_ms {
-                self.backoff.reset();
-            }
-            self.lost = Some(why.clone());
-            self.tried = self.config.connect.len();
-            return self.redial(random);
+    /// Of several links we send on the one whose address stands first, if we began the session; otherwise we stay with what
+    /// we have, and then take the oldest. Returns which it is, when it is another than before.
+    fn send_on_the_best(&mut self) -> Option<u64> {
+        let session = self.session.as_ref()?;
+        let rank = |up: &&Up| match begun_by_us(session) {
+            true => (up.index.unwrap_or(usize::MAX), 0),
+            false => (usize::from(up.tag != self.active), up.up_ms),
+        };
+        let best = self.links.iter().min_by_key(rank)?;
+        if std::mem::replace(&mut self.active, best.tag) == best.tag {
+            return None;
         }
-        self.dial.take_if(|dial| dial.tag == tag)?;
+        session.send_on(Some((best.control.wake.clone(), LinkStatus { active: true, ..best.status.clone() })));
+        Some(self.active)
+    }
+
+    /// Takes out links that are more than the settings say: the last in the order of addresses.
+    pub fn surplus(&mut self) -> Vec<Arc<Control>> {
+        if !self.session.as_ref().is_some_and(begun_by_us) {
+            return Vec::new();
+        }
+        let mut order: Vec<(usize, u64)> =
+            self.links.iter().map(|up| (up.index.unwrap_or(usize::MAX), up.tag)).collect();
+        order.sort_by_key(|(index, _)| *index);
+        let surplus: Vec<u64> = order.iter().skip(usize::from(self.config.links)).map(|(_, tag)| *tag).collect();
+        self.links.extract_if(.., |up| surplus.contains(&up.tag)).map(|up| up.control).collect()
+    }
+
+    /// A link or a dial has ended. `random` is any number.
+    pub fn ended(&mut self, tag: u64, why: &LinkEnd, now_ms: u64, random: u64) -> Gone {
+        let mut gone = Gone::default();
+        if let Some(at) = self.links.iter().position(|up| up.tag == tag) {
+            let up = self.links.remove(at);
+            self.last_error = Some(why.clone());
+            self.link_is_gone(why, &mut gone);
+            // At once, from the first address on; but not again and again one that goes as soon as it is up.
+            let lived = now_ms.saturating_sub(up.up_ms) >= self.handshake_ms;
+            gone.redial = self.dial_again(lived, random);
+            return gone;
+        }
+        if self.dial.take_if(|dial| dial.tag == tag).is_none() {
+            return gone;
+        }
         match why {
             // Turned away because there is a link, or the peer's own dial is on its way: no error.
-            LinkEnd::Closed { code: "duplicate", .. } => {}
+            LinkEnd::Closed { code: "duplicate", .. } | LinkEnd::Local("duplicate") => {}
             // A responder that doesn't accept us closes without a word (`protocol.md` 4.4).
-            LinkEnd::Carrier(reason) if reason == "closed" => self.lost = Some(LinkEnd::NoAnswer),
-            why => self.lost = Some(why.clone()),
+            LinkEnd::Carrier(reason) if reason == "closed" => self.last_error = Some(LinkEnd::NoAnswer),
+            why => self.last_error = Some(why.clone()),
         }
-        match self.link {
-            Some(_) => None,
-            None => self.redial(random),
+        gone.redial = self.redial(random);
+        gone
+    }
+
+    /// What its end means for the session.
+    fn link_is_gone(&mut self, why: &LinkEnd, gone: &mut Gone) {
+        let Some(session) = self.session.clone() else { return };
+        let resumable = why.keeps_session() && session.core.can_resume();
+        if resumable && !self.links.is_empty() {
+            let activated = self.send_on_the_best();
+            gone.activated = self.links.iter().find(|up| Some(up.tag) == activated).map(|up| up.control.clone());
+        } else if !resumable || self.grace_ms() == 0 {
+            gone.session = Some(session);
+            gone.closed = self.links.drain(..).map(|up| up.control).collect();
+            self.end_session(why);
+        } else {
+            self.active = 0;
+            session.send_on(None);
+            session.stands(Standing::Lost(why.clone()));
+            gone.session = Some(session);
+            gone.grace = true;
         }
     }
 
-    /// It leaves the list, and everything is as at the start. Returns what has to be closed.
-    pub fn stop(&mut self) -> (Option<Up>, Option<Arc<Control>>) {
+    /// How long a session without a link lives.
+    pub fn grace_ms(&self) -> u64 {
+        self.config.limits.grace_ms.unwrap_or(self.grace_ms)
+    }
+
+    /// Nobody has taken it up in time. Returns it, for the realm to be told.
+    pub fn grace_is_over(&mut self, session: u64) -> Option<Arc<PeerSession>> {
+        let lost = self.session.clone().filter(|lost| lost.tag == session && self.links.is_empty())?;
+        let Standing::Lost(why) = lost.standing() else { return None };
+        self.end_session(&why);
+        Some(lost)
+    }
+
+    /// It is over; what was queued waits for the next one.
+    fn end_session(&mut self, why: &LinkEnd) {
+        self.cancel_grace();
+        self.active = 0;
+        if let Some(session) = self.session.take() {
+            session.stands(Standing::Ended(why.clone()));
+            session.send_on(None);
+            self.before = Some(session.core.clone());
+        }
+    }
+
+    /// It leaves the list, and everything is as at the start. Nothing can be pushed any more from now on.
+    pub fn stop(&mut self) -> Stopped {
         self.connected = false;
         self.cancel_timer();
-        self.lost = None;
-        self.attempts = 0;
-        self.tried = 0;
-        self.index = 0;
         self.backoff.reset();
-        // Its reader tells the rest in its own time; nothing can be pushed any more from now on.
-        let link = self.link.take().inspect(|up| up.link.end());
-        (link, self.dial.take().map(|dial| dial.control))
+        let session = self.session.clone();
+        let links = self.goodbyes(CloseCode::Normal);
+        self.links.clear();
+        self.dial = None;
+        self.end_session(&LinkEnd::Local(CloseCode::Normal.name()));
+        (self.before, self.last_error) = (None, None);
+        (self.attempts, self.tried, self.index) = (0, 0, 0);
+        Stopped { session, links }
+    }
+
+    /// How all links are to be closed, and the dial. What waits goes out on the active one, with the goodbye behind it: said on another
+    /// it would come before.
+    fn goodbyes(&self, code: CloseCode) -> Vec<(Arc<Control>, CloseCode)> {
+        let of_link = |up: &Up| match up.tag == self.active {
+            true => (up.control.clone(), code),
+            false => (up.control.clone(), CloseCode::Replaced),
+        };
+        let dial = self.dial.as_ref().map(|dial| (dial.control.clone(), code));
+        self.links.iter().map(of_link).chain(dial).collect()
     }
 
     /// Takes it up again.
@@ -177,26 +405,52 @@ impl Peer {
         self.drained = false;
     }
 
-    /// No dial and no hello from now on. Returns the link that is up.
-    pub fn drain(&mut self) -> Option<Up> {
+    /// Nothing new from now on. Returns the session that has to be finished.
+    pub fn drain(&mut self) -> Option<Arc<PeerSession>> {
         self.drained = true;
-        self.cancel_timer();
-        self.link.clone()
+        if self.session.is_none() {
+            self.cancel_timer();
+        }
+        self.session.clone().inspect(|session| session.drain())
     }
 
-    pub fn link(&self) -> Option<&Arc<PeerLink>> {
-        self.link.as_ref().map(|up| &up.link)
+    /// The end of a drain, or of everything. A session without a link ends at once; that of others their ends tell.
+    pub fn close(&mut self, session: u64, code: CloseCode) -> Stopped {
+        let Some(current) = self.session.clone().filter(|current| current.tag == session) else {
+            return Stopped::default();
+        };
+        self.cancel_timer();
+        let links = self.goodbyes(code);
+        if !self.links.is_empty() {
+            return Stopped { session: None, links };
+        }
+        self.end_session(&LinkEnd::Local(code.name()));
+        Stopped { session: Some(current), links }
+    }
+
+    /// Up or lost.
+    pub fn session(&self) -> Option<&Arc<PeerSession>> {
+        self.session.as_ref().filter(|session| !session.has_ended())
+    }
+
+    pub fn links(&self) -> Vec<LinkStatus> {
+        let status =
+            |up: &Up| LinkStatus { active: up.tag == self.active, rtt_ms: up.control.rtt_ms(), ..up.status.clone() };
+        match self.session() {
+            Some(_) => self.links.iter().map(status).collect(),
+            None => Vec::new(),
+        }
     }
 
     pub fn status(&self) -> PeerStatus {
-        let link = self.link().filter(|link| !link.has_ended());
+        let links = self.links();
         PeerStatus {
             realm: self.realm.clone(),
             key: self.config.key,
-            state: self.state(link.is_some()),
+            state: self.state(!links.is_empty()),
             attempts: self.attempts,
-            last_error: self.lost.clone(),
-            link: link.map(|link| link.status.clone()),
+            last_error: self.last_error.clone(),
+            links,
         }
     }
 
@@ -205,6 +459,7 @@ impl Peer {
             () if !self.connected => PeerState::Disconnected,
             () if self.drained => PeerState::Drained,
             () if up => PeerState::Up,
+            () if self.session().is_some() => PeerState::Lost,
             () if self.dial.is_some() => PeerState::Connecting,
             // Nothing to dial: the peer comes to us.
             () if self.config.connect.is_empty() => PeerState::Listening,
@@ -212,16 +467,25 @@ impl Peer {
         }
     }
 
-    /// Each address is tried once, one right after the other; then we back off.
+    /// A link has ended: from the first address on.
+    fn dial_again(&mut self, at_once: bool, random: u64) -> Option<u64> {
+        self.index = self.next_address(0)?;
+        self.tried = 0;
+        self.cancel_timer();
+        if !at_once {
+            return Some(self.backoff.next(random));
+        }
+        self.backoff.reset();
+        Some(0)
+    }
+
+    /// A dial has failed: each address is tried once, one right after the other; then we back off.
     fn redial(&mut self, random: u64) -> Option<u64> {
         let addresses = self.config.connect.len();
-        if addresses == 0 || self.drained || !self.connected {
-            return None;
-        }
+        self.index = self.next_address((self.index + 1) % addresses.max(1))?;
         self.cancel_timer();
-        self.index = (self.index + 1) % addresses;
         self.tried += 1;
-        if self.tried < addresses {
+        if self.tried < (0..addresses).filter(|index| self.wants(*index)).count() {
             return Some(0);
         }
         self.tried = 0;
@@ -234,194 +498,29 @@ impl Peer {
         }
     }
 
+    pub fn cancel_timers(&mut self) {
+        self.cancel_timer();
+        self.cancel_grace();
+    }
+
+    fn cancel_grace(&mut self) {
+        if let Some(grace) = self.grace.take() {
+            grace.abort();
+        }
+    }
+
     fn facts(&self, now_ms: u64) -> Facts {
-        let current = self.link.as_ref().map(|up| Current { initiator: up.initiator, up_ms: up.up_ms });
+        let active = self.links.iter().find(|up| up.tag == self.active);
+        let current = active.map(|up| Current { initiator: up.initiator, up_ms: up.up_ms });
         Facts { current, lower: self.lower, now_ms, handshake_ms: self.handshake_ms }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use legation_channel::channel::Profile;
-    use legation_proto::hello::{Agreed, Role};
-    use legation_proto::identity::NetworkKey;
-    use legation_proto::keyring::Keyring;
-    use legation_proto::session::Session;
-
-    use super::*;
-    use crate::config::{Export, Operations, Uids};
-    use crate::peers::LinkStatus;
-
-    const CLOSED: &str = "closed";
-
-    fn address(name: &str) -> CarrierConfig {
-        CarrierConfig::Unix { path: name.into(), profile: Profile::Local, uids: Uids::Own, send_timeout_ms: 1 }
-    }
-
-    fn keyring() -> Keyring {
-        Keyring::new(&[2; 32], &[3; 32])
-    }
-
-    fn peer(addresses: &[&str]) -> Peer {
-        let config = PeerConfig {
-            realm: "bob".into(),
-            key: *keyring().public(),
-            connect: addresses.iter().map(|name| address(name)).collect(),
-            export: Export::All,
-            allow: Operations::DEFAULT,
-            filter: false,
-        };
-        // Ours is the lower id.
-        Peer::new(config, &RealmId([0; 32]), 1, &Limits::default())
-    }
-
-    /// Which address is dialled.
-    fn dial(peer: &mut Peer, tag: u64) -> Option<PathBuf> {
-        match peer.dial(tag, &Arc::default(), 0)? {
-            CarrierConfig::Unix { path, .. } => Some(path),
-            CarrierConfig::Tcp { .. } => None,
-        }
-    }
-
-    fn failed(peer: &mut Peer, tag: u64) -> Option<u64> {
-        peer.ended(tag, &LinkEnd::Connect("enoent".into()), 0, 0)
-    }
-
-    fn up(tag: u64, initiator: bool, up_ms: u64) -> Up {
-        let keyring = keyring();
-        let agreed = Agreed {
-            role: Role::Initiator,
-            profile: 2,
-            version: 1,
-            network: NetworkKey::none().id(),
-            session: [0; 32],
-            resumed: false,
-            additional: false,
-            own: RealmId([0; 32]),
-            peer: keyring.realm_id(),
-            own_key: [0; 32],
-            peer_key: *keyring.public(),
-            own_rotations: 0,
-            peer_chain: Vec::new(),
-            peer_message_bytes_max: 1,
-            peer_engines_max: 1,
-        };
-        let status = LinkStatus {
-            key: agreed.peer_key,
-            profile: "local",
-            role: "initiator",
-            version: 1,
-            carrier: "unix",
-            address: String::new(),
-            since_ms: 0,
-        };
-        let session = Session::new(agreed, legation_proto::limits::Limits::default(), Arc::new(keyring)).unwrap();
-        let link = Arc::new(PeerLink::new(tag, "bob".into(), Arc::new(session), status, Arc::default()));
-        Up { tag, initiator, up_ms, link, control: Arc::default() }
-    }
-
-    #[test]
-    fn each_address_is_tried_once_and_then_it_backs_off() {
-        let mut peer = peer(&["a", "b", "c"]);
-        let min_ms = Limits::default().reconnect_min_ms;
-        for round in 0..3 {
-            for (number, name) in ["a", "b", "c"].iter().enumerate() {
-                let tag = round * 3 + number as u64;
-                assert_eq!(dial(&mut peer, tag), Some(name.into()));
-                assert_eq!(peer.status().state, PeerState::Connecting);
-                assert_eq!(dial(&mut peer, 99), None, "one at a time");
-                assert_eq!(failed(&mut peer, tag), Some(if number == 2 { min_ms } else { 0 }));
-            }
-        }
-        let status = peer.status();
-        assert_eq!((status.state, status.attempts), (PeerState::Waiting, 9));
-        assert_eq!(status.last_error, Some(LinkEnd::Connect("enoent".into())));
-    }
-
-    #[test]
-    fn a_link_that_is_lost_is_dialled_after_a_wait_at_the_next_address() {
-        let mut peer = peer(&["a", "b"]);
-        dial(&mut peer, 1);
-        assert!(peer.up(up(1, true, 0)).is_ok());
-        assert_eq!((peer.status().state, peer.status().attempts), (PeerState::Up, 0));
-        assert_eq!(dial(&mut peer, 2), None);
-        let ended = peer.ended(1, &LinkEnd::Carrier(CLOSED.into()), 10, 0);
-        assert_eq!(ended, Some(Limits::default().reconnect_min_ms));
-        assert_eq!(peer.status().last_error, Some(LinkEnd::Carrier(CLOSED.into())));
-        assert_eq!(dial(&mut peer, 2), Some("b".into()));
-    }
-
-    #[test]
-    fn only_a_link_that_has_lived_starts_the_back_off_over() {
-        let limits = Limits::default();
-        let mut peer = peer(&["a"]);
-        for tag in 0..5 {
-            dial(&mut peer, tag);
-            failed(&mut peer, tag);
-        }
-        let mut longer = peer.backoff.clone();
-        longer.next(0);
-        assert!(peer.up(up(10, false, 0)).is_ok());
-        assert!(peer.ended(10, &LinkEnd::Carrier(CLOSED.into()), limits.session.handshake_ms - 1, 0).is_some());
-        assert_eq!(peer.backoff, longer);
-
-        let mut started_over = Backoff::new(limits.reconnect_min_ms, limits.reconnect_max_ms);
-        started_over.next(0);
-        assert!(peer.up(up(11, false, 0)).is_ok());
-        assert!(peer.ended(11, &LinkEnd::Carrier(CLOSED.into()), limits.session.handshake_ms, 0).is_some());
-        assert_eq!(peer.backoff, started_over);
-    }
-
-    #[test]
-    fn to_be_turned_away_for_another_link_is_no_error() {
-        let mut peer = peer(&["a"]);
-        dial(&mut peer, 1);
-        let duplicate = LinkEnd::Closed { code: "duplicate", text: String::new() };
-        assert!(peer.ended(1, &duplicate, 0, 0).is_some());
-        assert_eq!(peer.status().last_error, None);
-        dial(&mut peer, 2);
-        assert!(peer.ended(2, &LinkEnd::Carrier(CLOSED.into()), 0, 0).is_some());
-        assert_eq!(peer.status().last_error, Some(LinkEnd::NoAnswer));
-    }
-
-    #[test]
-    fn a_link_that_comes_in_ends_our_dial_and_a_newer_one_replaces_it() {
-        let mut peer = peer(&["a"]);
-        dial(&mut peer, 1);
-        let taken = peer.up(up(2, false, 0)).unwrap();
-        assert!(taken.dial.is_some() && taken.replaced.is_none());
-        // What has lost ends in silence.
-        assert_eq!(failed(&mut peer, 1), None);
-        assert_eq!(peer.status().last_error, None);
-        let taken = peer.up(up(3, false, 0)).unwrap();
-        assert!(taken.dial.is_none());
-        assert_eq!(taken.replaced.map(|up| up.tag), Some(2));
-        assert_eq!(peer.ended(2, &LinkEnd::Local("replaced"), 0, 0), None);
-        assert_eq!(peer.status().state, PeerState::Up);
-    }
-
-    #[test]
-    fn who_is_drained_or_off_the_list_is_not_dialled() {
-        let mut drained = peer(&["a"]);
-        dial(&mut drained, 1);
-        assert!(drained.drain().is_none());
-        assert_eq!(drained.hello(0), Err(CloseCode::Shutdown));
-        assert_eq!(drained.up(up(1, true, 0)).err(), Some(CloseCode::Shutdown));
-        assert_eq!(failed(&mut drained, 1), None);
-        assert_eq!(dial(&mut drained, 2), None);
-        assert_eq!(drained.status().state, PeerState::Drained);
-
-        let mut stopped = peer(&["a"]);
-        let link = up(1, true, 0);
-        assert!(stopped.up(link.clone()).is_ok());
-        assert!(matches!(stopped.stop(), (Some(Up { tag: 1, .. }), None)));
-        assert!(link.link.has_ended());
-        assert_eq!(dial(&mut stopped, 2), None);
-        assert_eq!(stopped.status().state, PeerState::Disconnected);
-        stopped.start(2);
-        assert_eq!(dial(&mut stopped, 3), Some("a".into()));
-        assert_eq!(peer(&[]).status().state, PeerState::Listening);
-    }
+/// We dialled its first link.
+fn begun_by_us(session: &Arc<PeerSession>) -> bool {
+    session.core.agreed().role == Role::Initiator
 }
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

@@ -5,25 +5,50 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use legation_proto::error::CloseCode;
+use legation_proto::frame::hello::Offer;
 use legation_proto::identity::RealmId;
 use legation_proto::key_text::format_public_key;
+use legation_proto::session::Session;
 
-use super::peer::{Peer, Up};
-use super::{lock, random, LinkEnd, List, PeerLink, Peers};
+use super::peer::{Gone, Joins, Peer, Up};
+use super::session::{LinkStatus, PeerSession};
+use super::{lock, random, LinkEnd, List, Peers};
 use crate::net::carrier::Stream;
 use crate::net::listener::Listener;
 use crate::net::peer_connection::{run, Connection, Control, Origin, Wanted};
 
 /// The answer to a realm that says hello.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Verdict {
-    Welcome { realm: Arc<str>, generation: u64 },
+    Welcome {
+        realm: Arc<str>,
+        generation: u64,
+        /// The session that it takes up.
+        resume: Option<Arc<PeerSession>>,
+        limits: Box<legation_proto::limits::Limits>,
+    },
     Refused(CloseCode),
+}
+
+/// A link that is up, as its reader tells of it.
+pub(crate) struct LinkUp<'a> {
+    pub tag: u64,
+    pub realm: &'a Arc<str>,
+    pub generation: u64,
+    /// New, or the one that was to be resumed.
+    pub core: Arc<Session>,
+    pub resumed: bool,
+    pub additional: bool,
+    pub initiator: bool,
+    /// Of the address that we have dialled.
+    pub index: Option<usize>,
+    pub status: LinkStatus,
+    pub control: &'a Arc<Control>,
 }
 
 impl Peers {
     /// A realm has dialled us and proven who it is.
-    pub(crate) fn hello(&self, realm_id: &RealmId, key: &[u8; 32]) -> Verdict {
+    pub(crate) fn hello(&self, realm_id: &RealmId, key: &[u8; 32], offer: Option<&Offer>) -> Verdict {
         let list = lock(&self.list);
         if list.stopping {
             return Verdict::Refused(CloseCode::Shutdown);
@@ -37,8 +62,13 @@ impl Peers {
             }
             return Verdict::Refused(CloseCode::Unlisted);
         };
-        match peer.hello(self.now_ms()) {
-            Ok(()) => Verdict::Welcome { realm: peer.realm.clone(), generation: peer.generation },
+        match peer.hello(offer, self.now_ms()) {
+            Ok(resume) => Verdict::Welcome {
+                realm: peer.realm.clone(),
+                generation: peer.generation,
+                resume,
+                limits: Box::new(peer.config.session_limits(&self.limits)),
+            },
             Err(code) => {
                 if code == CloseCode::Duplicate {
                     self.counters.hellos_duplicate.one();
@@ -48,63 +78,89 @@ impl Peers {
         }
     }
 
-    /// A session is up: may it stay? Others that have to go for it have ended when this returns.
-    pub(crate) fn link_up(
-        &self,
-        link: &Arc<PeerLink>,
-        generation: u64,
-        initiator: bool,
-        control: &Arc<Control>,
-    ) -> Result<(), CloseCode> {
-        let (taken, leaving) = {
+    /// A link is up: may it stay? Others that have to go for it have been told, and a session that has to go has ended, when this
+    /// returns with the link's session.
+    pub(crate) fn link_up(self: &Arc<Peers>, up: LinkUp<'_>) -> Result<Arc<PeerSession>, CloseCode> {
+        let LinkUp { tag, realm, generation, core, resumed, additional, initiator, index, status, control } = up;
+        let (session, taken, leaving) = {
             let mut list = lock(&self.list);
             let stopping = list.stopping;
-            let peer = list.living(&link.realm, generation).filter(|_| !stopping).ok_or(CloseCode::Shutdown)?;
-            let up =
-                Up { tag: link.tag, initiator, up_ms: self.now_ms(), link: link.clone(), control: control.clone() };
-            (peer.up(up)?, list.leaving.remove(&link.realm))
+            let peer = list.living(realm, generation).filter(|_| !stopping).ok_or(CloseCode::Shutdown)?;
+            let session = match peer.session().filter(|session| Arc::ptr_eq(&session.core, &core)) {
+                Some(session) => session.clone(),
+                None if resumed => return Err(CloseCode::Duplicate),
+                None => {
+                    let writer = control.wake.clone();
+                    Arc::new(PeerSession::new(tag, realm.clone(), core, status.clone(), writer))
+                }
+            };
+            let control = control.clone();
+            let up = Up { tag, initiator, up_ms: self.now_ms(), index, status: status.clone(), control };
+            let taken = peer.up(up, &session, Joins { resumed, additional })?;
+            (session, taken, list.leaving.remove(realm))
         };
         if let Some(dial) = taken.dial {
             dial.want(Wanted::Close(CloseCode::Duplicate));
         }
-        let replaced = taken.replaced.map(|old| (old, CloseCode::Replaced));
-        let leaving = leaving.map(|old| (old, CloseCode::Normal));
-        for (old, code) in replaced.into_iter().chain(leaving) {
-            old.control.end_link(&old.link, self.events.as_ref(), &LinkEnd::Local(code.name()));
-            old.control.want(Wanted::Close(code));
+        for (replaced, code) in taken.replaced {
+            replaced.want(Wanted::Close(code));
         }
-        let status = &link.status;
-        tracing::info!(
-            realm = &*link.realm,
-            carrier = status.carrier,
-            profile = status.profile,
-            role = status.role,
-            address = status.address,
-            "a link is up"
-        );
-        Ok(())
+        for ended in leaving.iter().chain(&taken.ended) {
+            ended.tell(self.events.as_ref());
+        }
+        session.tell(self.events.as_ref());
+        if taken.found {
+            self.counters.sessions_resumed.one();
+        }
+        if let Some(before) = taken.adopted {
+            // Behind the announcements that it may need.
+            let adopted = session.core.adopt(&before);
+            tracing::debug!(%realm, adopted, "what waited in the last session goes into this one");
+        }
+        // A new session sends on its first link by itself.
+        if resumed && taken.activated {
+            control.activate();
+        }
+        let (carrier, profile, role) = (status.carrier, status.profile, status.role);
+        tracing::info!(%realm, carrier, profile, role, address = status.address, resumed, additional, "a link is up");
+        // There may be room for one more.
+        self.dial(&mut lock(&self.list), realm);
+        Ok(session)
     }
 
     /// A link, or what was to be one, has ended.
     pub(crate) fn link_ended(self: &Arc<Peers>, realm: &Arc<str>, generation: u64, tag: u64, why: &LinkEnd) {
-        let mut list = lock(&self.list);
-        if list.leaving.get(realm).is_some_and(|up| up.tag == tag) {
-            list.leaving.remove(realm);
-        }
-        let stopping = list.stopping;
-        let Some(peer) = list.living(realm, generation) else { return };
-        let before = peer.status();
-        let delay_ms = peer.ended(tag, why, self.now_ms(), random());
-        let after = peer.status();
-        // Once for each reason, and not each time that it is tried again in vain.
-        if let (None, Some(why)) = (&before.link, after.last_error.filter(|_| after.link.is_none())) {
-            if before.last_error.as_ref() != Some(&why) {
-                tracing::warn!(%realm, %why, "no link with a peer");
+        let Gone { session, activated, closed, .. } = {
+            let mut list = lock(&self.list);
+            let stopping = list.stopping;
+            let Some(peer) = list.living(realm, generation) else { return };
+            let before = peer.status();
+            let gone = peer.ended(tag, why, self.now_ms(), random());
+            let after = peer.status();
+            // Once for each reason, and not each time that it is tried again in vain.
+            if let (None, Some(why)) = (before.link(), after.last_error.as_ref().filter(|_| after.links.is_empty())) {
+                if before.last_error.as_ref() != Some(why) {
+                    tracing::warn!(%realm, %why, "no link with a peer");
+                }
             }
+            match gone.redial {
+                Some(delay_ms) if !stopping => self.dial_in(peer, delay_ms),
+                _ => {}
+            }
+            if let (true, Some(session)) = (gone.grace, &gone.session) {
+                self.counters.sessions_lost.one();
+                self.end_after_grace(peer, session);
+            }
+            gone
+        };
+        for control in closed {
+            control.want(Wanted::Close(CloseCode::Normal));
         }
-        match delay_ms {
-            Some(delay_ms) if !stopping => self.dial_in(peer, delay_ms),
-            _ => {}
+        if let Some(control) = activated {
+            control.activate();
+        }
+        if let Some(session) = session {
+            session.tell(self.events.as_ref());
         }
     }
 
@@ -114,10 +170,14 @@ impl Peers {
             return;
         }
         let Some(peer) = list.peers.get_mut(realm) else { return };
+        // One that waits has its reason.
+        if peer.timer.is_some() {
+            return;
+        }
         let (tag, control) = (self.next_tag(), Arc::new(Control::default()));
-        let Some(address) = peer.dial(tag, &control, self.now_ms()) else { return };
-        let (realm, generation, key) = (peer.realm.clone(), peer.generation, peer.config.key);
-        self.spawn(tag, control, Origin::Dial { realm, generation, key, address });
+        let Some(plan) = peer.dial(tag, &control, self.now_ms()) else { return };
+        let (realm, generation, config) = (peer.realm.clone(), peer.generation, peer.config.clone());
+        self.spawn(tag, control, Origin::Dial { realm, generation, config, plan });
     }
 
     fn dial_in(self: &Arc<Peers>, peer: &mut Peer, delay_ms: u64) {
@@ -131,6 +191,50 @@ impl Peers {
             }
         });
         peer.timer = Some(waiting.abort_handle());
+    }
+
+    /// A session without a link lives for its grace.
+    fn end_after_grace(self: &Arc<Peers>, peer: &mut Peer, session: &PeerSession) {
+        let (peers, realm, generation) = (Arc::downgrade(self), peer.realm.clone(), peer.generation);
+        let (session, grace) = (session.tag, Duration::from_millis(peer.grace_ms()));
+        let waiting = self.runtime.spawn(async move {
+            tokio::time::sleep(grace).await;
+            let Some(peers) = peers.upgrade() else { return };
+            let ended = {
+                let mut list = lock(&peers.list);
+                list.living(&realm, generation).and_then(|peer| peer.grace_is_over(session))
+            };
+            if let Some(ended) = ended {
+                peers.counters.sessions_not_resumed.one();
+                tracing::warn!(%realm, "no link came within the grace of the session: it has ended");
+                ended.tell(peers.events.as_ref());
+            }
+        });
+        peer.grace = Some(waiting.abort_handle());
+    }
+
+    /// A peer is on the list no more, or not to be linked with. The realm is told from a task of its own: who asks for this may be a
+    /// handler of an event.
+    pub(super) fn leave(self: &Arc<Peers>, list: &mut List, realm: &str) -> bool {
+        let Some(peer) = list.peers.get_mut(realm) else { return false };
+        let stopped = peer.stop();
+        let realm = peer.realm.clone();
+        for (control, code) in stopped.links {
+            control.want(Wanted::Close(code));
+        }
+        if let Some(session) = stopped.session {
+            list.leaving.insert(realm.clone(), session.clone());
+            let (peers, realm) = (self.clone(), realm.clone());
+            self.runtime.spawn(async move {
+                session.tell(peers.events.as_ref());
+                let mut list = lock(&peers.list);
+                if list.leaving.get(&realm).is_some_and(|leaving| leaving.tag == session.tag) {
+                    list.leaving.remove(&realm);
+                }
+            });
+        }
+        list.by_realm_id.retain(|_, other| *other != realm);
+        true
     }
 
     /// Somebody has dialled us.

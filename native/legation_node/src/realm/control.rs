@@ -304,8 +304,8 @@ impl Realm {
         let mut events = lock(&self.events);
         let number = self.watch(&from.node, &from.pid, Watch::Subscriber);
         events.add(number, from.node.clone(), from.pid.clone().into());
-        let peers = self.links().into_iter();
-        let peers = peers.map(|link| (link.realm.to_string(), status::link_term(&link)));
+        let peers = self.sessions().into_iter();
+        let peers = peers.map(|session| (session.realm.to_string(), status::session_term(&session)));
         let engines = self.engine_statuses().into_iter().filter(|engine| !engine.local).map(|engine| {
             let entries = [
                 ("key", binary(engine.key)),
@@ -339,23 +339,15 @@ impl Realm {
     // Looking around.
 
     fn connections_term(&self) -> Term {
-        let links = self.links().into_iter().map(|link| {
-            let mut status = status::link_term(&link);
-            if let Term::Map(entries) = &mut status {
-                let counters = status::counters_term(link.session.counters().all());
-                entries.map.insert(atom("counters"), counters);
-            }
-            status
-        });
-        list(links.collect())
+        list(self.links().iter().map(|(session, link)| status::link_term(session, link)).collect())
     }
 
     fn counters_term(&self) -> Term {
         let mut counters: Vec<_> =
             self.own_counters().into_iter().map(|(name, value)| (name, terms::integer(value))).collect();
-        let sessions = self.links().into_iter();
+        let sessions = self.sessions().into_iter();
         let sessions =
-            sessions.map(|link| (link.realm.to_string(), status::counters_term(link.session.counters().all())));
+            sessions.map(|session| (session.realm.to_string(), status::counters_term(session.core.counters().all())));
         counters.push(("sessions", terms::map_by_name(sessions)));
         let ended = self.ended_counters().into_iter();
         let ended = ended.map(|(realm, sums)| (realm.to_string(), status::counters_term(sums)));
@@ -451,6 +443,7 @@ fn add_peer_error_term(reason: &AddPeerError, realm: &str) -> Term {
         AddPeerError::AlreadyConnected => tuple(vec![atom("already_connected"), binary(realm)]),
         AddPeerError::SameKey(realm) => tuple(vec![atom("same_key"), binary(realm)]),
         AddPeerError::OwnKey => atom("own_key"),
+        AddPeerError::Draining => atom("draining"),
         AddPeerError::BadKey(reason) => tuple(vec![atom("bad_key"), atom(bad_key_name(*reason))]),
     }
 }

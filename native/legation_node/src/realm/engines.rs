@@ -17,7 +17,7 @@ use crate::config::Operations;
 use crate::dist::control::encode;
 use crate::dist::term;
 use crate::identity::SignError;
-use crate::peers::PeerLink;
+use crate::peers::PeerSession;
 use crate::realm::incoming::key_of;
 use crate::realm::node::{Node, Question, Watch};
 use crate::realm::policy::{Policy, To};
@@ -190,15 +190,15 @@ impl Realm {
         }
         let old_to = before.as_ref().map(|before| before.options.to.clone());
         let mut untold = Vec::new();
-        for link in self.links() {
-            let Some(policy) = self.policy(&link.realm) else {
+        for session in self.sessions() {
+            let Some(policy) = self.policy(&session.realm) else {
                 continue;
             };
             if policy.exports(name, &publication.options.to) {
-                self.announce_to(&link, &publication);
+                self.announce_to(&session, &publication);
             } else if old_to.as_ref().is_some_and(|to| policy.exports(name, to)) {
                 // It was there for this peer, and is no more.
-                untold.push(link);
+                untold.push(session);
             }
         }
         if !untold.is_empty() {
@@ -278,11 +278,11 @@ impl Realm {
             self.unwatch(&node, &publication.pid, publication.watch);
         }
         self.names.withdrawn(&publication);
-        let exported = |link: &Arc<PeerLink>| {
-            let policy = self.policy(&link.realm);
+        let exported = |session: &Arc<PeerSession>| {
+            let policy = self.policy(&session.realm);
             policy.is_some_and(|policy| policy.exports(name, &publication.options.to))
         };
-        let told: Vec<_> = self.links().into_iter().filter(exported).collect();
+        let told: Vec<_> = self.sessions().into_iter().filter(exported).collect();
         if !told.is_empty() {
             self.forget_at(told, name, reason);
         }
@@ -315,14 +315,14 @@ impl Realm {
         });
     }
 
-    fn forget_at(self: &Arc<Self>, links: Vec<Arc<PeerLink>>, name: &str, reason: ForgetReason) {
+    fn forget_at(self: &Arc<Self>, sessions: Vec<Arc<PeerSession>>, name: &str, reason: ForgetReason) {
         let forget =
             Forget { realm: self.identity.realm_id, engine: name.to_owned(), serial: self.serials.next(), reason };
         let mut signed = forget.body();
         let announce = move |signed: &[u8]| {
-            for link in &links {
-                if link.session.announce(FrameType::Forget, signed) {
-                    link.wake();
+            for session in &sessions {
+                if session.core.announce(FrameType::Forget, signed) {
+                    session.wake();
                 }
             }
         };
@@ -350,34 +350,34 @@ impl Realm {
         }
     }
 
-    fn announce_to(&self, link: &Arc<PeerLink>, publication: &Publication) {
+    fn announce_to(&self, session: &Arc<PeerSession>, publication: &Publication) {
         if publication.options.receipts.is_some() {
-            link.session.make_receipts_for(std::iter::once(publication.name.clone()));
+            session.core.make_receipts_for(std::iter::once(publication.name.clone()));
         }
-        if link.session.announce(FrameType::Learn, &publication.signed) {
-            link.wake();
+        if session.core.announce(FrameType::Learn, &publication.signed) {
+            session.wake();
         }
     }
 
-    /// A link is up: certificate first, then everything that this peer may know of.
-    pub(crate) fn announce_all(&self, link: &Arc<PeerLink>) {
+    /// A session is up: certificate first, then everything that this peer may know of.
+    pub(crate) fn announce_all(&self, session: &Arc<PeerSession>) {
         if let Some(certificate) = &*lock(&self.certificate) {
-            if link.session.announce(FrameType::Cert, certificate) {
-                link.wake();
+            if session.core.announce(FrameType::Cert, certificate) {
+                session.wake();
             }
         }
-        let Some(policy) = self.policy(&link.realm) else {
+        let Some(policy) = self.policy(&session.realm) else {
             return;
         };
         for publication in read(&self.engines).values() {
             if policy.exports(&publication.name, &publication.options.to) {
-                self.announce_to(link, publication);
+                self.announce_to(session, publication);
             }
         }
     }
 
     /// A peer's policy has changed: what it may know of now and did not before, and the other way round.
-    pub(crate) fn exports_changed(self: &Arc<Self>, link: &Arc<PeerLink>, before: &Policy, after: &Policy) {
+    pub(crate) fn exports_changed(self: &Arc<Self>, session: &Arc<PeerSession>, before: &Policy, after: &Policy) {
         let engines: Vec<_> = read(&self.engines).values().cloned().collect();
         for publication in engines {
             let to = &publication.options.to;
@@ -385,17 +385,17 @@ impl Realm {
                 (false, true) => {
                     // Perhaps after a FORGET: only a new serial is heard.
                     let (realm, publication) = (self.clone(), publication.clone());
-                    let (link, serial) = (link.clone(), self.serials.next());
-                    tokio::spawn(async move { realm.announce_again(&link, &publication, serial).await });
+                    let (session, serial) = (session.clone(), self.serials.next());
+                    tokio::spawn(async move { realm.announce_again(&session, &publication, serial).await });
                 }
-                (true, false) => self.forget_at(vec![link.clone()], &publication.name, ForgetReason::Withdrawn),
+                (true, false) => self.forget_at(vec![session.clone()], &publication.name, ForgetReason::Withdrawn),
                 _ => {}
             }
         }
     }
 
     /// The serial was taken when it was decided: what is decided later has a higher one.
-    async fn announce_again(&self, link: &Arc<PeerLink>, publication: &Publication, serial: u64) {
+    async fn announce_again(&self, session: &Arc<PeerSession>, publication: &Publication, serial: u64) {
         let learn = Learn {
             realm: self.identity.realm_id,
             engine: publication.name.to_string(),
@@ -411,10 +411,10 @@ impl Realm {
             Ok(signature) => {
                 signed.extend_from_slice(&signature);
                 if publication.options.receipts.is_some() {
-                    link.session.make_receipts_for(std::iter::once(publication.name.clone()));
+                    session.core.make_receipts_for(std::iter::once(publication.name.clone()));
                 }
-                if link.session.announce(FrameType::Learn, &signed) {
-                    link.wake();
+                if session.core.announce(FrameType::Learn, &signed) {
+                    session.wake();
                 }
             }
             Err(error) => tracing::error!(engine = %publication.name, %error, "an engine could not be announced"),
@@ -423,13 +423,13 @@ impl Realm {
 
     pub(crate) fn reach_engine(
         &self,
-        link: &PeerLink,
+        session: &PeerSession,
         engine: &str,
         operation: u16,
         payload: &[u8],
     ) -> Result<Reach, Refusal> {
         let publication = read(&self.engines).get(engine).cloned().ok_or(Refusal::Noproc)?;
-        let policy = self.policy(&link.realm).ok_or(Refusal::Noproc)?;
+        let policy = self.policy(&session.realm).ok_or(Refusal::Noproc)?;
         if !policy.exports(engine, &publication.options.to) {
             return Err(Refusal::Noproc);
         }

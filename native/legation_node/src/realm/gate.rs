@@ -17,7 +17,7 @@ use legation_proto::session::Delivery;
 use crate::config::Operations;
 use crate::dist::control::encode;
 use crate::dist::term;
-use crate::peers::PeerLink;
+use crate::peers::PeerSession;
 use crate::realm::engines::Reach;
 use crate::realm::incoming::{key_of, Kind, Parcel};
 use crate::realm::node::{Node, Watch};
@@ -28,13 +28,13 @@ use crate::realm::{lock, Realm};
 pub struct Gate {
     process: Option<(Arc<Node>, Box<[u8]>, u64)>,
     open: HashMap<u64, Open>,
-    /// How many of them are each link's, and their bytes.
-    of_link: HashMap<u64, (usize, usize)>,
+    /// How many of them are each session's, and their bytes.
+    of_session: HashMap<u64, (usize, usize)>,
 }
 
 #[derive(Debug)]
 struct Open {
-    link: Arc<PeerLink>,
+    session: Arc<PeerSession>,
     /// In bytes, with the payload that only the gate has.
     cost: usize,
     /// Only of a call is there anything to refuse.
@@ -43,24 +43,24 @@ struct Open {
 
 impl Gate {
     fn open(&mut self, number: u64, open: Open) {
-        let (count, bytes) = self.of_link.entry(open.link.tag).or_default();
+        let (count, bytes) = self.of_session.entry(open.session.tag).or_default();
         (*count, *bytes) = (*count + 1, *bytes + open.cost);
         self.open.insert(number, open);
     }
 
     fn close(&mut self, number: u64) -> Option<Open> {
         let open = self.open.remove(&number)?;
-        if let Some((count, bytes)) = self.of_link.get_mut(&open.link.tag) {
+        if let Some((count, bytes)) = self.of_session.get_mut(&open.session.tag) {
             (*count, *bytes) = (count.saturating_sub(1), bytes.saturating_sub(open.cost));
             if *count == 0 {
-                self.of_link.remove(&open.link.tag);
+                self.of_session.remove(&open.session.tag);
             }
         }
         Some(open)
     }
 
     fn close_all(&mut self) -> Vec<Open> {
-        self.of_link.clear();
+        self.of_session.clear();
         self.open.drain().map(|(_, open)| open).collect()
     }
 }
@@ -98,24 +98,24 @@ impl Realm {
     }
 
     fn refuse_all(&self, open: Vec<Open>) {
-        for Open { link, parcel, .. } in open {
-            if self.turn_away(&link, &parcel, Refusal::Overload) {
-                link.wake();
+        for Open { session, parcel, .. } in open {
+            if self.turn_away(&session, &parcel, Refusal::Overload) {
+                session.wake();
             }
         }
     }
 
-    /// True: there is something to flush on the link.
-    pub(crate) fn to_gate(&self, link: &Arc<PeerLink>, parcel: Parcel<'_>, reach: &Reach) -> bool {
+    /// True: there is something to flush in this session.
+    pub(crate) fn to_gate(&self, session: &Arc<PeerSession>, parcel: Parcel<'_>, reach: &Reach) -> bool {
         let Reach::Engine(engine) = reach else {
             return false;
         };
         let (kind, label, from) = match &parcel.kind {
             Kind::Deliver(Delivery::Cast) => ("cast", 0, None),
             Kind::Deliver(Delivery::Send) => ("send", 0, None),
-            Kind::Call { label, call_id, caller } => match self.stand_in(link, *caller) {
+            Kind::Call { label, call_id, caller } => match self.stand_in(session, *caller) {
                 Some(stand_in) => ("call", *label, Some((stand_in, *call_id))),
-                None => return self.turn_away(link, &parcel, Refusal::Overload),
+                None => return self.turn_away(session, &parcel, Refusal::Overload),
             },
             Kind::Reply { .. } => return false,
         };
@@ -133,13 +133,13 @@ impl Realm {
         match from {
             Some((stand_in, call_id)) => {
                 let pid = self.own_pid(stand_in);
-                self.put_from(&mut message, &pid, call_id, &link.realm, &parcel.source);
+                self.put_from(&mut message, &pid, call_id, &session.realm, &parcel.source);
             }
             None => term::put_atom(&mut message, "none"),
         }
         term::put_map_header(&mut message, 4);
         term::put_atom(&mut message, "realm");
-        term::put_binary(&mut message, link.realm.as_bytes());
+        term::put_binary(&mut message, session.realm.as_bytes());
         term::put_atom(&mut message, "engine");
         term::put_binary(&mut message, parcel.engine.as_bytes());
         term::put_atom(&mut message, "source");
@@ -154,10 +154,10 @@ impl Realm {
             let Some((node, pid, _)) = &gate.process else {
                 drop(gate);
                 // Nobody could ask the filter, and it has not agreed.
-                return self.turn_away(link, &parcel, Refusal::Filtered);
+                return self.turn_away(session, &parcel, Refusal::Filtered);
             };
             // Each is a message in its mailbox, too.
-            let (count, bytes) = gate.of_link.get(&link.tag).copied().unwrap_or_default();
+            let (count, bytes) = gate.of_session.get(&session.tag).copied().unwrap_or_default();
             let cost = parcel.cost() + parcel.receipt.as_ref().map_or(0, Vec::len);
             let fits = bytes == 0 || bytes + cost <= self.limits.held_bytes_max;
             if count >= self.limits.held_messages_max || !fits {
@@ -174,31 +174,31 @@ impl Realm {
                         payload: Vec::new().into(),
                         receipt: parcel.receipt.clone(),
                     };
-                    gate.open(number, Open { link: link.clone(), cost, parcel: kept.owned() });
+                    gate.open(number, Open { session: session.clone(), cost, parcel: kept.owned() });
                 }
                 sent
             }
         };
         match sent {
             true => false,
-            false => self.turn_away(link, &parcel, Refusal::Overload),
+            false => self.turn_away(session, &parcel, Refusal::Overload),
         }
     }
 
     /// What the gate says of a message.
     pub(crate) fn gate_answered(&self, number: u64, refused: Option<&str>) {
-        let Some(Open { link, parcel, .. }) = lock(&self.gate).close(number) else {
+        let Some(Open { session, parcel, .. }) = lock(&self.gate).close(number) else {
             self.counters.beam_strays.one();
             return;
         };
         match refused {
             Some(reason) => {
                 let refusal = Refusal::ALL.into_iter().find(|refusal| refusal.name() == reason);
-                if self.turn_away(&link, &parcel, refusal.unwrap_or(Refusal::Filtered)) {
-                    link.wake();
+                if self.turn_away(&session, &parcel, refusal.unwrap_or(Refusal::Filtered)) {
+                    session.wake();
                 }
             }
-            None => self.send_receipt_of(&link, &parcel),
+            None => self.send_receipt_of(&session, &parcel),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::config::Operations;
 use crate::dist::control::encode;
 use crate::dist::term;
 use crate::net::beam::NodeLink;
-use crate::peers::PeerLink;
+use crate::peers::PeerSession;
 use crate::realm::atoms::Verdict;
 use crate::realm::counters::Drop;
 use crate::realm::engines::Reach;
@@ -109,29 +109,29 @@ impl<'a> Context<'a> {
 }
 
 impl Realm {
-    /// True: there is something to flush on this link.
-    pub(crate) fn arrive(&self, link: &Arc<PeerLink>, parcel: Parcel<'_>) -> bool {
-        let reach = match self.reach(link, &parcel) {
+    /// True: there is something to flush in this session.
+    pub(crate) fn arrive(&self, session: &Arc<PeerSession>, parcel: Parcel<'_>) -> bool {
+        let reach = match self.reach(session, &parcel) {
             Ok(reach) => reach,
             Err(refusal) => {
                 return match &parcel.kind {
-                    Kind::Reply { .. } => self.dial_and_arrive(link, parcel),
-                    _ => self.turn_away(link, &parcel, refusal),
+                    Kind::Reply { .. } => self.dial_and_arrive(session, parcel),
+                    _ => self.turn_away(session, &parcel, refusal),
                 }
             }
         };
         let node = reach.node().clone();
         if reach.asks_gate() {
-            return self.to_gate(link, parcel, &reach);
+            return self.to_gate(session, parcel, &reach);
         }
-        // Kept to the end: what comes on this link for this node has one order, whoever brings it.
+        // Kept to the end: what comes in this session for this node has one order, whoever brings it.
         let mut holds = lock(&node.holds);
-        if let Some(hold) = holds.get_mut(&link.tag) {
+        if let Some(hold) = holds.get_mut(&session.tag) {
             let (queued, bytes) = (hold.queue.len(), hold.bytes + parcel.cost());
             if queued >= self.limits.held_messages_max || bytes > self.limits.held_bytes_max {
                 drop(holds);
                 self.counters.held_over_limit.one();
-                return self.turn_away(link, &parcel, Refusal::Overload);
+                return self.turn_away(session, &parcel, Refusal::Overload);
             }
             hold.bytes = bytes;
             hold.queue.push_back(Held::Message(parcel.owned()));
@@ -139,11 +139,11 @@ impl Realm {
         }
         let verdict = lock(&node.atoms).judge(&parcel.payload, self.now());
         match verdict {
-            Verdict::Known => self.post(link, &node, &parcel, &reach),
-            Verdict::Unknown => self.turn_away(link, &parcel, Refusal::Undecodable),
+            Verdict::Known => self.post(session, &node, &parcel, &reach),
+            Verdict::Unknown => self.turn_away(session, &parcel, Refusal::Undecodable),
             Verdict::Ask(atoms) => {
                 let mut hold = Hold {
-                    link: link.clone(),
+                    session: session.clone(),
                     bytes: parcel.cost(),
                     queue: VecDeque::new(),
                     question: 0,
@@ -153,24 +153,24 @@ impl Realm {
                 self.ask_atoms(&node, &mut hold);
                 if !self.is_connected(&node) {
                     // Nobody would answer, nor clear it.
-                    return self.turn_away(link, &parcel, Refusal::Noproc);
+                    return self.turn_away(session, &parcel, Refusal::Noproc);
                 }
                 hold.queue.push_back(Held::Message(parcel.owned()));
-                holds.insert(link.tag, hold);
+                holds.insert(session.tag, hold);
                 false
             }
         }
     }
 
     /// A reply to a process on a node that isn't connected, which is where a call was passed on from: it waits until the node is.
-    fn dial_and_arrive(&self, link: &Arc<PeerLink>, parcel: Parcel<'_>) -> bool {
+    fn dial_and_arrive(&self, session: &Arc<PeerSession>, parcel: Parcel<'_>) -> bool {
         let caller = match &parcel.kind {
             Kind::Reply { context } => Context::decode(context).map(|context| context.pid.to_vec()),
             _ => None,
         };
         let cost = parcel.cost();
         let (Some(caller), Some(realm)) = (caller, self.me()) else {
-            return self.turn_away(link, &parcel, Refusal::Noproc);
+            return self.turn_away(session, &parcel, Refusal::Noproc);
         };
         {
             let mut dialling = lock(&self.dialling);
@@ -178,11 +178,11 @@ impl Realm {
             if count > self.limits.held_messages_max || bytes > self.limits.held_bytes_max {
                 drop(dialling);
                 self.counters.held_over_limit.one();
-                return self.turn_away(link, &parcel, Refusal::Noproc);
+                return self.turn_away(session, &parcel, Refusal::Noproc);
             }
             *dialling = (count, bytes);
         }
-        let (link, parcel) = (link.clone(), parcel.owned());
+        let (session, parcel) = (session.clone(), parcel.owned());
         tokio::spawn(async move {
             let dialled = match term::pid(&caller) {
                 Some(pid) => realm.dial_node(&pid).await.is_some(),
@@ -193,11 +193,11 @@ impl Realm {
                 *dialling = (dialling.0 - 1, dialling.1 - cost);
             }
             let flush = match dialled {
-                true => realm.arrive(&link, parcel),
-                false => realm.turn_away(&link, &parcel, Refusal::Noproc),
+                true => realm.arrive(&session, parcel),
+                false => realm.turn_away(&session, &parcel, Refusal::Noproc),
             };
             if flush {
-                link.wake();
+                session.wake();
             }
         });
         false
@@ -220,15 +220,15 @@ impl Realm {
         term::put_atom(&mut arguments, "safe");
         term::put_nil(&mut arguments);
         term::put_nil(&mut arguments);
-        let question = Question::Atoms { link: hold.link.tag };
+        let question = Question::Atoms { session: hold.session.tag };
         hold.question = self.ask(node, "erlang", "binary_to_term", &arguments, question);
         hold.since = self.now();
     }
 
-    /// The node has said whether it has the atoms that this link's hold waits for. `None`: it did not say.
-    pub(crate) fn atoms_answered(&self, node: &Arc<Node>, link: u64, question: u64, known: Option<bool>) {
+    /// The node has said whether it has the atoms that this session's hold waits for. `None`: it did not say.
+    pub(crate) fn atoms_answered(&self, node: &Arc<Node>, session: u64, question: u64, known: Option<bool>) {
         let mut holds = lock(&node.holds);
-        let Some(hold) = holds.get_mut(&link).filter(|hold| hold.question == question) else {
+        let Some(hold) = holds.get_mut(&session).filter(|hold| hold.question == question) else {
             return;
         };
         hold.question = 0;
@@ -248,14 +248,14 @@ impl Realm {
         refused &= first;
         for served in 0.. {
             if served == RELEASED_AT_ONCE {
-                self.go_on_releasing(node, link);
+                self.go_on_releasing(node, session);
                 break;
             }
             let Some(held) = hold.queue.pop_front() else {
                 break;
             };
             match held {
-                Held::Released { caller } => self.release_stand_in(link, caller, None),
+                Held::Released { caller } => self.release_stand_in(session, caller, None),
                 Held::Signal { key, control, payload } => node.link.push_signal(key, &control, &[&payload]),
                 Held::Message(parcel) => {
                     hold.bytes = hold.bytes.saturating_sub(parcel.cost());
@@ -266,11 +266,11 @@ impl Realm {
                         _ => lock(&node.atoms).judge(&parcel.payload, self.now()),
                     };
                     match verdict {
-                        Verdict::Known => match self.reach(&hold.link, &parcel) {
-                            Ok(reach) => wake |= self.post(&hold.link, node, &parcel, &reach),
-                            Err(refusal) => wake |= self.turn_away(&hold.link, &parcel, refusal),
+                        Verdict::Known => match self.reach(&hold.session, &parcel) {
+                            Ok(reach) => wake |= self.post(&hold.session, node, &parcel, &reach),
+                            Err(refusal) => wake |= self.turn_away(&hold.session, &parcel, refusal),
                         },
-                        Verdict::Unknown => wake |= self.turn_away(&hold.link, &parcel, Refusal::Undecodable),
+                        Verdict::Unknown => wake |= self.turn_away(&hold.session, &parcel, Refusal::Undecodable),
                         Verdict::Ask(atoms) => {
                             hold.bytes += parcel.cost();
                             hold.queue.push_front(Held::Message(parcel));
@@ -283,32 +283,32 @@ impl Realm {
             }
         }
         if wake {
-            hold.link.wake();
+            hold.session.wake();
         }
         if hold.queue.is_empty() {
-            holds.remove(&link);
+            holds.remove(&session);
             self.released.notify_waiters();
         }
     }
 
-    /// The rest of a hold in a turn of its own: other links wait for the same lock.
-    fn go_on_releasing(&self, node: &Arc<Node>, link: u64) {
+    /// The rest of a hold in a turn of its own: other sessions wait for the same lock.
+    fn go_on_releasing(&self, node: &Arc<Node>, session: u64) {
         if let Some(realm) = self.me() {
             let node = node.clone();
-            tokio::spawn(async move { realm.atoms_answered(&node, link, 0, None) });
+            tokio::spawn(async move { realm.atoms_answered(&node, session, 0, None) });
         }
     }
 
     /// The peer's process that called has ended, and so does what stands for it.
-    pub(crate) fn release_stand_in(&self, link: u64, caller: u64, in_order_of: Option<u64>) {
-        let number = lock(&self.stand_ins).remove(&(link, caller));
+    pub(crate) fn release_stand_in(&self, session: u64, caller: u64, in_order_of: Option<u64>) {
+        let number = lock(&self.stand_ins).remove(&(session, caller));
         if let Some(number) = number {
             self.end_process(number, NORMAL, in_order_of);
         }
     }
 
     /// Where a message goes, if it may.
-    fn reach(&self, link: &PeerLink, parcel: &Parcel<'_>) -> Result<Reach, Refusal> {
+    fn reach(&self, session: &PeerSession, parcel: &Parcel<'_>) -> Result<Reach, Refusal> {
         match &parcel.kind {
             Kind::Reply { context } => {
                 let context = Context::decode(context).ok_or(Refusal::Noproc)?;
@@ -320,14 +320,16 @@ impl Realm {
                     Delivery::Send => Operations::SEND,
                     Delivery::Cast => Operations::CAST,
                 };
-                self.reach_engine(link, &parcel.engine, operation, &parcel.payload)
+                self.reach_engine(session, &parcel.engine, operation, &parcel.payload)
             }
-            Kind::Call { label, .. } => self.reach_engine(link, &parcel.engine, operation_of(*label), &parcel.payload),
+            Kind::Call { label, .. } => {
+                self.reach_engine(session, &parcel.engine, operation_of(*label), &parcel.payload)
+            }
         }
     }
 
-    /// To the node, in the form that its processes expect. True: there is something to flush on the link.
-    fn post(&self, link: &Arc<PeerLink>, node: &Arc<Node>, parcel: &Parcel<'_>, reach: &Reach) -> bool {
+    /// To the node, in the form that its processes expect. True: there is something to flush in this session.
+    fn post(&self, session: &Arc<PeerSession>, node: &Arc<Node>, parcel: &Parcel<'_>, reach: &Reach) -> bool {
         let content = parcel.payload.get(1..).unwrap_or_default();
         let sent = match (&parcel.kind, reach) {
             (Kind::Reply { context }, _) => {
@@ -352,8 +354,8 @@ impl Realm {
                 }
             }
             (Kind::Call { label, call_id, caller }, Reach::Engine(engine)) => {
-                let Some(stand_in) = self.stand_in(link, *caller) else {
-                    return self.turn_away(link, parcel, Refusal::Overload);
+                let Some(stand_in) = self.stand_in(session, *caller) else {
+                    return self.turn_away(session, parcel, Refusal::Overload);
                 };
                 let mut pid = Vec::with_capacity(40);
                 self.put_own_pid(&mut pid, stand_in);
@@ -366,7 +368,7 @@ impl Realm {
                     label::CALLER => head.extend_from_slice(&pid),
                     _ => term::put_atom(&mut head, "$gen_call"),
                 }
-                self.put_from(&mut head, &pid, *call_id, &link.realm, &parcel.source);
+                self.put_from(&mut head, &pid, *call_id, &session.realm, &parcel.source);
                 node.link.push(engine.key, &control, &[&head, content])
             }
             (_, Reach::Caller(_)) => return false,
@@ -374,14 +376,14 @@ impl Realm {
         match (sent, reach) {
             (Ok(()), Reach::Engine(engine)) => {
                 if let (Some(pid), Some(receipt)) = (&engine.receipts, &parcel.receipt) {
-                    self.send_receipt(pid, link, parcel, receipt);
+                    self.send_receipt(pid, session, parcel, receipt);
                 }
                 false
             }
             (Ok(()), Reach::Caller(_)) => false,
             (Err(_), _) => {
                 self.counters.beam_overload.one();
-                self.turn_away(link, parcel, Refusal::Overload)
+                self.turn_away(session, parcel, Refusal::Overload)
             }
         }
     }
@@ -398,30 +400,30 @@ impl Realm {
     }
 
     /// The process that stands for a caller of the peer's, made on its first call.
-    pub(crate) fn stand_in(&self, link: &Arc<PeerLink>, caller: u64) -> Option<u64> {
+    pub(crate) fn stand_in(&self, session: &Arc<PeerSession>, caller: u64) -> Option<u64> {
         let mut stand_ins = lock(&self.stand_ins);
-        if let Some(number) = stand_ins.get(&(link.tag, caller)) {
+        if let Some(number) = stand_ins.get(&(session.tag, caller)) {
             return Some(*number);
         }
-        if link.has_ended() {
+        if session.has_ended() {
             return None;
         }
-        let body = Body::StandIn(StandIn { link: link.clone(), caller });
+        let body = Body::StandIn(StandIn { session: session.clone(), caller });
         let number = lock(&self.space).spawn(Arc::new(body));
-        stand_ins.insert((link.tag, caller), number);
+        stand_ins.insert((session.tag, caller), number);
         Some(number)
     }
 
     /// The receipt of a message that the gate has delivered.
-    pub(crate) fn send_receipt_of(&self, link: &PeerLink, parcel: &Parcel<'_>) {
+    pub(crate) fn send_receipt_of(&self, session: &PeerSession, parcel: &Parcel<'_>) {
         let publication = read(&self.engines).get(&*parcel.engine).cloned();
         let receipts = publication.and_then(|publication| publication.options.receipts.clone());
         if let (Some(pid), Some(receipt)) = (receipts, &parcel.receipt) {
-            self.send_receipt(&pid, link, parcel, receipt);
+            self.send_receipt(&pid, session, parcel, receipt);
         }
     }
 
-    fn send_receipt(&self, pid: &[u8], link: &PeerLink, parcel: &Parcel<'_>, receipt: &[u8]) {
+    fn send_receipt(&self, pid: &[u8], session: &PeerSession, parcel: &Parcel<'_>, receipt: &[u8]) {
         let Some(to) = term::pid(pid) else {
             return;
         };
@@ -434,7 +436,7 @@ impl Realm {
         term::put_binary(&mut message, parcel.engine.as_bytes());
         term::put_map_header(&mut message, 3);
         term::put_atom(&mut message, "realm");
-        term::put_binary(&mut message, link.realm.as_bytes());
+        term::put_binary(&mut message, session.realm.as_bytes());
         term::put_atom(&mut message, "source");
         term::put_binary(&mut message, parcel.source.as_bytes());
         term::put_atom(&mut message, "receipt");
@@ -444,21 +446,21 @@ impl Realm {
 
     /// What can't be delivered: a call is refused, a cast or send dropped and counted. A reply that can't be
     /// decoded is an error to the caller, who waits.
-    pub(crate) fn turn_away(&self, link: &Arc<PeerLink>, parcel: &Parcel<'_>, refusal: Refusal) -> bool {
+    pub(crate) fn turn_away(&self, session: &Arc<PeerSession>, parcel: &Parcel<'_>, refusal: Refusal) -> bool {
         if refusal == Refusal::Undecodable {
-            link.session.counters().undecodable.one();
+            session.core.counters().undecodable.one();
         }
         match &parcel.kind {
             Kind::Call { call_id, .. } => {
                 self.counters.calls_refused.one();
-                link.session.refuse(*call_id, refusal)
+                session.core.refuse(*call_id, refusal)
             }
             Kind::Deliver(delivery) => {
                 self.counters.dropped(refusal);
                 self.log_drop(Drop {
                     direction: "in",
                     kind: if *delivery == Delivery::Cast { "cast" } else { "send" },
-                    realm: &link.realm,
+                    realm: &session.realm,
                     engine: &parcel.engine,
                     reason: refusal.name(),
                 });

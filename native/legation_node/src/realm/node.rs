@@ -8,7 +8,7 @@ use legation_proto::UnixMs;
 use tokio::sync::oneshot;
 
 use crate::net::beam::NodeLink;
-use crate::peers::PeerLink;
+use crate::peers::PeerSession;
 use crate::realm::atoms::KnownAtoms;
 use crate::realm::incoming::Parcel;
 
@@ -20,7 +20,7 @@ pub struct Node {
     pub watches: Mutex<HashMap<u64, Watch>>,
     /// What its `rex` was asked.
     pub questions: Mutex<HashMap<u64, Question>>,
-    /// What waits for the node's word on its atoms, by link: everything that came behind on that link for this node.
+    /// What waits for the node's word on its atoms, by session: everything that came behind in it for this node.
     pub holds: Mutex<HashMap<u64, Hold>>,
     /// Monitors and links that its processes have on ours.
     pub monitors: AtomicUsize,
@@ -30,7 +30,7 @@ pub struct Node {
 #[derive(Debug)]
 pub enum Watch {
     /// It has called; its number at the peer is given back when it ends.
-    Caller { link: Arc<PeerLink>, number: u64, pid: Box<[u8]> },
+    Caller { session: Arc<PeerSession>, number: u64, pid: Box<[u8]> },
     /// It is an engine.
     Engine { name: Box<str> },
     /// It hears of peers and engines.
@@ -43,16 +43,16 @@ pub enum Watch {
 
 #[derive(Debug)]
 pub enum Question {
-    /// Whether it has the atoms of what this link's hold begins with.
-    Atoms { link: u64 },
+    /// Whether it has the atoms of what this session's hold begins with.
+    Atoms { session: u64 },
     /// The answer, as a term without version byte.
     Call(oneshot::Sender<Vec<u8>>),
 }
 
-/// What came on one link for this node, while the node is asked about the first of it.
+/// What came in one session for this node, while the node is asked about the first of it.
 #[derive(Debug)]
 pub struct Hold {
-    pub link: Arc<PeerLink>,
+    pub session: Arc<PeerSession>,
     pub queue: VecDeque<Held>,
     pub bytes: usize,
     /// The question that is out: only its answer counts. 0: none is.

@@ -46,8 +46,8 @@ impl BeamEvents for Realm {
         };
         tracing::debug!(node = %link.node, "a BEAM node is gone");
         self.names.node_down(link.number);
-        for (link_tag, call_id) in lock(&self.space).forget_node(link.number) {
-            self.cancel_call(link_tag, call_id);
+        for (session, call_id) in lock(&self.space).forget_node(link.number) {
+            self.cancel_call(session, call_id);
         }
         lock(&self.events).forget_node(link.number);
         let watches: Vec<_> = lock(&node.watches).drain().collect();
@@ -62,11 +62,11 @@ impl BeamEvents for Realm {
             let mut wake = false;
             for held in hold.queue {
                 if let Held::Message(parcel) = held {
-                    wake |= self.turn_away(&hold.link, &parcel, legation_proto::frame::batch::Refusal::Noproc);
+                    wake |= self.turn_away(&hold.session, &parcel, legation_proto::frame::batch::Refusal::Noproc);
                 }
             }
             if wake {
-                hold.link.wake();
+                hold.session.wake();
             }
         }
     }
@@ -176,8 +176,8 @@ impl Realm {
                 let start = reply.start - 1;
                 message[start] = term::VERSION;
                 // Answered already, or nobody waits any more, or the session is over: then it is lost, as it must be.
-                if let Ok(true) = stand_in.link.session.reply(call_id, &message[start..reply.end]) {
-                    stand_in.link.wake();
+                if let Ok(true) = stand_in.session.core.reply(call_id, &message[start..reply.end]) {
+                    stand_in.session.wake();
                 }
             }
             None => self.counters.stand_in_strays.one(),
@@ -193,10 +193,10 @@ impl Realm {
             });
         match call_id {
             Some(call_id) => {
-                let session = &stand_in.link.session;
+                let session = &stand_in.session.core;
                 session.counters().too_large_out.one();
                 if session.refuse(call_id, legation_proto::frame::batch::Refusal::TooLarge) {
-                    stand_in.link.wake();
+                    stand_in.session.wake();
                 }
             }
             None => self.counters.stand_in_strays.one(),
@@ -215,10 +215,10 @@ impl Realm {
                 // Who asked may have given up.
                 let _ = sender.send(message[answer].to_vec());
             }
-            Some(Question::Atoms { link }) => {
+            Some(Question::Atoms { session }) => {
                 // The list itself, or {badrpc, _}: then one of them is unknown.
                 let known = term::tuple(&message[answer]).is_none();
-                self.atoms_answered(node, link, number, Some(known));
+                self.atoms_answered(node, session, number, Some(known));
             }
             None => self.counters.beam_strays.one(),
         }
@@ -292,16 +292,16 @@ impl Realm {
         };
         node.monitors.fetch_sub(1, Ordering::Relaxed);
         // After a call's reply there is nothing left to cancel; before it, nobody waits any more.
-        if let Some((link, call_id)) = monitor.call {
-            self.cancel_call(link, call_id);
+        if let Some((session, call_id)) = monitor.call {
+            self.cancel_call(session, call_id);
         }
     }
 
-    pub(crate) fn cancel_call(&self, link: u64, call_id: u64) {
-        let link = read(&self.links).get(&link).cloned();
-        if let Some(link) = link {
-            if link.session.cancel(call_id) {
-                link.wake();
+    pub(crate) fn cancel_call(&self, session: u64, call_id: u64) {
+        let session = read(&self.sessions).get(&session).cloned();
+        if let Some(session) = session {
+            if session.core.cancel(call_id) {
+                session.wake();
             }
         }
     }
@@ -342,8 +342,8 @@ impl Realm {
         unlinked
     }
 
-    /// Ends a process of ours, and tells whoever watches it. `reason`: a term without version byte. `link`: in order behind what came on it.
-    pub(crate) fn end_process(&self, number: u64, reason: &[u8], link: Option<u64>) {
+    /// Ends a process of ours, and tells whoever watches it. `reason`: a term without version byte. `session`: in order behind what came in it.
+    pub(crate) fn end_process(&self, number: u64, reason: &[u8], session: Option<u64>) {
         let ended = lock(&self.space).end(number);
         let Some(Ended { monitors, links, .. }) = ended else {
             return;
@@ -360,7 +360,7 @@ impl Realm {
             };
             let mut control = Vec::with_capacity(128);
             encode::payload_monitor_p_exit(&mut control, target, monitor.watcher(), monitor.reference());
-            self.signal(&node, link, monitor.watcher(), control, reason);
+            self.signal(&node, session, monitor.watcher(), control, reason);
         }
         for (pid, node_number) in links {
             let Some(node) = read(&self.nodes).by_number.get(&node_number).cloned() else {
@@ -369,17 +369,17 @@ impl Realm {
             node.monitors.fetch_sub(1, Ordering::Relaxed);
             let mut control = Vec::with_capacity(128);
             encode::payload_exit(&mut control, &own, &pid);
-            self.signal(&node, link, &pid, control, reason);
+            self.signal(&node, session, &pid, control, reason);
         }
     }
 
-    /// Behind whatever of this link is held for the node: a `DOWN` must not overtake the reply before it.
-    fn signal(&self, node: &Node, link: Option<u64>, to: &[u8], control: Vec<u8>, payload: &[u8]) {
+    /// Behind whatever of this session is held for the node: a `DOWN` must not overtake the reply before it.
+    fn signal(&self, node: &Node, session: Option<u64>, to: &[u8], control: Vec<u8>, payload: &[u8]) {
         let key = key_of(to);
-        let Some(link) = link else {
+        let Some(session) = session else {
             return node.link.push_signal(key, &control, &[payload]);
         };
-        match lock(&node.holds).get_mut(&link) {
+        match lock(&node.holds).get_mut(&session) {
             Some(hold) => hold.queue.push_back(Held::Signal { key, control, payload: payload.to_vec() }),
             None => node.link.push_signal(key, &control, &[payload]),
         }
@@ -449,9 +449,9 @@ impl Realm {
 
     fn watched_ended(&self, node: &Arc<Node>, number: u64, watch: Watch, reason: &[u8]) {
         match watch {
-            Watch::Caller { link, number, .. } => {
-                if link.session.release_caller(number) {
-                    link.wake();
+            Watch::Caller { session, number, .. } => {
+                if session.core.release_caller(number) {
+                    session.wake();
                 }
             }
             Watch::Engine { name } => {

@@ -78,14 +78,14 @@ impl Realm {
             context,
             payload,
         };
-        match proxy.link.session.push_call(self.now(), &call) {
+        match proxy.session.core.push_call(self.now(), &call) {
             Ok(pushed) => {
                 if pushed.wake {
-                    proxy.link.wake();
+                    proxy.session.wake();
                 }
                 if let Some(words) = guard {
                     let key = MonitorKey { node: node.link.number, words };
-                    lock(&self.space).guard_call(number, &key, proxy.link.tag, pushed.call_id);
+                    lock(&self.space).guard_call(number, &key, proxy.session.tag, pushed.call_id);
                 }
                 if let Some(caller_number) = pushed.new_caller {
                     self.watch_caller(caller, proxy, caller_number);
@@ -106,7 +106,7 @@ impl Realm {
         let Some(pid) = term::pid(caller) else {
             return;
         };
-        let watch = Watch::Caller { link: proxy.link.clone(), number, pid: caller.into() };
+        let watch = Watch::Caller { session: proxy.session.clone(), number, pid: caller.into() };
         match self.node_of(&pid) {
             Some(node) => {
                 self.watch(&node, caller, watch);
@@ -116,7 +116,7 @@ impl Realm {
                 let Some(realm) = self.me() else {
                     return;
                 };
-                let (link, caller) = (proxy.link.clone(), Box::<[u8]>::from(caller));
+                let (session, caller) = (proxy.session.clone(), Box::<[u8]>::from(caller));
                 tokio::spawn(async move {
                     let node = match term::pid(&caller) {
                         Some(pid) => realm.dial_node(&pid).await,
@@ -126,7 +126,7 @@ impl Realm {
                         Some(node) => {
                             realm.watch(&node, &caller, watch);
                         }
-                        None if link.session.release_caller(number) => link.wake(),
+                        None if session.core.release_caller(number) => session.wake(),
                         None => {}
                     }
                 });
@@ -137,10 +137,10 @@ impl Realm {
     fn push(&self, proxy: &Proxy, delivery: Delivery, from: Option<&Pid<'_>>, payload: &[u8]) {
         let source = from.and_then(|from| self.published_as(from.raw));
         let source = source.as_deref().unwrap_or("");
-        match proxy.link.session.push(delivery, source, &proxy.engine, payload, false) {
+        match proxy.session.core.push(delivery, source, &proxy.engine, payload, false) {
             Ok(wake) => {
                 if wake {
-                    proxy.link.wake();
+                    proxy.session.wake();
                 }
             }
             Err(error) => self.drop_out(proxy, delivery, reason_of(error)),
@@ -153,7 +153,7 @@ impl Realm {
         self.log_drop(Drop {
             direction: "out",
             kind: if delivery == Delivery::Cast { "cast" } else { "send" },
-            realm: &proxy.link.realm,
+            realm: &proxy.session.realm,
             engine: &proxy.engine,
             reason,
         });
@@ -161,7 +161,7 @@ impl Realm {
 
     /// A message over the limit, of which only the beginning has come.
     pub(crate) fn send_out_oversized(&self, number: u64, proxy: &Proxy, head: &[u8]) {
-        proxy.link.session.counters().too_large_out.one();
+        proxy.session.core.counters().too_large_out.one();
         match oversized_call(head) {
             Some((pid, tag)) => {
                 proxy.counts.calls.fetch_add(1, Ordering::Relaxed);

@@ -115,7 +115,7 @@ fn changes_event_manager(payload: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ExportedEngine;
+    use crate::config::{ExportedEngine, PeerLimits};
 
     fn peer(export: Export) -> PeerConfig {
         PeerConfig {
@@ -125,6 +125,8 @@ mod tests {
             export,
             allow: Operations::DEFAULT,
             filter: false,
+            links: 1,
+            limits: PeerLimits::default(),
         }
     }
 

@@ -52,7 +52,7 @@ pub struct Monitor {
     pid_bytes: usize,
     /// By which name it watches; none: by pid.
     pub name: Option<Box<[u8]>>,
-    /// The call that this monitor guards: link and call id.
+    /// The call that this monitor guards: session and call id.
     pub call: Option<(u64, u64)>,
 }
 
@@ -151,10 +151,10 @@ impl<B> Space<B> {
     }
 
     /// The monitor guards this call: when it goes, nobody waits for the answer any more.
-    pub fn guard_call(&mut self, number: u64, key: &MonitorKey, link: u64, call_id: u64) {
+    pub fn guard_call(&mut self, number: u64, key: &MonitorKey, session: u64, call_id: u64) {
         let process = self.processes.get_mut(&number);
         if let Some(monitor) = process.and_then(|process| process.monitors.get_mut(key)) {
-            monitor.call = Some((link, call_id));
+            monitor.call = Some((session, call_id));
         }
     }
 

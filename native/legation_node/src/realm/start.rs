@@ -119,7 +119,7 @@ impl Realm {
             published_as: RwLock::default(),
             space: Mutex::new(space),
             policies: RwLock::default(),
-            links: RwLock::default(),
+            sessions: RwLock::default(),
             publishing: tokio::sync::Mutex::new(()),
             serials: Serials::default(),
             certificate: Mutex::new(None),
@@ -146,9 +146,9 @@ impl Realm {
         let mut signed = cert.body();
         let signature = self.identity.signer.sign(&self.identity, Purpose::Cert, &signed).await?;
         signed.extend_from_slice(&signature);
-        for link in self.links() {
-            if link.session.announce(FrameType::Cert, &signed) {
-                link.wake();
+        for session in self.sessions() {
+            if session.core.announce(FrameType::Cert, &signed) {
+                session.wake();
             }
         }
         *lock(&self.certificate) = Some(signed.into());
@@ -182,8 +182,8 @@ impl Realm {
         }
         let after = self.policy(&realm);
         if let (Some(before), Some(after)) = (before, after) {
-            for link in self.links().iter().filter(|link| *link.realm == *realm) {
-                self.exports_changed(link, &before, &after);
+            for session in self.sessions().iter().filter(|session| *session.realm == *realm) {
+                self.exports_changed(session, &before, &after);
             }
         }
         Ok(())

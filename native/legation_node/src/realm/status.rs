@@ -10,7 +10,7 @@ use serde_json::{json, Value};
 use crate::config::Operations;
 use crate::net::beam::BeamCounters;
 use crate::net::listener::{BoundAddress, ListenerInfo};
-use crate::peers::{LinkEnd, LinkStatus, ListenError, PeerLink, PeerStatus};
+use crate::peers::{LinkEnd, LinkStatus, ListenError, PeerSession, PeerStatus};
 use crate::realm::terms::{self, atom, binary, integer, list, map, nil_or, tuple};
 use crate::realm::{lock, read, Body, EngineInfo, Realm};
 
@@ -63,7 +63,7 @@ impl Realm {
             engines.push(EngineStatus {
                 full_name: proxy.full_name.to_string(),
                 engine: proxy.engine.to_string(),
-                realm: proxy.link.realm.to_string(),
+                realm: proxy.session.realm.to_string(),
                 local: false,
                 pid: self.own_pid(number),
                 key: info.key,
@@ -85,10 +85,15 @@ impl Realm {
         self.peers().map(|peers| peers.statuses()).unwrap_or_default()
     }
 
-    /// Counters of a peer's session, if it is up.
+    /// Links that are up, each with its session.
+    pub(crate) fn links(&self) -> Vec<(Arc<PeerSession>, LinkStatus)> {
+        self.peers().map(|peers| peers.links()).unwrap_or_default()
+    }
+
+    /// Counters of a peer's session, if there is one.
     pub(crate) fn session_counters(&self, realm: &str) -> Vec<(&'static str, u64)> {
-        let link = self.links().into_iter().find(|link| *link.realm == *realm);
-        link.map(|link| link.session.counters().all()).unwrap_or_default()
+        let session = self.sessions().into_iter().find(|session| *session.realm == *realm);
+        session.map(|session| session.core.counters().all()).unwrap_or_default()
     }
 
     /// What the realm has counted besides its sessions.
@@ -182,9 +187,25 @@ fn operation_names(bits: u16) -> impl Iterator<Item = &'static str> {
     NAMES.into_iter().filter(move |(bit, _)| bits & bit != 0).map(|(_, name)| name)
 }
 
-pub fn link_term(link: &PeerLink) -> Term {
-    let mut entries = link_entries(&link.status, &link.realm);
-    entries.push(("session_id", binary(link.session.agreed().session)));
+/// What subscribers are told of a session that is up: the link that we send on.
+pub fn session_term(session: &PeerSession) -> Term {
+    let mut entries = link_entries(&session.status(), &session.realm);
+    entries.push(("session_id", binary(session.core.agreed().session)));
+    if !session.is_up() {
+        entries.push(("state", atom("lost")));
+    }
+    map(entries)
+}
+
+/// One of its links.
+pub fn link_term(session: &PeerSession, link: &LinkStatus) -> Term {
+    let mut entries = link_entries(link, &session.realm);
+    entries.extend([
+        ("session_id", binary(session.core.agreed().session)),
+        ("state", atom(link.state())),
+        ("rtt_ms", nil_or(link.rtt_ms.map(integer))),
+        ("counters", counters_term(session.core.counters().all())),
+    ]);
     map(entries)
 }
 
@@ -202,7 +223,7 @@ fn link_entries(status: &LinkStatus, realm: &str) -> Vec<(&'static str, Term)> {
 }
 
 pub fn peer_term(status: &PeerStatus, counters: Vec<(&'static str, u64)>) -> Term {
-    let mut entries = match &status.link {
+    let mut entries = match status.link() {
         Some(link) => link_entries(link, &status.realm),
         None => vec![("realm", binary(&*status.realm)), ("key", binary(format_public_key(&status.key)))],
     };
@@ -211,7 +232,14 @@ pub fn peer_term(status: &PeerStatus, counters: Vec<(&'static str, u64)>) -> Ter
         ("attempts", integer(status.attempts)),
         ("last_error", nil_or(status.last_error.as_ref().map(end_term))),
         ("counters", counters_term(counters)),
+        ("links", list(status.links.iter().map(|link| link_of_peer_term(link, &status.realm)).collect())),
     ]);
+    map(entries)
+}
+
+fn link_of_peer_term(link: &LinkStatus, realm: &str) -> Term {
+    let mut entries = link_entries(link, realm);
+    entries.extend([("state", atom(link.state())), ("rtt_ms", nil_or(link.rtt_ms.map(integer)))]);
     map(entries)
 }
 
@@ -298,8 +326,9 @@ impl Realm {
                 "attempts": status.attempts,
                 "last_error": status.last_error.as_ref().map(end_text),
                 "counters": counters_json(self.session_counters(&status.realm)),
+                "links": status.links.iter().map(link_json).map(Value::Object).collect::<Vec<_>>(),
             });
-            if let (Some(link), Some(object)) = (&status.link, value.as_object_mut()) {
+            if let (Some(link), Some(object)) = (status.link(), value.as_object_mut()) {
                 object.extend(link_json(link));
             }
             value
@@ -308,11 +337,11 @@ impl Realm {
     }
 
     pub(crate) fn connections_json(&self) -> Value {
-        let connection = |link: Arc<PeerLink>| {
-            let mut object = link_json(&link.status);
-            object.insert("realm".into(), json!(*link.realm));
-            object.insert("key".into(), json!(format_public_key(&link.status.key)));
-            object.insert("counters".into(), counters_json(link.session.counters().all()));
+        let connection = |(session, link): (Arc<PeerSession>, LinkStatus)| {
+            let mut object = link_json(&link);
+            object.insert("realm".into(), json!(*session.realm));
+            object.insert("key".into(), json!(format_public_key(&link.key)));
+            object.insert("counters".into(), counters_json(session.core.counters().all()));
             Value::Object(object)
         };
         self.links().into_iter().map(connection).collect()
@@ -321,8 +350,9 @@ impl Realm {
     pub(crate) fn counters_json(&self) -> Value {
         let mut counters = counters_json(self.own_counters());
         if let Some(object) = counters.as_object_mut() {
-            let sessions = self.links().into_iter();
-            let sessions = sessions.map(|link| (link.realm.to_string(), counters_json(link.session.counters().all())));
+            let sessions = self.sessions().into_iter();
+            let sessions =
+                sessions.map(|session| (session.realm.to_string(), counters_json(session.core.counters().all())));
             object.insert("sessions".into(), Value::Object(sessions.collect()));
             let ended = self.ended_counters().into_iter();
             let ended = ended.map(|(realm, sums)| (realm.to_string(), counters_json(sums)));
@@ -333,7 +363,7 @@ impl Realm {
 
     pub(crate) fn status_json(&self) -> Value {
         let peers = self.peer_statuses();
-        let up = peers.iter().filter(|peer| peer.link.is_some()).count();
+        let up = peers.iter().filter(|peer| !peer.links.is_empty()).count();
         let engines = self.engine_statuses();
         let own = engines.iter().filter(|engine| engine.local).count();
         let nodes: Vec<_> = self.connected_nodes().iter().map(|node| node.link.node.to_string()).collect();
@@ -368,6 +398,8 @@ fn link_json(status: &LinkStatus) -> serde_json::Map<String, Value> {
         ("carrier", json!(status.carrier)),
         ("address", json!(status.address)),
         ("since_ms", json!(status.since_ms)),
+        ("state", json!(status.state())),
+        ("rtt_ms", json!(status.rtt_ms)),
     ];
     entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

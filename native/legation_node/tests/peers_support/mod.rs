@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use legation_channel::channel::Profile;
-use legation_node::config::{CarrierConfig, Export, Limits, ListenConfig, Operations, PeerConfig, Uids};
+use legation_node::config::{CarrierConfig, Export, Limits, ListenConfig, Operations, PeerConfig, PeerLimits, Uids};
 use legation_node::identity::Identity;
-use legation_node::peers::{BoundAddress, LinkEnd, LinkEvents, ListenerInfo, PeerLink, PeerState, PeerStatus, Peers};
+use legation_node::peers::{
+    BoundAddress, LinkEnd, ListenerInfo, PeerSession, PeerState, PeerStatus, Peers, SessionEvents,
+};
 use legation_proto::frame::cert::Cert;
 use legation_proto::frame::FrameType;
 use legation_proto::identity::{NetworkKey, Purpose};
@@ -45,8 +47,13 @@ pub fn key_of(seed: u8) -> [u8; 32] {
     *Keyring::new(&[seed; 32], &[0; 32]).public()
 }
 
-/// Quick to come back, and patient with failures: a test that is about a bound sets it.
+/// Quick to come back, and patient with failures: a test that is about a bound sets it. A session ends with its link; those
+/// about the opposite have [`limits_with_grace`].
 pub fn limits() -> Limits {
+    Limits { grace_ms: 0, ..limits_with_grace() }
+}
+
+pub fn limits_with_grace() -> Limits {
     Limits {
         failed_handshakes_per_s: 1_000_000,
         knock_boot_ms: 0,
@@ -56,16 +63,18 @@ pub fn limits() -> Limits {
     }
 }
 
-/// What a realm has heard of its links.
+/// What a realm has heard of its peers.
 #[derive(Debug)]
 pub enum Heard {
-    Up(Arc<PeerLink>),
+    Up(Arc<PeerSession>),
     Deliver { from: Arc<str>, destination: String, payload: Vec<u8> },
-    Call { link: Arc<PeerLink>, call_id: u64, payload: Vec<u8> },
+    Call { session: Arc<PeerSession>, call_id: u64, payload: Vec<u8> },
     Reply { context: Vec<u8>, payload: Vec<u8> },
     Refused { context: Vec<u8> },
     Other(String),
-    Ended { link: Arc<PeerLink>, why: LinkEnd },
+    Lost { session: Arc<PeerSession>, why: LinkEnd },
+    Resumed(Arc<PeerSession>),
+    Ended { session: Arc<PeerSession>, why: LinkEnd },
 }
 
 /// Announces the online key, and writes down what comes.
@@ -75,21 +84,21 @@ struct Recorder {
     /// Deliveries are counted and no more.
     counting: AtomicBool,
     delivered: AtomicUsize,
-    /// Tags of links that are up, to see that everything comes in order.
+    /// Tags of sessions that are up, to see that everything comes in order.
     up: Mutex<Vec<u64>>,
 }
 
-impl LinkEvents for Recorder {
-    fn link_up(&self, link: &Arc<PeerLink>) {
-        self.up.lock().unwrap().push(link.tag);
-        if link.session.announce(FrameType::Cert, &self.certificate) {
-            link.wake();
+impl SessionEvents for Recorder {
+    fn session_up(&self, session: &Arc<PeerSession>) {
+        self.up.lock().unwrap().push(session.tag);
+        if session.core.announce(FrameType::Cert, &self.certificate) {
+            session.wake();
         }
-        self.tell(Heard::Up(link.clone()));
+        self.tell(Heard::Up(session.clone()));
     }
 
-    fn link_event(&self, link: &Arc<PeerLink>, event: Event<'_>) -> bool {
-        assert!(self.up.lock().unwrap().contains(&link.tag), "an event outside of its link's life");
+    fn session_event(&self, session: &Arc<PeerSession>, event: Event<'_>) -> bool {
+        assert!(self.up.lock().unwrap().contains(&session.tag), "an event outside of its session's life");
         self.tell(match event {
             Event::Deliver { destination, payload, .. } => {
                 self.delivered.fetch_add(1, Ordering::Relaxed);
@@ -98,10 +107,10 @@ impl LinkEvents for Recorder {
                 }
                 assert_ne!(destination, "crash", "as the test wants it");
                 let (destination, payload) = (destination.to_owned(), payload.to_vec());
-                Heard::Deliver { from: link.realm.clone(), destination, payload }
+                Heard::Deliver { from: session.realm.clone(), destination, payload }
             }
             Event::Call { call_id, payload, .. } => {
-                Heard::Call { link: link.clone(), call_id, payload: payload.to_vec() }
+                Heard::Call { session: session.clone(), call_id, payload: payload.to_vec() }
             }
             Event::Reply { context, payload } => Heard::Reply { context: context.to_vec(), payload: payload.to_vec() },
             Event::Refused { context, .. } => Heard::Refused { context: context.to_vec() },
@@ -110,16 +119,22 @@ impl LinkEvents for Recorder {
         false
     }
 
-    fn link_read_done(&self, link: &Arc<PeerLink>) {
-        assert!(self.up.lock().unwrap().contains(&link.tag), "a read outside of its link's life");
+    fn session_lost(&self, session: &Arc<PeerSession>, why: &LinkEnd) {
+        assert!(self.up.lock().unwrap().contains(&session.tag), "only what is up is lost");
+        self.tell(Heard::Lost { session: session.clone(), why: why.clone() });
     }
 
-    fn link_ended(&self, link: &Arc<PeerLink>, why: &LinkEnd) {
+    fn session_resumed(&self, session: &Arc<PeerSession>) {
+        assert!(self.up.lock().unwrap().contains(&session.tag), "only what is up is resumed");
+        self.tell(Heard::Resumed(session.clone()));
+    }
+
+    fn session_ended(&self, session: &Arc<PeerSession>, why: &LinkEnd) {
         let mut up = self.up.lock().unwrap();
-        let index = up.iter().position(|tag| *tag == link.tag).expect("only what is up ends, and once");
+        let index = up.iter().position(|tag| *tag == session.tag).expect("only what is up ends, and once");
         up.remove(index);
-        assert!(link.has_ended());
-        self.tell(Heard::Ended { link: link.clone(), why: why.clone() });
+        assert!(session.has_ended());
+        self.tell(Heard::Ended { session: session.clone(), why: why.clone() });
     }
 }
 
@@ -199,19 +214,39 @@ impl Realm {
         std::iter::from_fn(|| self.heard.try_recv().ok()).collect()
     }
 
-    /// The next link that is up; what comes before it is forgotten.
-    pub async fn up(&mut self) -> Arc<PeerLink> {
+    /// The next session that is up; what comes before it is forgotten.
+    pub async fn up(&mut self) -> Arc<PeerSession> {
         loop {
-            if let Heard::Up(link) = self.heard().await {
-                return link;
+            if let Heard::Up(session) = self.heard().await {
+                return session;
             }
         }
     }
 
-    pub async fn ended(&mut self) -> (Arc<PeerLink>, LinkEnd) {
+    pub async fn lost(&mut self) -> (Arc<PeerSession>, LinkEnd) {
         loop {
-            if let Heard::Ended { link, why } = self.heard().await {
-                return (link, why);
+            match self.heard().await {
+                Heard::Lost { session, why } => return (session, why),
+                Heard::Ended { why, .. } => panic!("it has ended: {why:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    pub async fn resumed(&mut self) -> Arc<PeerSession> {
+        loop {
+            match self.heard().await {
+                Heard::Resumed(session) => return session,
+                Heard::Ended { why, .. } => panic!("it has ended: {why:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    pub async fn ended(&mut self) -> (Arc<PeerSession>, LinkEnd) {
+        loop {
+            if let Heard::Ended { session, why } = self.heard().await {
+                return (session, why);
             }
         }
     }
@@ -288,24 +323,24 @@ pub fn now_ms() -> u64 {
 }
 
 /// A cast by the realm itself.
-pub fn cast(link: &PeerLink, destination: &str, payload: &[u8]) -> Result<(), PushError> {
-    if link.session.push(Delivery::Cast, "", destination, payload, false)? {
-        link.wake();
+pub fn cast(session: &PeerSession, destination: &str, payload: &[u8]) -> Result<(), PushError> {
+    if session.core.push(Delivery::Cast, "", destination, payload, false)? {
+        session.wake();
     }
     Ok(())
 }
 
-pub fn call(link: &PeerLink, destination: &str, context: &[u8]) {
+pub fn call(session: &PeerSession, destination: &str, context: &[u8]) {
     let call =
         NewCall { destination, label: 1, source: "", caller: b"caller", context, payload: &binary_term(b"question") };
-    if link.session.push_call(link.status.since_ms, &call).unwrap().wake {
-        link.wake();
+    if session.core.push_call(session.status().since_ms, &call).unwrap().wake {
+        session.wake();
     }
 }
 
-pub fn reply(link: &PeerLink, call_id: u64) {
-    if link.session.reply(call_id, &binary_term(b"answer")).unwrap() {
-        link.wake();
+pub fn reply(session: &PeerSession, call_id: u64) {
+    if session.core.reply(call_id, &binary_term(b"answer")).unwrap() {
+        session.wake();
     }
 }
 
@@ -327,8 +362,8 @@ pub async fn until(mut question: impl FnMut() -> bool) {
     timeout(PATIENCE, asking).await.expect("it never came to that");
 }
 
-/// `from` dials `to`, and the links that are up at both ends.
-pub async fn link(from: &mut Realm, to: &mut Realm, carrier: CarrierConfig) -> (Arc<PeerLink>, Arc<PeerLink>) {
+/// `from` dials `to`, and the sessions that are up at both ends.
+pub async fn link(from: &mut Realm, to: &mut Realm, carrier: CarrierConfig) -> (Arc<PeerSession>, Arc<PeerSession>) {
     let (from_key, to_key) = (from.identity.key, to.identity.key);
     to.peers.add_peer(PeerConfig { key: from_key, ..peer("bob", 0, vec![]) }).unwrap();
     from.peers.add_peer(PeerConfig { key: to_key, ..peer("alice", 0, vec![carrier]) }).unwrap();
@@ -343,6 +378,8 @@ pub fn peer(realm: &str, seed: u8, connect: Vec<CarrierConfig>) -> PeerConfig {
         export: Export::All,
         allow: Operations::DEFAULT,
         filter: false,
+        links: 1,
+        limits: PeerLimits::default(),
     }
 }
 

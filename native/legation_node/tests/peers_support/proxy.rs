@@ -15,6 +15,8 @@ pub enum Mode {
     Stall,
     /// Connections break.
     Cut,
+    /// Only at the dialler's end; the listener is not told.
+    CutDialler,
 }
 
 pub struct Proxy {
@@ -44,8 +46,8 @@ impl Proxy {
                 let Ok(target) = TcpStream::connect(target).await else { continue };
                 let (from_dialler, into_dialler) = dialler.into_split();
                 let (from_target, into_target) = target.into_split();
-                tokio::spawn(pump(from_dialler, into_target, mode.subscribe(), to_listener.clone()));
-                tokio::spawn(pump(from_target, into_dialler, mode.subscribe(), to_dialler.clone()));
+                tokio::spawn(pump(from_dialler, into_target, mode.subscribe(), to_listener.clone(), true));
+                tokio::spawn(pump(from_target, into_dialler, mode.subscribe(), to_dialler.clone(), false));
             }
         });
         proxy
@@ -62,10 +64,14 @@ async fn pump(
     mut into: impl AsyncWrite + Unpin,
     mut mode: watch::Receiver<Mode>,
     count: Arc<AtomicUsize>,
+    from_dialler: bool,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let now = *mode.borrow_and_update();
+        if now == Mode::CutDialler {
+            return keep_listener(from, into, from_dialler).await;
+        }
         tokio::select! {
             biased;
             changed = mode.changed() => {
@@ -83,6 +89,22 @@ async fn pump(
                 }
                 _ => return,
             },
+        }
+    }
+}
+
+/// Lets go of the dialler's halves, and holds on to the listener's until it closes.
+async fn keep_listener(mut from: impl AsyncRead + Unpin, into: impl AsyncWrite + Unpin, from_dialler: bool) {
+    match from_dialler {
+        true => {
+            drop(from);
+            std::future::pending::<()>().await;
+            drop(into);
+        }
+        false => {
+            drop(into);
+            let mut buffer = vec![0; 64 * 1024];
+            while let Ok(1..) = from.read(&mut buffer).await {}
         }
     }
 }

@@ -153,7 +153,7 @@ impl Inbound {
         received.last_received = now;
         self.receipt_bytes = 0;
         // What earlier calls brought has been handed to mailboxes by now.
-        let mut wake = Wake { link: false, session: self.acknowledge(session) == Acknowledge::Wake };
+        let mut wake = Wake { link: false, session: self.note_delivered(session) };
         let buffer = std::mem::take(&mut received.buffer);
         let mut at = 0;
         let mut result = Ok(());
@@ -187,9 +187,22 @@ impl Inbound {
 
     /// What has been handed to mailboxes goes into the next flush's ACK; that alone is a reason for one past a bound.
     pub fn acknowledge(&mut self, session: &Session) -> Acknowledge {
+        if self.note_delivered(session) {
+            return Acknowledge::Wake;
+        }
+        // Whoever noted it: as long as it has not gone out somebody has to see to it.
+        if self.acknowledge_later || lock(&session.queue).ack.is_none() {
+            return Acknowledge::Nothing;
+        }
+        self.acknowledge_later = true;
+        Acknowledge::Later
+    }
+
+    /// True: a bound is passed, wake the active link's writer.
+    fn note_delivered(&mut self, session: &Session) -> bool {
         let delivered = self.next_sequence - 1;
         if delivered == session.shared.delivered.swap(delivered, Ordering::AcqRel) {
-            return Acknowledge::Nothing;
+            return false;
         }
         let mut queue = lock(&session.queue);
         queue.ack = Some(delivered);
@@ -197,12 +210,8 @@ impl Inbound {
         if due {
             self.acknowledged = delivered;
             self.unacknowledged_bytes = 0;
-            return if queue.wake() { Acknowledge::Wake } else { Acknowledge::Nothing };
         }
-        match std::mem::replace(&mut self.acknowledge_later, true) {
-            true => Acknowledge::Nothing,
-            false => Acknowledge::Later,
-        }
+        due && queue.wake()
     }
 
     /// True: wake the active link's writer.

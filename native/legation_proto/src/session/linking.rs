@@ -135,7 +135,8 @@ impl Session {
         (wake, handled.map_err(E::from).and(decrypted))
     }
 
-    /// The events of the last [`Session::handle_bytes`] have been handed to mailboxes.
+    /// The events of the last [`Session::handle_bytes`] have been handed to mailboxes. To be said after each, whether it had events
+    /// or not: announcements are acknowledged, too.
     pub fn delivered(&self) -> Acknowledge {
         lock(&self.inbound).acknowledge(self)
     }

@@ -429,7 +429,8 @@ impl Queue {
 
     /// Nothing waits: the next push has to wake the Writer. False when something came in between.
     pub fn settle(&mut self) -> bool {
-        let empty = self.is_empty();
+        // An acknowledgement that came while the flush was at work has woken nobody.
+        let empty = self.is_empty() && self.ack.is_none();
         self.scheduled = !empty;
         empty
     }

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+use legation_channel::link::Link;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::net::carrier::CarrierError;
-use crate::peers::{lock, LinkEnd, LinkEvents, PeerLink};
+use crate::peers::{lock, PeerSession};
 use legation_proto::error::CloseCode;
 
 /// What a reader is told to do.
@@ -21,25 +22,54 @@ pub(crate) enum Wanted {
 }
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Control {
     wanted: Mutex<Option<Wanted>>,
     changed: Notify,
-    /// Held while events of the link are delivered, so that after its end nothing of it comes any more.
-    pub(crate) delivering: Mutex<Delivering>,
-    /// Something was read or sent: whoever waits for the last open call looks again.
-    pub(crate) activity: Notify,
+    /// There is something for the writer to flush.
+    pub(crate) wake: Arc<Notify>,
+    link: OnceLock<Arc<Link>>,
+    session: OnceLock<Arc<PeerSession>>,
     /// The reader's; for one that doesn't end in time.
     pub(crate) task: OnceLock<AbortHandle>,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Delivering {
-    /// The realm has been told of the link's end.
-    ended: bool,
+impl std::fmt::Debug for Control {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Control").finish_non_exhaustive()
+    }
 }
 
 impl Control {
+    /// The carrier is there.
+    pub(crate) fn opened(&self, link: &Arc<Link>) {
+        self.link.get_or_init(|| link.clone());
+    }
+
+    /// The link is up.
+    pub(crate) fn joined(&self, session: &Arc<PeerSession>) {
+        self.session.get_or_init(|| session.clone());
+    }
+
+    /// Our side of the session is sent on this link from now on.
+    pub(crate) fn activate(&self) {
+        if self.link.get().is_some_and(|link| link.activate()) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Of the last PING that was answered.
+    pub(crate) fn rtt_ms(&self) -> Option<u64> {
+        self.link.get().and_then(|link| link.rtt_ms())
+    }
+
+    /// Something was sent.
+    pub(crate) fn sent(&self) {
+        if let Some(session) = self.session.get() {
+            session.activity.notify_waiters();
+        }
+    }
+
     /// The first wish counts, but an eviction that may come too late stands in nobody's way.
     pub(crate) fn want(&self, wanted: Wanted) {
         let mut first = lock(&self.wanted);
@@ -58,17 +88,6 @@ impl Control {
             }
             self.changed.notified().await;
         }
-    }
-
-    /// The realm hears of the end of a link that was up, once. Waits for events that are being delivered.
-    pub(crate) fn end_link(&self, link: &Arc<PeerLink>, events: &dyn LinkEvents, why: &LinkEnd) {
-        let mut delivering = lock(&self.delivering);
-        if !std::mem::replace(&mut delivering.ended, true) {
-            link.end();
-            events.link_ended(link, why);
-        }
-        drop(delivering);
-        self.activity.notify_waiters();
     }
 }
 

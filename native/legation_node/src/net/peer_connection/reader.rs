@@ -9,21 +9,21 @@ use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
 use legation_channel::knock::KnockRefused;
-use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkFault, LinkRandom};
+use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkFault, LinkRandom, Resume};
 use legation_proto::error::CloseCode;
+use legation_proto::frame::hello::Offer;
 use legation_proto::hello::{Role, SignRequest};
 use legation_proto::identity::RealmId;
-use legation_proto::session::{Acknowledge, Event, Session};
+use legation_proto::session::{Event, Session, Wake};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
-use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::control::{Control, Wanted};
 use super::writer::Writer;
-use crate::config::CarrierConfig;
+use crate::config::{CarrierConfig, PeerConfig};
 use crate::net::carrier::{profile_name, CarrierError, Label, ReadHalf, Stream};
 use crate::net::listener::Listener;
-use crate::peers::{fill_random, lock, unix_ms, LinkEnd, LinkStatus, PeerLink, Peers, Verdict};
+use crate::peers::{fill_random, unix_ms, DialPlan, LinkEnd, LinkStatus, LinkUp, PeerSession, Peers, Verdict};
 
 /// Much fits into one read, one decryption, one batch. Strangers get little of our time at once; a hello fits.
 const READ_BYTES: usize = 256 * 1024;
@@ -48,8 +48,8 @@ pub(crate) enum Origin {
     Dial {
         realm: Arc<str>,
         generation: u64,
-        key: [u8; 32],
-        address: CarrierConfig,
+        config: Arc<PeerConfig>,
+        plan: DialPlan,
     },
     Accepted {
         listener: Arc<Listener>,
@@ -69,16 +69,16 @@ pub(crate) async fn run(connection: Connection) {
         realm: None,
         phase: Phase::Opening,
         knocked: false,
-        wake: Arc::new(Notify::new()),
         link: None,
         writer: None,
-        peer_link: None,
+        session: None,
         carrier: "",
         label: Label::Unknown,
+        index: None,
         asked: None,
         end: None,
-        woken: false,
-        delivered: false,
+        woken: Wake::default(),
+        read: false,
         reported: false,
     };
     let mut half = None;
@@ -99,7 +99,7 @@ enum Phase {
 /// What the link asks and can't be told while it is at work.
 enum Asked {
     Sign(SignRequest),
-    Hello { peer: RealmId, key: [u8; 32] },
+    Hello { peer: RealmId, key: [u8; 32], offer: Option<Offer> },
 }
 
 struct Reader {
@@ -112,19 +112,21 @@ struct Reader {
     realm: Option<(Arc<str>, u64)>,
     phase: Phase,
     knocked: bool,
-    wake: Arc<Notify>,
     link: Option<Arc<Link>>,
     writer: Option<Writer>,
-    /// Once the session is up.
-    peer_link: Option<Arc<PeerLink>>,
+    /// Once the link is up.
+    session: Option<Arc<PeerSession>>,
     carrier: &'static str,
     label: Label,
+    /// Of the address that was dialled.
+    index: Option<usize>,
 
     // What one step of the link has brought.
     asked: Option<Asked>,
     end: Option<LinkEnd>,
-    woken: bool,
-    delivered: bool,
+    woken: Wake,
+    /// Bytes have come.
+    read: bool,
 
     reported: bool,
 }
@@ -132,9 +134,10 @@ struct Reader {
 impl Reader {
     async fn open_and_read(&mut self, origin: Origin, half: &mut Option<ReadHalf>) -> LinkEnd {
         let opened = match origin {
-            Origin::Dial { realm, generation, key, address } => {
+            Origin::Dial { realm, generation, config, plan } => {
                 self.realm = Some((realm, generation));
-                self.dial(&key, &address).await
+                self.index = Some(plan.index);
+                self.dial(&config, plan).await
             }
             Origin::Accepted { listener, stream } => {
                 self.listener = Some(listener.clone());
@@ -147,32 +150,37 @@ impl Reader {
         }
     }
 
-    async fn dial(&mut self, key: &[u8; 32], address: &CarrierConfig) -> Result<ReadHalf, LinkEnd> {
+    async fn dial(&mut self, config: &PeerConfig, plan: DialPlan) -> Result<ReadHalf, LinkEnd> {
         let handshake = Duration::from_millis(self.peers.limits.session.handshake_ms);
         let stream = tokio::select! {
             biased;
             wanted = self.control.wanted() => return Err(wanted.into()),
-            stream = Stream::connect(address, handshake) => stream.map_err(not_connected)?,
+            stream = Stream::connect(&plan.address, handshake) => stream.map_err(not_connected)?,
         };
-        self.open(stream, address, Some(key))
+        self.open(stream, &plan.address, Some((config, &plan)))
     }
 
-    /// `peer`: whom we have dialled.
-    fn open(&mut self, stream: Stream, config: &CarrierConfig, peer: Option<&[u8; 32]>) -> Result<ReadHalf, LinkEnd> {
+    /// `peer`: whom we have dialled, and what for.
+    fn open(
+        &mut self,
+        stream: Stream,
+        config: &CarrierConfig,
+        peer: Option<(&PeerConfig, &DialPlan)>,
+    ) -> Result<ReadHalf, LinkEnd> {
         self.carrier = config.name();
         self.label = stream.label();
         stream.check_peer(config).map_err(not_connected)?;
         let link = self.new_link(config, peer)?;
         let (reading, writing) = stream.into_halves();
-        let writer =
-            Writer::start(link.clone(), writing, self.wake.clone(), self.control.clone(), config.send_timeout());
+        self.control.opened(&link);
+        let writer = Writer::start(link.clone(), writing, self.control.clone(), config.send_timeout());
         self.link = Some(link);
         self.writer = Some(writer);
         self.phase = Phase::Handshake;
         Ok(reading)
     }
 
-    fn new_link(&self, config: &CarrierConfig, peer: Option<&[u8; 32]>) -> Result<Arc<Link>, LinkEnd> {
+    fn new_link(&self, config: &CarrierConfig, peer: Option<(&PeerConfig, &DialPlan)>) -> Result<Arc<Link>, LinkEnd> {
         let (peers, identity) = (&self.peers, &self.peers.identity);
         config.check_profile().map_err(not_connected)?;
         let random = link_random().ok_or_else(|| LinkEnd::Connect("no_randomness".into()))?;
@@ -181,12 +189,16 @@ impl Reader {
             keyring: identity.keyring.clone(),
             network: identity.network.clone(),
             tls: identity.tls.clone(),
-            limits: peers.limits.session.clone(),
+            limits: peer.map_or_else(|| peers.limits.session.clone(), |(peer, _)| peer.session_limits(&peers.limits)),
             random,
             now: unix_ms(),
         };
         let link = match peer {
-            Some(peer) => Link::connect(link_config, peer, config.knock(), None),
+            Some((peer, plan)) => {
+                let resume = plan.resume.as_ref().map(|session| session.core.clone());
+                let resume = resume.map(|session| Resume { session, additional: plan.additional });
+                Link::connect(link_config, &peer.key, config.knock(), resume)
+            }
             None => Link::accept_from(link_config, config.knock().then(|| peers.knocks.clone())),
         };
         link.map(Arc::new).map_err(|error| LinkEnd::Connect(format!("channel {error}")))
@@ -254,7 +266,8 @@ impl Reader {
         let polled = Pin::new(half).poll_read(cx, &mut into);
         let bytes = into.filled();
         if !bytes.is_empty() {
-            self.step(|link, sink| link.handle_bytes(unix_ms(), bytes, sink).any());
+            self.read = true;
+            self.step(|link, sink| link.handle_bytes(unix_ms(), bytes, sink));
         }
         let read = bytes.len();
         BUFFER.set(buffer);
@@ -272,32 +285,32 @@ impl Reader {
         }
     }
 
-    /// Time-out of the handshake, heartbeat of the session. Returns how long to wait until the next.
+    /// Time-out of the handshake, heartbeat of the link. Returns how long to wait until the next.
     fn handle_timeout(&mut self) -> Option<Duration> {
         let now = unix_ms();
         let mut next = None;
         self.step(|link, sink| {
             let (wake, at) = link.handle_timeout(now, sink);
             next = at.map(|at| Duration::from_millis(at.saturating_sub(now).max(1)));
-            wake
+            Wake { link: wake, session: false }
         });
         next
     }
 
-    /// Has the link do something and delivers what comes of it; then the writer is woken once.
-    fn step(&mut self, work: impl FnOnce(&Link, &mut dyn FnMut(LinkEvent<'_>)) -> bool) {
+    /// Has the link do something and delivers what comes of it; then each writer that has to be is woken once.
+    fn step(&mut self, work: impl FnOnce(&Link, &mut dyn FnMut(LinkEvent<'_>)) -> Wake) {
         let Some(link) = self.link.clone() else { return };
-        let control = self.control.clone();
-        let delivering = lock(&control.delivering);
         let mut wake = work(&link, &mut |event| self.handle_event(event));
         wake |= std::mem::take(&mut self.woken);
-        if let (Some(peer_link), true) = (&self.peer_link, std::mem::take(&mut self.delivered)) {
-            self.peers.events.link_read_done(peer_link);
-            wake |= peer_link.session.delivered() == Acknowledge::Wake;
+        let read = std::mem::take(&mut self.read);
+        if let Some(session) = &self.session {
+            wake.session |= read && session.delivered(self.peers.limits.ack_ms);
+            if wake.session {
+                session.wake();
+            }
+            session.activity.notify_waiters();
         }
-        drop(delivering);
-        if !wake {
-            self.control.activity.notify_waiters();
+        if !wake.link {
             return;
         }
         // A responder that has something to say has accepted the knock.
@@ -309,8 +322,7 @@ impl Reader {
                 return;
             }
         }
-        self.wake.notify_one();
-        self.control.activity.notify_waiters();
+        self.control.wake.notify_one();
     }
 
     fn handle_event(&mut self, event: LinkEvent<'_>) {
@@ -319,54 +331,70 @@ impl Reader {
                 self.end.get_or_insert(LinkEnd::Closed { code: code.name(), text });
             }
             LinkEvent::Session(event) => {
-                // Nothing is delivered of a link that was not wanted, or has been ended meanwhile.
-                if let Some(peer_link) = self.peer_link.as_ref().filter(|peer_link| !peer_link.has_ended()) {
-                    self.delivered = true;
-                    self.woken |= self.peers.events.link_event(peer_link, event);
+                // Nothing is delivered of a link that was not wanted.
+                if let Some(session) = &self.session {
+                    self.woken.session |= session.deliver(self.peers.events.as_ref(), event);
                 }
             }
             LinkEvent::Sign(request) => self.asked = Some(Asked::Sign(request)),
-            LinkEvent::Decide { peer, key, .. } => self.asked = Some(Asked::Hello { peer, key }),
-            LinkEvent::Up { session, .. } => self.up(session),
+            LinkEvent::Decide { peer, key, resume } => self.asked = Some(Asked::Hello { peer, key, offer: resume }),
+            LinkEvent::Up { session, resumed, additional } => self.up(session, resumed, additional),
             LinkEvent::Fault(fault) => {
                 self.end.get_or_insert_with(|| fault_end(&fault));
             }
         }
     }
 
-    fn up(&mut self, session: Arc<Session>) {
+    fn up(&mut self, core: Arc<Session>, resumed: bool, additional: bool) {
         // The session is only now to be seen by the writer: it must look again, whatever it was told before.
-        self.woken = true;
+        self.woken.link = true;
         let Some((realm, generation)) = self.realm.clone() else {
             self.end = Some(LinkEnd::Local(CloseCode::Unlisted.name()));
             return;
         };
-        let agreed = session.agreed();
-        let (initiator, role) = match agreed.role {
-            Role::Initiator => (true, "initiator"),
-            Role::Responder => (false, "responder"),
+        let agreed = core.agreed();
+        let (key, version) = (*agreed.peer_realm_key(), agreed.version);
+        // Of this link; the session may have begun the other way round.
+        let (initiator, role) = match self.link.as_ref().map(|link| link.role()) {
+            Some(Role::Initiator) => (true, "initiator"),
+            _ => (false, "responder"),
         };
         let status = LinkStatus {
-            key: *agreed.peer_realm_key(),
+            key,
             profile: self.link.as_ref().map_or("", |link| profile_name(link.profile())),
             role,
-            version: agreed.version,
+            version,
             carrier: self.carrier,
             address: self.label.to_string(),
             since_ms: unix_ms(),
+            active: true,
+            rtt_ms: None,
         };
-        let link = Arc::new(PeerLink::new(self.tag, realm, session, status, self.wake.clone()));
-        match self.peers.link_up(&link, generation, initiator, &self.control) {
-            Ok(()) => {
+        let up = LinkUp {
+            tag: self.tag,
+            realm: &realm,
+            generation,
+            core: core.clone(),
+            resumed,
+            additional,
+            initiator,
+            index: self.index,
+            status,
+            control: &self.control,
+        };
+        match self.peers.link_up(up) {
+            Ok(session) => {
                 if let Some(listener) = &self.listener {
                     listener.up(self.tag);
                 }
                 self.phase = Phase::Up;
-                self.peers.events.link_up(&link);
-                self.peer_link = Some(link);
+                self.control.joined(&session);
+                self.session = Some(session);
             }
             Err(code) => {
-                link.end();
+                if !resumed {
+                    core.end();
+                }
                 self.end = Some(LinkEnd::Local(code.name()));
             }
         }
@@ -374,10 +402,11 @@ impl Reader {
 
     async fn answer(&mut self, asked: Asked) {
         match asked {
-            Asked::Hello { peer, key } => match self.peers.hello(&peer, &key) {
-                Verdict::Welcome { realm, generation } => {
+            Asked::Hello { peer, key, offer } => match self.peers.hello(&peer, &key, offer.as_ref()) {
+                Verdict::Welcome { realm, generation, resume, limits } => {
                     self.realm = Some((realm, generation));
-                    self.step(|link, sink| link.accept(unix_ms(), None, None, sink).any());
+                    let resume = resume.map(|session| session.core.clone());
+                    self.step(|link, sink| link.accept(unix_ms(), resume, Some(*limits), sink));
                 }
                 Verdict::Refused(code) => {
                     self.close(code, "refused");
@@ -404,7 +433,7 @@ impl Reader {
         };
         match signed {
             Ok(Ok(signature)) => {
-                self.step(|link, sink| link.handle_signature(unix_ms(), request.id, &signature, sink).any());
+                self.step(|link, sink| link.handle_signature(unix_ms(), request.id, &signature, sink));
             }
             Ok(Err(error)) => self.end = Some(LinkEnd::Keyholder(error.to_string())),
             Err(_) => self.end = Some(LinkEnd::Keyholder("timeout".into())),
@@ -413,13 +442,18 @@ impl Reader {
 
     fn close(&self, code: CloseCode, text: &str) {
         if self.link.as_ref().is_some_and(|link| link.close(code, text)) {
-            self.wake.notify_one();
+            self.control.wake.notify_one();
         }
     }
 
     /// First those who wait hear of it: their calls end now, not when the last bytes have left, and the peer can be
     /// dialled again. Then the last bytes.
     async fn finish(&mut self, why: LinkEnd, half: Option<ReadHalf>) {
+        // A session that goes on does so elsewhere, and here only the goodbye of the link is left. One that ends has all that
+        // waits flushed before its goodbye.
+        if why.keeps_session() {
+            self.detach();
+        }
         self.report(&why);
         match &why {
             _ if self.phase == Phase::Refused => {}
@@ -447,19 +481,24 @@ impl Reader {
         }
     }
 
+    fn detach(&self) {
+        if let Some(link) = &self.link {
+            link.detach();
+        }
+    }
+
     fn report(&mut self, why: &LinkEnd) {
         if std::mem::replace(&mut self.reported, true) {
             return;
         }
         let counters = &self.peers.counters;
-        if let Some(peer_link) = &self.peer_link {
+        if let Some(session) = &self.session {
             match why {
                 LinkEnd::Fault { code: "timeout", .. } => counters.links_silent.one(),
                 LinkEnd::Fault { code: "abuse", .. } => counters.links_abused.one(),
                 _ => {}
             }
-            tracing::info!(realm = &*peer_link.realm, %why, "a link has ended");
-            self.control.end_link(peer_link, self.peers.events.as_ref(), why);
+            tracing::info!(realm = &*session.realm, %why, "a link has ended");
         } else if self.phase == Phase::Refused || !matches!(why, LinkEnd::Local(_)) {
             counters.handshakes_failed.one();
             match why {
@@ -481,6 +520,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.report(&LinkEnd::Local(if std::thread::panicking() { "crashed" } else { "shutdown" }));
         self.writer = None;
+        self.detach();
         if let Some(listener) = &self.listener {
             listener.ended(self.tag);
         }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use legation_channel::link::Link;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -18,28 +17,22 @@ const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 /// The reader's handle. Dropped, it ends the writer.
 pub(super) struct Writer {
-    wake: Arc<Notify>,
+    control: Arc<Control>,
     finish: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
 impl Writer {
-    pub(super) fn start(
-        link: Arc<Link>,
-        half: WriteHalf,
-        wake: Arc<Notify>,
-        control: Arc<Control>,
-        send_timeout: Duration,
-    ) -> Writer {
+    pub(super) fn start(link: Arc<Link>, half: WriteHalf, control: Arc<Control>, send_timeout: Duration) -> Writer {
         let finish = Arc::new(AtomicBool::new(false));
-        let sending = Sending { link, half, wake: wake.clone(), finish: finish.clone(), control, send_timeout };
-        Writer { wake, finish, task: tokio::spawn(sending.run()) }
+        let sending = Sending { link, half, finish: finish.clone(), control: control.clone(), send_timeout };
+        Writer { control, finish, task: tokio::spawn(sending.run()) }
     }
 
     /// Sends what is there, and ends. False: it could not in this time.
     pub(super) async fn finish(&mut self, within: Duration) -> bool {
         self.finish.store(true, Ordering::Release);
-        self.wake.notify_one();
+        self.control.wake.notify_one();
         timeout(within, &mut self.task).await.is_ok()
     }
 }
@@ -53,7 +46,6 @@ impl Drop for Writer {
 struct Sending {
     link: Arc<Link>,
     half: WriteHalf,
-    wake: Arc<Notify>,
     finish: Arc<AtomicBool>,
     control: Arc<Control>,
     send_timeout: Duration,
@@ -77,14 +69,14 @@ impl Sending {
             if more {
                 continue;
             }
-            self.control.activity.notify_waiters();
+            self.control.sent();
             if last {
                 return Ok(());
             }
             if out.capacity() > KEPT_BYTES_MAX {
                 out = Vec::new();
             }
-            self.wake.notified().await;
+            self.control.wake.notified().await;
         }
     }
 

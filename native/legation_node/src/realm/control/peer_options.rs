@@ -6,17 +6,22 @@ use erl_dist::term::Term;
 use legation_channel::channel::Profile;
 use legation_proto::identity::is_engine_name;
 use legation_proto::key_text::parse_public_key;
+use legation_proto::limits::Overflow;
 
 use crate::config::names::is_realm;
-use crate::config::{CarrierConfig, Export, ExportedEngine, Limits, ListenConfig, Operations, PeerConfig, Uids};
+use crate::config::{
+    CarrierConfig, Export, ExportedEngine, Limits, ListenConfig, Operations, PeerConfig, PeerLimits, Uids, LINKS_MAX,
+    MS_MAX,
+};
 use crate::realm::terms::{as_atom, as_boolean, as_bytes, as_list, as_text, as_tuple, as_unsigned, Options};
 
 type BadOption = &'static str;
 
-/// `realm`, `key`, `connect`, `export`, `allow`, `filter`.
+/// `realm`, `key`, `connect`, `export`, `allow`, `filter`, `links`, `limits`.
 pub fn peer(value: &Term, limits: &Limits) -> Result<PeerConfig, BadOption> {
     let options = Options::of(value).ok_or("peer")?;
-    if options.unknown(&["realm", "key", "connect", "export", "allow", "filter", "reasons"]).is_some() {
+    const KNOWN: [&str; 9] = ["realm", "key", "connect", "export", "allow", "filter", "reasons", "links", "limits"];
+    if options.unknown(&KNOWN).is_some() {
         return Err("unknown_option");
     }
     let realm = options.get("realm").and_then(as_text).filter(|realm| is_realm(realm)).ok_or("realm")?;
@@ -42,7 +47,50 @@ pub fn peer(value: &Term, limits: &Limits) -> Result<PeerConfig, BadOption> {
         None => Operations::DEFAULT,
     };
     let filter = options.get("filter").map_or(Some(false), as_boolean).ok_or("filter")?;
-    Ok(PeerConfig { realm, key, connect, export, allow, filter })
+    let links = match options.get("links") {
+        Some(links) => as_unsigned(links).filter(|links| (1..=LINKS_MAX as u64).contains(links)).ok_or("links")? as u8,
+        None => 1,
+    };
+    let limits = options.get("limits").map_or(Some(PeerLimits::default()), peer_limits).ok_or("limits")?;
+    Ok(PeerConfig { realm, key, connect, export, allow, filter, links, limits })
+}
+
+/// What the peer has of its own of these.
+fn peer_limits(value: &Term) -> Option<PeerLimits> {
+    const KNOWN: [&str; 5] = ["grace_ms", "resume_bytes_max", "queue_bytes_max", "engine_queue_bytes_max", "overflow"];
+    let options = Options::of(value)?;
+    if options.unknown(&KNOWN).is_some() {
+        return None;
+    }
+    let bytes = |value: &Term| usize::try_from(as_unsigned(value)?).ok();
+    let positive = |value: &Term| bytes(value).filter(|bytes| *bytes > 0);
+    // Inner none: it is no such value.
+    let optional = |name: &str| options.get(name);
+    Some(PeerLimits {
+        grace_ms: match optional("grace_ms") {
+            Some(value) => Some(as_unsigned(value).filter(|ms| *ms <= MS_MAX)?),
+            None => None,
+        },
+        resume_bytes_max: match optional("resume_bytes_max") {
+            Some(value) => Some(bytes(value)?),
+            None => None,
+        },
+        queue_bytes_max: match optional("queue_bytes_max") {
+            Some(value) => Some(positive(value)?),
+            None => None,
+        },
+        engine_queue_bytes_max: match optional("engine_queue_bytes_max") {
+            Some(value) if as_atom(value) == Some("infinity") => Some(None),
+            Some(value) => Some(Some(positive(value)?)),
+            None => None,
+        },
+        overflow: match optional("overflow").map(as_atom) {
+            Some(Some("newest")) => Some(Overflow::Newest),
+            Some(Some("oldest")) => Some(Overflow::Oldest),
+            Some(_) => return None,
+            None => None,
+        },
+    })
 }
 
 /// `{tcp | unix, Options}`, in which `id` may stand.

@@ -1,4 +1,4 @@
-//! What links to peers tell us: sessions that begin and end, engines that are learned and forgotten.
+//! What peers tell us: sessions that begin and end, engines that are learned and forgotten.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,41 +10,42 @@ use legation_proto::key_text::format_public_key;
 use legation_proto::session::Event;
 
 use crate::dist::term;
-use crate::peers::{LinkEnd, LinkEvents, PeerLink};
+use crate::peers::{LinkEnd, PeerSession, SessionEvents};
 use crate::realm::engines::put_exit_reason;
 use crate::realm::incoming::{put_refusal, Context, Kind, Parcel};
 use crate::realm::node::{Held, Watch};
 use crate::realm::{lock, status, terms, write, Body, Counts, EngineInfo, Proxy, Realm};
 
-impl LinkEvents for Realm {
-    fn link_up(&self, link: &Arc<PeerLink>) {
+impl SessionEvents for Realm {
+    fn session_up(&self, session: &Arc<PeerSession>) {
         let events = lock(&self.events);
-        write(&self.links).insert(link.tag, link.clone());
-        self.announce_all(link);
+        write(&self.sessions).insert(session.tag, session.clone());
+        self.announce_all(session);
         events.tell(self, || {
-            let realm = terms::binary(link.realm.as_bytes());
-            terms::tuple(vec![terms::atom("peer_up"), realm, status::link_term(link)])
+            let realm = terms::binary(session.realm.as_bytes());
+            terms::tuple(vec![terms::atom("peer_up"), realm, status::session_term(session)])
         });
         drop(events);
-        tracing::debug!(realm = %link.realm, profile = link.status.profile, address = %link.status.address, "a peer is up");
+        let status = session.status();
+        tracing::debug!(realm = %session.realm, profile = status.profile, address = %status.address, "a peer is up");
     }
 
-    fn link_event(&self, link: &Arc<PeerLink>, event: Event<'_>) -> bool {
+    fn session_event(&self, session: &Arc<PeerSession>, event: Event<'_>) -> bool {
         match event {
             Event::Deliver { delivery, destination, source, payload, receipt } => {
                 let kind = Kind::Deliver(delivery);
                 let (engine, source) = (Cow::Borrowed(destination), Cow::Borrowed(source));
-                self.arrive(link, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt })
+                self.arrive(session, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt })
             }
             Event::Call { destination, source, label, call_id, caller, payload, receipt } => {
                 let kind = Kind::Call { label, call_id, caller };
                 let (engine, source) = (Cow::Borrowed(destination), Cow::Borrowed(source));
-                self.arrive(link, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt })
+                self.arrive(session, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt })
             }
             Event::Reply { context, payload } => {
                 let kind = Kind::Reply { context: Cow::Borrowed(context) };
                 let (engine, source) = (Cow::Borrowed(""), Cow::Borrowed(""));
-                self.arrive(link, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt: None })
+                self.arrive(session, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt: None })
             }
             Event::Refused { context, refusal } => {
                 // As a reply, so that it keeps its place behind what is held.
@@ -52,28 +53,28 @@ impl LinkEvents for Realm {
                 put_refusal(&mut payload, refusal.name());
                 let kind = Kind::Reply { context: Cow::Borrowed(context) };
                 let (engine, source) = (Cow::Borrowed(""), Cow::Borrowed(""));
-                self.arrive(link, Parcel { kind, engine, source, payload: Cow::Owned(payload), receipt: None })
+                self.arrive(session, Parcel { kind, engine, source, payload: Cow::Owned(payload), receipt: None })
             }
             Event::Learned(learn) => {
-                self.learned(link, learn);
+                self.learned(session, learn);
                 false
             }
             Event::Forgotten { engine, reason } => {
-                self.forgotten(link, engine, reason);
+                self.forgotten(session, engine, reason);
                 false
             }
             Event::Released { caller } => {
                 // Once for what has been delivered, and once behind what is held.
                 for node in self.connected_nodes() {
-                    if let Some(hold) = lock(&node.holds).get_mut(&link.tag) {
+                    if let Some(hold) = lock(&node.holds).get_mut(&session.tag) {
                         hold.queue.push_back(Held::Released { caller });
                     }
                 }
-                self.release_stand_in(link.tag, caller, Some(link.tag));
+                self.release_stand_in(session.tag, caller, Some(session.tag));
                 false
             }
             Event::Rotated(rotation) => {
-                let (realm, key) = (&*link.realm, format_public_key(&rotation.new));
+                let (realm, key) = (&*session.realm, format_public_key(&rotation.new));
                 tracing::info!(realm, serial = rotation.serial, key, "a peer has a new identity key");
                 false
             }
@@ -81,56 +82,82 @@ impl LinkEvents for Realm {
         }
     }
 
-    fn link_read_done(&self, _link: &Arc<PeerLink>) {}
+    fn session_lost(&self, session: &Arc<PeerSession>, why: &LinkEnd) {
+        lock(&self.events).tell(self, || {
+            let realm = terms::binary(session.realm.as_bytes());
+            terms::tuple(vec![terms::atom("peer_lost"), realm, status::end_term(why)])
+        });
+        tracing::debug!(realm = %session.realm, %why, "a peer is lost: what is sent to it waits");
+    }
 
-    fn link_ended(&self, link: &Arc<PeerLink>, why: &LinkEnd) {
-        link.end();
+    fn session_resumed(&self, session: &Arc<PeerSession>) {
+        lock(&self.events).tell(self, || {
+            let realm = terms::binary(session.realm.as_bytes());
+            terms::tuple(vec![terms::atom("peer_resumed"), realm, status::session_term(session)])
+        });
+        tracing::debug!(realm = %session.realm, address = %session.status().address, "a peer is back");
+    }
+
+    fn session_ended(&self, session: &Arc<PeerSession>, why: &LinkEnd) {
         let events = lock(&self.events);
-        write(&self.links).remove(&link.tag);
-        self.keep_counters(link);
+        // Sent, and nobody knows whether it has arrived.
+        let gap = session.core.gap();
+        write(&self.sessions).remove(&session.tag);
+        self.keep_counters(session);
         let (mut proxies, mut stand_ins) = (Vec::new(), Vec::new());
         // No stand-in is born while they are counted.
         let being_made = lock(&self.stand_ins);
         for (number, body) in lock(&self.space).iter() {
             match &**body {
-                Body::Proxy(proxy) if proxy.link.tag == link.tag => proxies.push((number, proxy.full_name.clone())),
-                Body::StandIn(stand_in) if stand_in.link.tag == link.tag => stand_ins.push((number, stand_in.caller)),
+                Body::Proxy(proxy) if proxy.session.tag == session.tag => {
+                    proxies.push((number, proxy.full_name.clone()))
+                }
+                Body::StandIn(stand_in) if stand_in.session.tag == session.tag => {
+                    stand_ins.push((number, stand_in.caller))
+                }
                 _ => {}
             }
         }
         drop(being_made);
         for (number, full_name) in proxies {
             self.names.forgotten(&full_name);
-            self.end_process(number, NOCONNECTION, Some(link.tag));
+            self.end_process(number, NOCONNECTION, Some(session.tag));
             events.tell(self, || forgotten_event(&full_name, "noconnection"));
         }
         for (number, caller) in stand_ins {
-            lock(&self.stand_ins).remove(&(link.tag, caller));
-            self.end_process(number, NOCONNECTION, Some(link.tag));
+            lock(&self.stand_ins).remove(&(session.tag, caller));
+            self.end_process(number, NOCONNECTION, Some(session.tag));
+        }
+        if gap > 0 {
+            self.counters.messages_in_doubt.add(gap);
+            events.tell(self, || {
+                let realm = terms::binary(session.realm.as_bytes());
+                terms::tuple(vec![terms::atom("gap"), realm, terms::integer(gap)])
+            });
         }
         events.tell(self, || {
-            let realm = terms::binary(link.realm.as_bytes());
+            let realm = terms::binary(session.realm.as_bytes());
             terms::tuple(vec![terms::atom("peer_down"), realm, status::end_term(why)])
         });
         drop(events);
-        self.forget_callers(link);
-        tracing::debug!(realm = %link.realm, why = %status::end_text(why), "a peer is down");
+        self.forget_callers(session);
+        tracing::debug!(realm = %session.realm, why = %status::end_text(why), "a peer is down");
     }
 }
 
 impl Realm {
-    fn learned(&self, link: &Arc<PeerLink>, learn: &Learn) {
+    fn learned(&self, session: &Arc<PeerSession>, learn: &Learn) {
         let events = lock(&self.events);
         let info =
             EngineInfo { key: learn.key, serial: learn.serial, version: learn.version, operations: learn.operations };
-        let full_name: Box<str> = format!("{}@{}", learn.engine, link.realm).into();
+        let full_name: Box<str> = format!("{}@{}", learn.engine, session.realm).into();
         let known = {
             let space = lock(&self.space);
             space.whereis(full_name.as_bytes()).and_then(|number| space.get(number).cloned())
         };
         if let Some(Body::Proxy(proxy)) = known.as_deref() {
             // Announced again: the process stays, and what is said of it changes.
-            if proxy.link.tag == link.tag {
+            if proxy.session.tag == session.tag {
                 let before = std::mem::replace(&mut *lock(&proxy.info), info.clone());
                 let number = lock(&self.space).whereis(full_name.as_bytes());
                 if let (true, Some(number)) = (before != info, number) {
@@ -143,7 +170,7 @@ impl Realm {
         let proxy = Proxy {
             full_name: full_name.clone(),
             engine: learn.engine.as_str().into(),
-            link: link.clone(),
+            session: session.clone(),
             info: Mutex::new(info.clone()),
             counts: Counts::default(),
         };
@@ -169,13 +196,13 @@ impl Realm {
         events.tell(self, || learned_event(&full_name, &info, &pid));
     }
 
-    fn forgotten(&self, link: &Arc<PeerLink>, engine: &str, reason: ForgetReason) {
+    fn forgotten(&self, session: &Arc<PeerSession>, engine: &str, reason: ForgetReason) {
         let events = lock(&self.events);
-        let full_name = format!("{engine}@{}", link.realm);
+        let full_name = format!("{engine}@{}", session.realm);
         let number = {
             let space = lock(&self.space);
             let number = space.whereis(full_name.as_bytes());
-            number.filter(|number| matches!(space.get(*number).map(|body| &**body), Some(Body::Proxy(proxy)) if proxy.link.tag == link.tag))
+            number.filter(|number| matches!(space.get(*number).map(|body| &**body), Some(Body::Proxy(proxy)) if proxy.session.tag == session.tag))
         };
         let Some(number) = number else {
             return;
@@ -183,17 +210,17 @@ impl Realm {
         self.names.forgotten(&full_name);
         let mut exit = Vec::with_capacity(32);
         put_exit_reason(&mut exit, reason);
-        self.end_process(number, &exit, Some(link.tag));
+        self.end_process(number, &exit, Some(session.tag));
         events.tell(self, || forgotten_event(&full_name, reason.name()));
     }
 
     /// They were of a session that is over.
-    fn forget_callers(&self, link: &PeerLink) {
+    fn forget_callers(&self, session: &PeerSession) {
         for node in self.connected_nodes() {
             let callers: Vec<_> = lock(&node.watches)
                 .iter()
                 .filter_map(|(number, watch)| match watch {
-                    Watch::Caller { link: of, pid, .. } if of.tag == link.tag => Some((*number, pid.clone())),
+                    Watch::Caller { session: of, pid, .. } if of.tag == session.tag => Some((*number, pid.clone())),
                     _ => None,
                 })
                 .collect();
@@ -213,12 +240,12 @@ impl Realm {
         });
     }
 
-    /// What a session has counted outlives it: an attack that closes its link must not take the evidence along.
-    fn keep_counters(&self, link: &PeerLink) {
+    /// What a session has counted outlives it: an attack that ends it must not take the evidence along.
+    fn keep_counters(&self, session: &PeerSession) {
         let mut ended = lock(&self.ended);
-        let sums = ended.entry((*link.realm).into()).or_default();
+        let sums = ended.entry((*session.realm).into()).or_default();
         *sums.entry("sessions").or_insert(0) += 1;
-        for (name, value) in link.session.counters().all() {
+        for (name, value) in session.core.counters().all() {
             if !status::GAUGES.contains(&name) {
                 *sums.entry(name).or_insert(0) += value;
             }
@@ -231,17 +258,17 @@ impl Realm {
 
     /// Calls in flight that nobody waits for and no monitor guards: their process is on a node that is gone.
     pub(crate) fn sweep(&self) {
-        for link in self.links() {
+        for session in self.sessions() {
             let mut orphans = Vec::new();
-            link.session.sweep(self.now(), self.limits.call_age_ms, |call_id, pending| {
+            session.core.sweep(self.now(), self.limits.call_age_ms, |call_id, pending| {
                 let pid = Context::decode(&pending.context).and_then(|context| term::pid(context.pid));
                 if pid.is_none_or(|pid| self.node_of(&pid).is_none()) {
                     orphans.push(call_id);
                 }
             });
-            let cancelled = orphans.into_iter().fold(false, |wake, call_id| link.session.cancel(call_id) | wake);
+            let cancelled = orphans.into_iter().fold(false, |wake, call_id| session.core.cancel(call_id) | wake);
             if cancelled {
-                link.wake();
+                session.wake();
             }
         }
     }
