@@ -21,6 +21,7 @@ pub mod control;
 pub mod counters;
 pub mod engines;
 pub mod gate;
+pub mod identity;
 pub mod incoming;
 pub mod names;
 pub mod node;

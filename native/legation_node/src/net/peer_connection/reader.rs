@@ -505,6 +505,8 @@ impl Reader {
                 LinkEnd::Fault { code: "knock", .. } => counters.knocks_refused.one(),
                 LinkEnd::Fault { code: "knock_memory_full", .. } => counters.knock_memory_full.one(),
                 LinkEnd::Fault { code: "timeout", .. } => counters.handshakes_timed_out.one(),
+                LinkEnd::Fault { code: "stale_key", .. } => counters.hellos_stale_key.one(),
+                LinkEnd::Fault { code: "revoked", .. } => counters.hellos_revoked.one(),
                 _ => {}
             }
             tracing::debug!(carrier = self.carrier, address = %self.label, %why, "a handshake failed");
