@@ -5,7 +5,8 @@
 # DIR is an empty directory for keys, sockets and logs; HOSTILE the program of rust_tests/src/bin/hostile.rs. This is a third VM, which
 # starts the other two (demo/alice, demo/bob), has them evaluate what it prints, and compares what comes of it with what it must be.
 
-for file <- ["vm.exs", "report.exs", "steps.exs"], do: Code.require_file(file, __DIR__)
+files = ["vm.exs", "report.exs", "steps.exs", "pids.exs", "../test/support/cable.ex", "cable.exs"]
+for file <- files, do: Code.require_file(file, __DIR__)
 
 defmodule Demo do
   import Demo.Report
@@ -18,7 +19,7 @@ defmodule Demo do
 
   def main([dir, hostile]) do
     keys = make_keys(dir)
-    {alice, bob, port} = start(dir, keys)
+    {alice, bob, port, cable} = start(dir, keys)
 
     section(
       "3  Over TCP, with TLS 1.3",
@@ -28,27 +29,30 @@ defmodule Demo do
     linked(alice, bob, :tls)
     conversation(alice, bob)
 
-    section("4  The same over a Unix socket", "bob hangs up, and dials alice's socket file instead.")
+    Demo.Pids.cross(alice, bob)
+    Demo.Cable.cut(alice, bob, cable)
+
+    section("6  The same over a Unix socket", "bob hangs up, and dials alice's socket file instead.")
     change_to_unix(alice, bob)
     conversation(alice, bob)
 
-    section("5  Strangers", "Two realms that dial alice and may not come in, run as further instances in bob's VM.")
+    section("7  Strangers", "Two realms that dial alice and may not come in, run as further instances in bob's VM.")
     wrong_network_key(alice, bob, port)
     unlisted_key(alice, bob, port)
 
     section(
-      "6  A hostile peer",
+      "8  A hostile peer",
       "mallory's key is on alice's list. It is no Legation: it shakes hands properly and then writes raw bytes."
     )
 
     tampered_batch(alice, bob, dir, keys, hostile, port)
 
-    section("7  How it stands at the end")
+    section("9  How it stands at the end")
     overview(alice)
     overview(bob)
     final_checks(alice, bob)
 
-    section("8  Good-bye")
+    section("10  Good-bye")
     check("bob's VM stopped in order, with exit status 0", VM.stop(bob), 0)
     check("and so did alice's", VM.stop(alice), 0)
   end
@@ -80,8 +84,8 @@ defmodule Demo do
     origins = [
       alice: "mix legation.key alice.pem",
       bob: "openssl genpkey -algorithm ed25519 -out bob.pem",
-      mallory: "mix legation.key mallory.pem; on alice's list, and hostile (6)",
-      carol: "mix legation.key carol.pem; on nobody's list (5)"
+      mallory: "mix legation.key mallory.pem; on alice's list, and hostile (8)",
+      carol: "mix legation.key carol.pem; on nobody's list (7)"
     ]
 
     keys =
@@ -119,7 +123,9 @@ defmodule Demo do
 
     alice = VM.start!("alice", dir, [{"DEMO_BOB_KEY", keys.bob}, {"DEMO_MALLORY_KEY", keys.mallory}])
     port = quiet(alice, "Enum.find_value(Legation.listeners(), & &1.address[:port])")
-    bob = VM.start!("bob", dir, [{"DEMO_ALICE_KEY", keys.alice}, {"DEMO_ALICE_PORT", Integer.to_string(port)}])
+    # Between them, so that it can be cut.
+    cable = Legation.Cable.start(port)
+    bob = VM.start!("bob", dir, [{"DEMO_ALICE_KEY", keys.alice}, {"DEMO_ALICE_PORT", Integer.to_string(cable.port)}])
 
     pids = [System.pid(), "#{alice.os_pid}", "#{bob.os_pid}"]
     found = [System.pid(), quiet(alice, "System.pid()"), quiet(bob, "System.pid()")]
@@ -155,10 +161,10 @@ defmodule Demo do
 
     # A name for what is evaluated below.
     quiet(bob, "alice_key = #{inspect(keys.alice)}")
-    {alice, bob, port}
+    {alice, bob, port, cable}
   end
 
-  ## 3 and 4: what ordinary processes do
+  ## 3 and 6: what ordinary processes do
 
   # Both sides have the link, and have learned what the other exports to them, and nothing else.
   defp linked(alice, bob, profile) do
@@ -173,15 +179,22 @@ defmodule Demo do
       )
     end
 
-    for {vm, engine} <- [{bob, "counter@alice"}, {bob, "desk@alice"}, {bob, "door@alice"}, {alice, "greeter@bob"}] do
+    for {vm, engine} <- [
+          {bob, "counter@alice"},
+          {bob, "desk@alice"},
+          {bob, "door@alice"},
+          {bob, "pager@alice"},
+          {bob, "ledger@alice"},
+          {alice, "greeter@bob"}
+        ] do
       info = VM.await(vm, :engine_learned, engine)
       key = "ed25519:" <> Base.url_encode64(info.key, padding: false)
       await_global(vm, engine)
       check("#{vm.realm} has learned #{engine}, which signs as #{key}", info.ops, [:call, :cast, :send])
     end
 
-    foreign = "for engine <- Legation.engines(), not engine.local, do: engine.name"
-    expected = ["counter@alice", "desk@alice", "door@alice"]
+    foreign = "Enum.sort(for engine <- Legation.engines(), not engine.local, do: engine.name)"
+    expected = ["counter@alice", "desk@alice", "door@alice", "ledger@alice", "pager@alice"]
     check("that is all: bob is not told of alice's diary", value(bob, foreign), expected)
   end
 
@@ -288,7 +301,9 @@ defmodule Demo do
     check("bob hangs up", value(bob, ~S|Legation.disconnect("alice")|), :ok)
     check_that("alice is told", true, VM.await(alice, :peer_down, "bob"), nil)
     check("its proxies have ended with the link", value(bob, ~S|Legation.whereis("counter@alice")|), nil)
-    for engine <- ["counter@alice", "desk@alice", "door@alice"], do: VM.await(bob, :engine_forgotten, engine)
+
+    for engine <- ["counter", "desk", "door", "pager", "ledger"],
+        do: VM.await(bob, :engine_forgotten, engine <> "@alice")
 
     code =
       ~S|Legation.connect(realm: "alice", key: alice_key, connect: [unix: [path: "alice.sock"]], export: ["greeter"])|
@@ -297,7 +312,7 @@ defmodule Demo do
     linked(alice, bob, :local)
   end
 
-  ## 5: who may not come in
+  ## 7: who may not come in
 
   defp wrong_network_key(alice, bob, port) do
     subsection("bob's own key, which alice has on its list, but another network key")
@@ -365,7 +380,7 @@ defmodule Demo do
     told
   end
 
-  ## 6: raw bytes
+  ## 8: raw bytes
 
   defp tampered_batch(alice, bob, dir, keys, program, port) do
     attack = ~w(--attack tampered-batch --engine guestbook --key mallory.pem)
@@ -398,7 +413,7 @@ defmodule Demo do
     check("bob's link has noticed nothing", number, quiet(alice, "GenServer.call(Alice.Counter, :get)"))
   end
 
-  ## 7
+  ## 9
 
   defp overview(vm) do
     %{ended: ended} = counters = quiet(vm, "Legation.counters()")

@@ -34,7 +34,32 @@ defmodule Legation do
       this name is signed as the sender's own engine, if it has published itself.
     * `{:global, "ping@alice"}` needs nothing of this library in the sender, nor on its node; `import:` says which
       engines have one, by default the first 1,000.
-    * a process that starts with `name: {:via, Legation, "ping"}` publishes itself.
+    * a process that starts with `name: {:via, Legation, "ping"}` publishes itself; with `{:via, Legation, {"ping", version: 2}}`
+      it does so with these options of `publish/4`.
+
+  ## Versions and several providers
+
+  A name may say what version it means (`publish/4` has the engine's, 0 if it says none), and may leave open whose engine it is:
+
+      GenServer.call({:via, Legation, {"store@bob", version: 4}}, :get)           # 4 or later; else `:noproc`
+      GenServer.call({:via, Legation, {"store@bob", version: 4..6}}, :get)
+      GenServer.call({:via, Legation, {:any, "store", [version: 4, pick: :round_robin]}}, :get)
+      Legation.cast_all("store", :flush)                                          # to all who have a "store"
+
+  These names can be used wherever a name can: in `call/4`, `cast/3`, `send/2`, `whereis/2`, with an instance as
+  `{:via, Legation, {instance, {:any, "store", []}}}`. Providers are this realm's own engine of that name, if there is one, and those of all
+  peers; `:realms` names the ones that come into question, in the order of preference. Which of them is taken:
+
+    * `:first` (default) - this realm's own, or else the first by realm; with `:realms` the first of these
+    * `:round_robin` - each in turn, over all callers in this VM
+    * `:least_pending` - the one that has least to do, as far as this realm can tell: calls of this realm that its engine has not answered yet; of
+      the own engine, messages in its mailbox. Those that have equally little take turns. What other realms want of it nobody here
+      knows. (Behind a daemon this asks the daemon, once a choice.)
+
+  Where a realm's link is lost at the moment its engine is taken only if there is no other. The choice is made when the name is looked
+  up; it is not made again for a call that then fails. When a provider dies between choice and call the call exits `:noproc`,
+  as that of any server does, and the next one chooses among those that are left. Whoever must talk to the same one twice keeps
+  `whereis/2`'s pid.
 
   ## What a caller sees
 
@@ -60,10 +85,22 @@ defmodule Legation do
   See `Legation.Options`.
   """
 
-  alias Legation.{Directory, Instance, Options}
+  alias Legation.{Directory, Instance, Options, Providers}
 
   @typedoc "An engine's name: `\"ping\"` for one of ours, `\"ping@bob\"` for another realm's."
   @type engine :: binary
+
+  @typedoc """
+  What stands for a process: an engine's name; with what its version has to be; or, of any realm, an engine of this name without
+  its `@realm`. See "Versions and several providers" above.
+  """
+  @type name :: engine | {engine, version: version} | {:any, engine, [provider_option]}
+
+  @typedoc "The version that is asked for: this one or later, or one of a range."
+  @type version :: non_neg_integer | Range.t() | {non_neg_integer, non_neg_integer}
+
+  @type provider_option ::
+          {:version, version} | {:realms, [binary]} | {:pick, :first | :round_robin | :least_pending}
 
   @type instance :: atom
 
@@ -100,7 +137,7 @@ defmodule Legation do
   Options:
 
     * `:to` - `:all` (default), or the realms that may know of it, of those that `export:` it anyway
-    * `:version` - a number that peers see
+    * `:version` - a number that peers see, and that names can ask for (default 0)
     * `:ops` - what peers are told it can do (default `[:call, :cast, :send]`); a hint, the policy decides
     * `:receipts` - a pid that gets `{:legation_receipt, name, %{realm:, source:, receipt:}}` for each message that was delivered.
       Receipts of thousands of small messages that came as one batch are large: beyond 64 MiB of one read none are made, and `receipts_over_limit` counts
@@ -177,11 +214,29 @@ defmodule Legation do
   end
 
   @doc "The pid behind a name: a proxy for `\"ping@bob\"`, the process itself for an engine of ours. `nil` if there is none."
-  @spec whereis(engine, instance) :: pid | nil
-  def whereis(name, instance \\ __MODULE__) do
-    case find(Instance.fetch!(instance), name) do
-      pid when is_pid(pid) -> pid
-      nil -> nil
+  @spec whereis(name, instance) :: pid | nil
+  def whereis(name, instance \\ __MODULE__), do: find(Instance.fetch!(instance), name)
+
+  @doc """
+  Who has an engine of this name, in the order in which `pick: :first` would take them.
+
+      [%{name: "store@alice", engine: "store", realm: "alice", local: true, pid: pid, version: 7, up: true, pending: 0},
+       %{name: "store@bob", engine: "store", realm: "bob", local: false, pid: proxy, version: 5, up: true, pending: 3}]
+
+  `up` is false while the realm's link is lost and may come back. `pending` is what `:least_pending` compares, `:infinity` where it
+  can't be known. Options: `:version`, `:realms`.
+  """
+  @spec providers(engine, [{:version, version} | {:realms, [binary]}], instance) :: [map]
+  def providers(engine, opts \\ [], instance \\ __MODULE__) do
+    instance = Instance.fetch!(instance)
+
+    case Providers.all(instance, engine, opts) do
+      [] ->
+        []
+
+      providers ->
+        for {provider, pending} <- Enum.zip(providers, instance.transport.pending(instance, providers)),
+            do: provider |> Map.from_struct() |> Map.put(:pending, pending)
     end
   end
 
@@ -415,12 +470,12 @@ defmodule Legation do
   ## Sending
 
   @doc "`GenServer.call/3` by a Legation name."
-  @spec call(engine, term, timeout, instance) :: term
+  @spec call(name, term, timeout, instance) :: term
   def call(name, request, timeout \\ 5_000, instance \\ __MODULE__),
     do: GenServer.call({:via, __MODULE__, {instance, name}}, request, timeout)
 
   @doc "`GenServer.cast/2` by a Legation name, signed as the caller's engine if it has one. `{:error, :noproc}` for an unknown name."
-  @spec cast(engine, term, instance) :: :ok | {:error, :noproc}
+  @spec cast(name, term, instance) :: :ok | {:error, :noproc}
   def cast(name, message, instance \\ __MODULE__) do
     case deliver(Instance.fetch!(instance), name, {:"$gen_cast", message}) do
       nil -> {:error, :noproc}
@@ -428,29 +483,53 @@ defmodule Legation do
     end
   end
 
+  @doc """
+  Casts to all engines of this name, this realm's own among them; as `cast/3` does to each. Returns the names that it was sent to.
+
+      ["store@alice", "store@bob"] = Legation.cast_all("store", :flush, version: 4)
+
+  Options: `:version`, `:realms`. Whether it arrives is each one's own matter, as of any cast.
+  """
+  @spec cast_all(engine, term, [{:version, version} | {:realms, [binary]}], instance) :: [engine]
+  def cast_all(engine, message, opts \\ [], instance \\ __MODULE__) do
+    instance = Instance.fetch!(instance)
+
+    for %{name: name, pid: pid, local: local} <- Providers.all(instance, engine, opts) do
+      cast = {:"$gen_cast", message}
+      if local, do: Kernel.send(pid, cast), else: instance.transport.send_from_caller(instance, pid, cast)
+      name
+    end
+  end
+
   ## For `{:via, Legation, name}`
 
   @doc "For `name: {:via, Legation, \"ping\"}`: publishes the process that starts."
-  @spec register_name(engine | {instance, engine}, pid) :: :yes | :no
+  @spec register_name(engine | {engine, keyword} | {instance, engine | {engine, keyword}}, pid) :: :yes | :no
   def register_name(name, pid) do
     {instance, name} = via(name)
+    {name, opts} = publication(name)
 
-    case publish(own_name(instance, name), pid, [], instance) do
+    case publish(own_name(instance, name), pid, opts, instance) do
       :ok -> :yes
       {:error, _reason} -> :no
     end
   end
 
+  defp publication({name, opts}) when is_binary(name) and is_list(opts), do: {name, opts}
+  defp publication(name) when not is_tuple(name), do: {name, []}
+  defp publication(other), do: raise(ArgumentError, "nobody can be published as #{inspect(other)}")
+
   @doc "For `:via`: `withdraw/2`."
-  @spec unregister_name(engine | {instance, engine}) :: :ok
+  @spec unregister_name(engine | {engine, keyword} | {instance, engine | {engine, keyword}}) :: :ok
   def unregister_name(name) do
     {instance, name} = via(name)
+    {name, _opts} = publication(name)
     withdraw(own_name(instance, name), instance)
     :ok
   end
 
   @doc "For `:via`: the pid behind a name, or `:undefined`."
-  @spec whereis_name(engine | {instance, engine}) :: pid | :undefined
+  @spec whereis_name(name | {instance, name}) :: pid | :undefined
   def whereis_name(name) do
     {instance, name} = via(name)
 
@@ -467,7 +546,7 @@ defmodule Legation do
 
   Exits with `{:badarg, {name, message}}` for an unknown name, as `:global.send/2` does.
   """
-  @spec send(engine | {instance, engine}, term) :: pid
+  @spec send(name | {instance, name}, term) :: pid
   def send(name, message) do
     {instance, engine} = via(name)
 
@@ -483,42 +562,25 @@ defmodule Legation do
   defp via(name), do: {__MODULE__, name}
 
   defp deliver(%Instance{} = instance, name, message) do
-    case :ets.lookup(instance.foreign, name) do
-      [{_name, pid, _realm, _engine, _counts, _info}] ->
+    case Providers.locate(instance, name) do
+      {:foreign, pid} ->
         instance.transport.send_from_caller(instance, pid, message)
         pid
 
-      [] ->
-        pid = find_own(instance, name)
-        if pid, do: Kernel.send(pid, message)
+      {:own, pid} ->
+        Kernel.send(pid, message)
         pid
+
+      nil ->
+        nil
     end
   end
 
   defp find(instance, name) do
-    case :ets.lookup(instance.foreign, name) do
-      [{_name, pid, _realm, _engine, _counts, _info}] -> pid
-      [] -> find_own(instance, name)
-    end
+    with {_whose, pid} <- Providers.locate(instance, name), do: pid
   end
 
-  defp find_own(instance, name) do
-    case :ets.lookup(instance.published, own_name(instance, name)) do
-      [{_name, target, _to, _receipts}] -> target |> Directory.resolve() |> alive()
-      [] -> nil
-    end
-  end
-
-  # One that has just died, which the Directory doesn't know yet: its supervisor could not start it again by its `:via` name.
-  defp alive(pid) when is_pid(pid) and node(pid) == node(), do: if(Process.alive?(pid), do: pid)
-  defp alive(pid_or_nil), do: pid_or_nil
-
-  # "ping@alice" is "ping" at alice.
-  defp own_name(%Instance{options: %{realm: realm}}, name) when is_binary(name),
-    do: String.replace_suffix(name, "@" <> realm, "")
-
-  defp own_name(%Instance{}, name), do: name
-  defp own_name(instance, name), do: own_name(Instance.fetch!(instance), name)
+  defp own_name(instance, name), do: instance |> Instance.fetch!() |> Providers.own_engine(name)
 
   # protocol.md 2.4
   defp engine_name?(name) do

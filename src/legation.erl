@@ -31,17 +31,22 @@
 %% At the receiver
 -export([is_remote/1, sender/1, sender/2, verify_receipt/2, verify_receipt/3]).
 %% Sending
--export([call/2, call/3, call/4, cast/2, cast/3]).
+-export([call/2, call/3, call/4, cast/2, cast/3, cast_all/2, cast_all/3, cast_all/4]).
+-export([providers/1, providers/2, providers/3]).
 %% {via, legation, Name}
 -export([whereis_name/1, register_name/2, unregister_name/1, send/2]).
 
--export_type([name/0, instance/0, option/0]).
+-export_type([name/0, wish/0, instance/0, option/0]).
 
 %% A name: of an engine (`ping'), of a foreign engine (`ping@bob'), of a realm (`bob').
 -type name() :: binary() | atom() | string().
 -type instance() :: atom().
 -type option() :: {atom(), term()}.
--type via() :: name() | {instance(), name()}.
+%% With what its version has to be: at least `V', or `{From, To}'; or of whichever realm: `pick' is `first', `round_robin' or
+%% `least_pending'. The section on several providers in the documentation of `Legation' has it all.
+-type wish() :: name() | {name(), [{version, version()}]} | {any, name(), [{version | realms | pick, term()}]}.
+-type version() :: non_neg_integer() | {non_neg_integer(), non_neg_integer()}.
+-type via() :: wish() | {instance(), wish()}.
 
 -define(ELIXIR, 'Elixir.Legation').
 %% Options whose values are text: a string of Erlang is a list of numbers to Elixir.
@@ -112,10 +117,19 @@ counters() -> ?ELIXIR:counters().
 counters(Instance) -> ?ELIXIR:counters(Instance).
 
 %% @doc The process that stands here for `ping@bob', or that we have published as `ping'.
--spec whereis(name()) -> pid() | undefined.
-whereis(Name) -> undefined(?ELIXIR:whereis(text(Name))).
--spec whereis(name(), instance()) -> pid() | undefined.
-whereis(Name, Instance) -> undefined(?ELIXIR:whereis(text(Name), Instance)).
+-spec whereis(wish()) -> pid() | undefined.
+whereis(Name) -> undefined(?ELIXIR:whereis(wish(Name))).
+-spec whereis(wish(), instance()) -> pid() | undefined.
+whereis(Name, Instance) -> undefined(?ELIXIR:whereis(wish(Name), Instance)).
+
+%% @doc Who has an engine of this name, in the order in which `{any, Name, [{pick, first}]}' would take them.
+-spec providers(name()) -> [map()].
+providers(Name) -> ?ELIXIR:providers(text(Name)).
+%% @doc Options: `{version, V}', `{realms, [Realm]}'.
+-spec providers(name(), [{version | realms, term()}]) -> [map()].
+providers(Name, Options) -> ?ELIXIR:providers(text(Name), wish_options(Options)).
+-spec providers(name(), [{version | realms, term()}], instance()) -> [map()].
+providers(Name, Options, Instance) -> ?ELIXIR:providers(text(Name), wish_options(Options), Instance).
 
 %% @doc Sends the caller `{legation, Ref, Change}' for each peer and engine that comes or goes. What was there before is
 %% in the answer.
@@ -179,24 +193,34 @@ verify_receipt(Receipt, IdentityKey) -> ?ELIXIR:verify_receipt(Receipt, text(Ide
 verify_receipt(Receipt, IdentityKey, Instance) -> ?ELIXIR:verify_receipt(Receipt, text(IdentityKey), Instance).
 
 %% @doc `gen_server:call/2,3' by a Legation name. Ends as any call of a server by `{via, legation, Name}'.
--spec call(name(), term()) -> term().
+-spec call(wish(), term()) -> term().
 call(Name, Request) -> gen_server:call({via, ?MODULE, Name}, Request).
--spec call(name(), term(), timeout()) -> term().
+-spec call(wish(), term(), timeout()) -> term().
 call(Name, Request, Timeout) -> gen_server:call({via, ?MODULE, Name}, Request, Timeout).
--spec call(name(), term(), timeout(), instance()) -> term().
+-spec call(wish(), term(), timeout(), instance()) -> term().
 call(Name, Request, Timeout, Instance) -> gen_server:call({via, ?MODULE, {Instance, Name}}, Request, Timeout).
 
 %% @doc `gen_server:cast/2' by a Legation name, signed as the caller's engine if it has one.
--spec cast(name(), term()) -> ok | {error, noproc}.
-cast(Name, Message) -> ?ELIXIR:cast(text(Name), Message).
--spec cast(name(), term(), instance()) -> ok | {error, noproc}.
-cast(Name, Message, Instance) -> ?ELIXIR:cast(text(Name), Message, Instance).
+-spec cast(wish(), term()) -> ok | {error, noproc}.
+cast(Name, Message) -> ?ELIXIR:cast(wish(Name), Message).
+-spec cast(wish(), term(), instance()) -> ok | {error, noproc}.
+cast(Name, Message, Instance) -> ?ELIXIR:cast(wish(Name), Message, Instance).
 
-%% @doc For `{via, legation, Name}', where Name is `ping@bob' or `{Instance, ping@bob}'.
+%% @doc Casts to all engines of this name, this realm's own among them. Returns the names that it was sent to.
+-spec cast_all(name(), term()) -> [binary()].
+cast_all(Name, Message) -> ?ELIXIR:cast_all(text(Name), Message).
+%% @doc Options: `{version, V}', `{realms, [Realm]}'.
+-spec cast_all(name(), term(), [{version | realms, term()}]) -> [binary()].
+cast_all(Name, Message, Options) -> ?ELIXIR:cast_all(text(Name), Message, wish_options(Options)).
+-spec cast_all(name(), term(), [{version | realms, term()}], instance()) -> [binary()].
+cast_all(Name, Message, Options, Instance) -> ?ELIXIR:cast_all(text(Name), Message, wish_options(Options), Instance).
+
+%% @doc For `{via, legation, Name}', where Name is `ping@bob', `{ping@bob, [{version, 4}]}', `{any, ping, [{pick, round_robin}]}', or
+%% one of these with its instance: `{Instance, ping@bob}'.
 -spec whereis_name(via()) -> pid() | undefined.
 whereis_name(Name) -> ?ELIXIR:whereis_name(via(Name)).
 
-%% @doc Publishes a process that starts under `{via, legation, ping}'.
+%% @doc Publishes a process that starts under `{via, legation, ping}', or under `{via, legation, {ping, Options}}' with options of `publish'.
 -spec register_name(via(), pid()) -> yes | no.
 register_name(Name, Pid) -> ?ELIXIR:register_name(via(Name), Pid).
 
@@ -210,8 +234,21 @@ send(Name, Message) -> ?ELIXIR:send(via(Name), Message).
 
 %% Internal
 
+via({Instance, {any, _, _} = Name}) -> {Instance, wish(Name)};
+via({Instance, {_, _} = Name}) -> {Instance, wish(Name)};
+via({Name, Options}) when Options =:= []; is_tuple(hd(Options)) -> wish({Name, Options});
 via({Instance, Name}) -> {Instance, text(Name)};
-via(Name) -> text(Name).
+via(Name) -> wish(Name).
+
+wish({any, Name, Options}) when is_list(Options) -> {any, text(Name), wish_options(Options)};
+wish({Name, Options}) when is_list(Options) -> {text(Name), wish_options(Options)};
+wish(Name) -> text(Name).
+
+wish_options(Options) -> [wish_option(Option) || Option <- Options].
+
+%% `to' is publish's, for `register_name'.
+wish_option({Key, Realms}) when (Key =:= realms orelse Key =:= to), is_list(Realms) -> {Key, [text(R) || R <- Realms]};
+wish_option(Option) -> Option.
 
 text(Text) when is_binary(Text) -> Text;
 text(Text) when is_atom(Text) -> atom_to_binary(Text);

@@ -9,10 +9,10 @@ defmodule Demo.Failures do
 
   @strangers 1_000
 
-  ## 7
+  ## 9
 
   def refused(%{alice: alice, bob: bob, carol: carol} = systems) do
-    section("7  What is refused", "The configuration says who may do what, and a node is never made to know an atom.")
+    section("9  What is refused", "The configuration says who may do what, and a node is never made to know an atom.")
     subsection("By policy")
     refused = fn vm, code, reason, text -> expect(vm, code, {:error, {:legation, reason}}, text) end
     text = "bob lets alice cast to notes, and no more"
@@ -20,8 +20,8 @@ defmodule Demo.Failures do
     text = "nor suspend ping, as :sys does"
     refused.(alice, ~S|:sys.suspend({:global, "ping@bob"})|, :forbidden, text)
     Engines.gone(carol, "{'notes@bob', Daemon}", "to carol it isn't exported, so for carol there is none")
-    text = "a pid is of no use elsewhere, and does not go"
-    refused.(bob, ~S|gen_server:call({global, <<"counter@alice">>}, {get, self()})|, :identifiers, text)
+    text = "a fun is code, and does not go"
+    refused.(bob, ~S|gen_server:call({global, <<"counter@alice">>}, {get, fun() -> ok end})|, :identifiers, text)
 
     subsection("Atoms that bob's node doesn't know")
     text = "a call with one"
@@ -77,10 +77,10 @@ defmodule Demo.Failures do
     expect_like(alice, "Legation.counters().hellos_unlisted", "more than none", &(&1 > 0), "alice has counted that")
   end
 
-  ## 8
+  ## 10
 
   def killed(systems) do
-    section("8  Killed", "By kill -9, so that nobody can say goodbye.")
+    section("10  Killed", "By kill -9, so that nobody can say goodbye.")
     systems |> daemon_killed() |> node_killed() |> epmd_killed()
   end
 
@@ -95,16 +95,20 @@ defmodule Demo.Failures do
     check("it is gone (exit status 137)", Daemon.kill(systems.bobs_daemon), 137)
     expect(bob, "element(1, element(2, Down(Asker)))", {:nodedown, :"legation@127.0.0.1"}, "the caller exits")
     expect(bob, "element(2, Down(Counter2))", :noconnection, "a monitor is told")
-    expect(alice, down(), :noconnection, "and so is alice's, of bob's ping")
+    state = ~S|hd(for p <- Legation.peers(), p.realm == "bob", do: p.state)|
+    lost? = &(&1 == :lost)
+    await_value(alice, state, lost?)
+    expect_like(alice, state, ":lost", lost?, "to alice the link is lost; the session might be taken up again")
     reason = {:nodedown, :"legation@127.0.0.1"}
     Engines.exits_at_once(bob, "{'counter@alice', 'legation@127.0.0.1'}", reason, "a call, now")
     Engines.gone(bob, ~S|{global, <<"counter@alice">>}|, "by its global name, which is gone")
     # To nobody, by now.
     quiet(alice, ~S|Alice.Clerk.answer("Too late")|)
-    await_value(alice, ~S|Legation.whereis("ping@bob")|, &(&1 == nil))
 
     subsection("It is started again")
     systems = Systems.start_bobs_daemon(systems)
+    text = "it has lost the session with its memory, and so alice's monitor of bob's ping is told"
+    expect(alice, down(), :noconnection, text)
     for vm <- [bob, bob2], do: Systems.await_global(vm, "counter@alice")
     number = quiet(alice, "GenServer.call(Alice.Counter, :get)")
     by_global = ~S|gen_server:call({global, <<"counter@alice">>}, get)|

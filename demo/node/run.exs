@@ -6,11 +6,12 @@
 # DIR is an empty directory for keys, sockets and logs; LEGATION the daemon's program. This VM starts all others, has them
 # evaluate what it prints, and compares what comes of it with what it must be.
 
-for file <- ["../vm.exs", "../report.exs", "../steps.exs", "daemon.exs", "systems.exs", "engines.exs", "failures.exs"],
-    do: Code.require_file(file, __DIR__)
+files = ["../vm.exs", "../report.exs", "../steps.exs", "../../test/support/cable.ex"]
+files = files ++ ["daemon.exs", "systems.exs", "engines.exs", "pids.exs", "cable.exs", "failures.exs"]
+for file <- files, do: Code.require_file(file, __DIR__)
 
 defmodule Demo.Node do
-  alias Demo.{Engines, Failures, Systems}
+  alias Demo.{Cable, Engines, Failures, Pids, Systems}
 
   def main([dir, program]) do
     systems = dir |> Systems.keys(program) |> Systems.start()
@@ -19,6 +20,9 @@ defmodule Demo.Node do
     Engines.into_a_plain_node(systems)
     systems = Engines.from_a_cluster(systems)
     systems = Engines.daemon_to_daemon(systems)
+
+    Pids.cross(systems)
+    Cable.cut(systems)
 
     Failures.refused(systems)
     systems = Failures.killed(systems)

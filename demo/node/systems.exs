@@ -45,7 +45,9 @@ defmodule Demo.Systems do
     epmd = Epmd.start!(dir)
     alice = VM.start!("alice", dir, [{"DEMO_BOB_KEY", keys.bob}])
     alice_port = quiet(alice, "Enum.find_value(Legation.listeners(), & &1.address[:port])")
-    systems = Map.merge(systems, %{alice: alice, alice_port: alice_port, epmd: epmd, ebin: ebin})
+    # Between alice and the daemons, so that it can be cut.
+    cable = Legation.Cable.start(alice_port)
+    systems = Map.merge(systems, %{alice: alice, alice_port: cable.port, cable: cable, epmd: epmd, ebin: ebin})
 
     write_cookie(dir, "bob")
     configure(systems, "bob", bobs_configuration(systems))
@@ -182,13 +184,13 @@ defmodule Demo.Systems do
     info = VM.await(alice, :peer_up, "bob")
     text = "bob's daemon has dialled alice; the link is protected by #{inspect(info.profile)}"
     check(text, {info.role, info.profile}, {:responder, :tls})
-    await_value(bob, foreign("alice"), &(length(&1) == 3))
-    for engine <- ["counter", "desk", "door"], do: await_global(bob, "#{engine}@alice")
+    await_value(bob, foreign("alice"), &(length(&1) == 5))
+    for engine <- ["counter", "desk", "door", "pager", "ledger"], do: await_global(bob, "#{engine}@alice")
 
     code = ~S'[{R, T} || #{realm := R, state := up, profile := T} <- gen_server:call({legation, Daemon}, peers)]'
 
     expect(bob, code, [{"alice", :tls}], "bob's node asks the daemon's control engine")
-    engines = ["counter@alice", "desk@alice", "door@alice"]
+    engines = ["counter@alice", "desk@alice", "door@alice", "ledger@alice", "pager@alice"]
     expect(bob, foreign("alice"), engines, "of alice's diary, which isn't exported, it is told nothing")
     VM.await(alice, :engine_learned, "ping@bob")
     code = "for %{local: false} = engine <- Legation.engines(), do: engine.name"
@@ -255,10 +257,10 @@ defmodule Demo.Systems do
   def told(lines, pattern, text),
     do: check_that(text, Enum.any?(lines, &(&1 =~ pattern)), lines, "a line that matches #{inspect(pattern)}")
 
-  ## 9 and 10: the end
+  ## 11 and 12: the end
 
   def overview(systems) do
-    section("9  How it stands at the end", "As the daemon's program tells it, from the control socket.")
+    section("11  How it stands at the end", "As the daemon's program tells it, from the control socket.")
     socket = ["--socket", "bob/control.sock"]
     systems |> legation(["status" | socket]) |> told(~r/^realm +bob$/, "it is bob's")
     peers = legation(systems, ["peers" | socket])
@@ -270,7 +272,7 @@ defmodule Demo.Systems do
   end
 
   def stop(%{alice: alice, bob: bob, bob2: bob2, carol: carol} = systems) do
-    section("10  Good-bye", "SIGTERM: the daemon takes nothing new, waits for calls that are open, and ends.")
+    section("12  Good-bye", "SIGTERM: the daemon takes nothing new, waits for calls that are open, and ends.")
     value(bob, ~S|Question = gen_server:send_request({'desk@alice', Daemon}, {ask, <<"Still there?">>})|)
     await_question(alice)
     code("$", "kill -TERM #{systems.bobs_daemon.os_pid}")

@@ -11,7 +11,7 @@ defmodule Legation.Directory do
 
   use GenServer
 
-  alias Legation.{Counters, GlobalNames, Instance, Keyholder, Native, Policy, Telemetry}
+  alias Legation.{Counters, GlobalNames, Instance, Keyholder, Native, Policy, Providers, Telemetry}
   alias Legation.Peer.Status
   alias Legation.Directory.{Announcement, Events, Foreign, Identity, Subscribers}
 
@@ -119,7 +119,7 @@ defmodule Legation.Directory do
       options: options,
       config: config,
       identity: Keyholder.identity(options.name),
-      foreign: table.(:set),
+      foreign: table.(:ordered_set),
       published: table.(:set),
       details: table.(:set),
       pids: table.(:set),
@@ -127,6 +127,7 @@ defmodule Legation.Directory do
       peers: table.(:ordered_set),
       sessions: table.(:set),
       links: table.(:set),
+      turns: Providers.new_turns(),
       stand_ins: :ets.new(:legation, [:set, :public, read_concurrency: true, write_concurrency: true]),
       counters: Counters.new()
     }
@@ -342,8 +343,9 @@ defmodule Legation.Directory do
         publication = %{target: target, pid: pid, monitor: monitor, to: to, opts: opts, signed: signed}
 
         :ets.insert(instance.config, {{:published, engine}, target, opts})
-        :ets.insert(instance.published, {engine, target, to, opts[:receipts]})
+        # In this order: who finds it finds its version.
         :ets.insert(instance.details, {engine, %{key: key, pid: pid, to: to, version: opts[:version], ops: opts[:ops]}})
+        :ets.insert(instance.published, {engine, target, to, opts[:receipts]})
         :ets.insert_new(instance.pids, {pid, engine})
 
         for {_tag, session} <- state.sessions do

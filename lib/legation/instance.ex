@@ -4,7 +4,7 @@ defmodule Legation.Instance do
   # options. Written by the Directory alone, once per start, since a change makes the VM look through all heaps.
   #
   # Tables (owned by the Directory and written by it alone, but for `stand_ins`; read by all):
-  #   foreign    {full_name, proxy, realm, engine, counters, info}     engines of others
+  #   foreign    {full_name, proxy, realm, engine, counters, info}     engines of others, in the order of their names
   #   published  {engine, pid | registered name, to, receipts_pid}     our engines: what a peer can reach, and nothing else
   #   details    {engine, info}                                        the rest about our engines, off the hot path
   #   pids       {pid, engine}                                         under which name a process of ours signs
@@ -13,6 +13,8 @@ defmodule Legation.Instance do
   #   sessions   {realm, tag, session, info}                           sessions, whether a link is up or not (`state: :up | :lost`)
   #   links      {tag, realm, channel, session, status}                links that are up
   #   stand_ins  {{session tag, caller number}, pid}                   of remote callers; written by Readers and Peers
+  #
+  # `turns` has whose turn it is among several providers of one name (Legation.Providers).
   #
   # `ref` marks control messages to proxies and the like. References can't come over the wire, and this one is given
   # to nobody outside, so no message of a user or a peer is ever taken for a control message.
@@ -36,6 +38,7 @@ defmodule Legation.Instance do
     :peers,
     :sessions,
     :links,
+    :turns,
     :stand_ins,
     :counters
   ]

@@ -263,6 +263,9 @@ defmodule Legation.Native do
   @spec session_release(session, caller) :: :ok
   def session_release(_session, _caller), do: not_loaded()
 
+  @spec session_pending(session, engine) :: non_neg_integer
+  def session_pending(_session, _engine), do: not_loaded()
+
   @spec session_sweep(session, age_ms :: non_neg_integer) :: [{call_id, engine, caller_pid :: term}]
   def session_sweep(_session, _age_ms), do: not_loaded()
 

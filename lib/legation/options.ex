@@ -127,8 +127,8 @@ defmodule Legation.Options do
   @mib 1_048_576
   # A frame's length and its overhead are a u32 (protocol.md 6.1, 6.2); a gibibyte in one piece is beyond what anybody wants.
   @message_bytes_max 1_024 * @mib
-  # More than a machine has; a number that is no size.
-  @bytes_max 1_099_511_627_776
+  # More than a machine has, as `:positive` has it.
+  @bytes_max 0xFFFFFFFFFFFF
 
   # name: {default, what it must be}
   @limits [

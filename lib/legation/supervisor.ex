@@ -67,6 +67,13 @@ defmodule Legation.PeerSupervisor do
     end
   end
 
+  @doc "Those that run, as `{realm, pid}`."
+  def peers(name) do
+    for {{:peer, realm}, pid, _type, _modules} <- Supervisor.which_children(Instance.process(name, PeerSupervisor)),
+        is_pid(pid),
+        do: {realm, pid}
+  end
+
   def stop_peer(name, realm) do
     Supervisor.terminate_child(Instance.process(name, PeerSupervisor), {:peer, realm})
   end

@@ -44,6 +44,12 @@ defmodule Legation.Transport do
   @doc "The key of a foreign engine, or nil."
   @callback key(Instance.t(), full_name :: binary) :: binary | nil
 
+  @doc """
+  How much each of these providers of one engine name has to do, in their order: calls of ours in flight; of an engine of this
+  realm, what waits in its mailbox. `:infinity` where nobody can tell.
+  """
+  @callback pending(Instance.t(), [%Legation.Providers.Provider{}, ...]) :: [non_neg_integer | :infinity]
+
   @doc "From a process that may be one of our engines, which is then the source, to the process that stands for a foreign one."
   @callback send_from_caller(Instance.t(), pid, message :: term) :: term
 

@@ -148,6 +148,8 @@ pub struct Side {
     pub resume: Option<Arc<Session>>,
     /// A link that is resumed is not sent on.
     pub standby: bool,
+    /// Mailboxes are never looked at: nothing is granted back.
+    pub stingy: bool,
     /// Answers [`Seen::Sign`] when the link's own keyring doesn't hold the identity.
     pub signer: Option<Arc<Keyring>>,
     pub events: Vec<Seen>,
@@ -171,6 +173,7 @@ impl Side {
             admit: Admit::Accept,
             resume: None,
             standby: false,
+            stingy: false,
             signer: None,
             events: Vec::new(),
             fault: None,
@@ -191,6 +194,17 @@ impl Side {
         let mut seen = Vec::new();
         let wake = self.link.handle_bytes(now, bytes, &mut |event| seen.push(Seen::from(event))).any();
         self.take(now, wake, seen);
+        self.grant_all();
+    }
+
+    /// Mailboxes are empty: what has come is in `events`.
+    fn grant_all(&mut self) {
+        let Some(session) = self.link.session().filter(|_| !self.stingy).cloned() else { return };
+        let mut due = Vec::new();
+        session.debts(|destination, _| due.push(destination.to_owned()));
+        for destination in due {
+            self.wake |= session.grant(&destination, 0);
+        }
     }
 
     pub fn tick(&mut self, now: UnixMs) {

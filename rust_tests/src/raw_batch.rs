@@ -127,3 +127,20 @@ pub fn frame(kind: u8, flags: u8, length: u32, body: &[u8]) -> Vec<u8> {
 pub fn critical(kind: FrameType, body: &[u8]) -> Vec<u8> {
     frame(kind as u8, 1, body.len() as u32, body)
 }
+
+/// Bit 2 of a row's flags.
+pub const STAGED: u8 = 4;
+
+/// What goes on the wire of a batch of one staged message, by `protocol.md` 9.7: header and table of its whole body, the
+/// number of the transfer, the signature.
+pub fn staged(whole: &[u8], transfer: u32) -> Vec<u8> {
+    let name = usize::from(whole[107]);
+    let table_at = 108 + name + 8;
+    let table = u32::from_le_bytes(whole[108 + name..112 + name].try_into().expect("four bytes")) as usize;
+    [&whole[..table_at + table], &transfer.to_le_bytes()[..], &whole[whole.len() - 64..]].concat()
+}
+
+/// The body of a FRAGMENT.
+pub fn fragment(transfer: u32, total: usize, bytes: &[u8]) -> Vec<u8> {
+    [&transfer.to_le_bytes()[..], &(total as u32).to_le_bytes(), bytes].concat()
+}

@@ -82,7 +82,8 @@ impl RawPeerConfig {
             role: Role::Initiator,
             knock: profile != Profile::Local,
             peer: Realm::bob().key(),
-            limits: Limits::default(),
+            // It asks for no credit.
+            limits: Limits { credit_bytes: 0, ..Limits::default() },
             random: fixed_random(1000, 0),
             now: START,
         }
@@ -534,9 +535,9 @@ impl Versus {
         Versus { side, peer: RawPeer::new(config), now }
     }
 
-    /// Up, with the raw peer's engines `e1` and `e2` announced and the link's engine `b`.
+    /// Up, with the raw peer's engines `e1` and `e2` announced and the link's engine `b`. The peer needs no credit.
     pub fn up(profile: Profile) -> Versus {
-        Versus::up_with(RawPeerConfig::dialling(profile), Limits::default())
+        Versus::up_with(RawPeerConfig::dialling(profile), Limits { credit_bytes: 0, ..Limits::default() })
     }
 
     pub fn up_with(config: RawPeerConfig, limits: Limits) -> Versus {

@@ -386,6 +386,7 @@ pub fn alices_hello(tls: bool) -> Hello {
         revocation: None,
         link: tls.then_some(LinkCertificate { key: *link_key.public(), not_after, signature }),
         resume: None,
+        credit_bytes: None,
     }
 }
 

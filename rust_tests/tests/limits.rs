@@ -149,7 +149,7 @@ fn a_batch_of_many_aligned_messages_is_one_that_the_peer_takes() {
 #[test]
 fn a_batch_of_4096_messages_is_taken_and_none_or_more_is_malformed() {
     for (count, good) in [(0, false), (1, true), (4_096, true), (4_097, false)] {
-        let mut versus = versus(Limits::default());
+        let mut versus = versus(Limits { credit_bytes: 0, ..Limits::default() });
         versus.peer.send("e1", vec![RawMessage::cast("b", &term::number(1)); count]);
         versus.settle();
         match good {

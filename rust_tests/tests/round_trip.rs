@@ -52,6 +52,7 @@ proptest! {
         resume in any::<Option<([u8; 32], bool)>>(),
         chain in prop::collection::vec(any::<([u8; 32], u64)>(), 0..=ROTATIONS_MAX),
         revoked in any::<bool>(),
+        credit_bytes in any::<Option<std::num::NonZeroU32>>(),
         signature in any::<[u8; 32]>(),
     ) {
         let (role, profile, version_min, version_max, features, message_bytes_max, engines_max, not_after) = numbers;
@@ -65,6 +66,7 @@ proptest! {
             }).collect(),
             revocation: revoked.then_some(Revocation { realm: RealmId(bytes[0]), key: bytes[2], serial: features, signature }),
             resume: resume.map(|(session, additional)| Offer { session, additional }),
+            credit_bytes,
         };
         let body = hello.body();
         prop_assert!(body.len() + 64 <= 4096 - 512, "there is room for extensions");

@@ -7,7 +7,7 @@ use legation_proto::error::CloseCode;
 use legation_proto::frame::batch::{kind, Refusal};
 use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::FrameType;
-use legation_proto::limits::RECEIPT_BYTES_MAX;
+use legation_proto::limits::{Limits, RECEIPT_BYTES_MAX};
 use legation_proto::receipt;
 use legation_proto::session::{Delivery, NewCall, PushError};
 use proptest::prelude::*;
@@ -18,6 +18,12 @@ use rust_tests::term;
 
 fn up(profile: Profile) -> Pair {
     Pair::up(PairConfig::of(profile))
+}
+
+/// Nobody needs credit.
+fn up_without_credit(profile: Profile) -> Pair {
+    let limits = Limits { credit_bytes: 0, ..Limits::default() };
+    Pair::up(PairConfig { limits: [limits.clone(), limits], ..PairConfig::of(profile) })
 }
 
 fn calls(events: Vec<Seen>) -> Vec<(u64, u64, Vec<u8>)> {
@@ -137,7 +143,7 @@ fn ten_thousand_calls_in_flight_are_all_answered_and_none_is_crossed() {
 
 #[test]
 fn a_lone_message_goes_at_once_and_many_share_one_signature() {
-    let mut pair = up(Profile::Plain);
+    let mut pair = up_without_credit(Profile::Plain);
     let signed = pair.alice.count("signed");
     pair.alice.cast("a", "b", &term::text("lone")).unwrap();
     assert!(pair.alice.will_flush(), "the first push wakes");
@@ -175,7 +181,7 @@ fn a_push_wakes_the_writer_once_until_it_has_flushed() {
 
 #[test]
 fn a_batch_of_several_messages_stops_at_its_target_and_nothing_is_lost() {
-    let mut pair = up(Profile::Tls);
+    let mut pair = up_without_credit(Profile::Tls);
     let payload = term::of_size(30_000);
     for _ in 0..100 {
         pair.alice.cast("a", "b", &payload).unwrap();
@@ -435,7 +441,7 @@ fn the_end_of_a_large_message_is_no_small_read() {
 
 #[test]
 fn receipts_of_many_small_messages_are_bounded_and_their_messages_delivered() {
-    let mut pair = up(Profile::Local);
+    let mut pair = up_without_credit(Profile::Local);
     pair.bob.session().make_receipts_for(["b".into()].into_iter());
     for _ in 0..4_096 {
         pair.alice.cast("a", "b", &term::text("x")).unwrap();

@@ -262,7 +262,7 @@ defmodule Legation.AttacksBoundsTest do
       watch = watch(alice)
       await(watch, {:peer_up, "bob"})
       Memory.set(wire, stall: true)
-      await(watch, {:peer_down, "bob"})
+      await(watch, {:peer_lost, "bob"})
       assert %{links_silent: 1} = counters(alice, [:links_silent])
       assert is_atom(bob)
     end
@@ -384,7 +384,7 @@ defmodule Legation.AttacksBoundsTest do
     test "a peer that is silent for twice ping_ms is given up, and its calls end" do
       victim = Victim.start()
       wire = {:wire, make_ref()}
-      carol = start_realm("carol", limits: [ping_ms: 100])
+      carol = start_realm("carol", limits: [ping_ms: 100, grace_ms: 0])
       {:ok, _info} = Legation.add_listener({:memory, name: wire}, victim.alice)
       :ok = Legation.connect(peer("carol"), victim.alice)
       :ok = Legation.connect(peer("alice", connect: [{:memory, name: wire}]), carol)

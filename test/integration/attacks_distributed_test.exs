@@ -19,7 +19,11 @@ defmodule Legation.AttacksDistributedTest do
     assert TestVM.call(vm, :erlang, :is_alive, [])
     # There the limits of a name are others: an atom of ours must exist.
     options =
-      realm_options("alice", listen: [tcp: [port: 0, ip: {127, 0, 0, 1}]], peers: [peer("mallory"), peer("bob")])
+      realm_options("alice",
+        listen: [tcp: [port: 0, ip: {127, 0, 0, 1}]],
+        peers: [peer("mallory"), peer("bob")],
+        limits: [grace_ms: 0]
+      )
 
     {:ok, _pid} = TestVM.here(vm, Legation, :start_link, [options])
     [%{address: [port: port]}] = TestVM.call(vm, Legation, :listeners, [options[:name]])

@@ -43,10 +43,10 @@ defmodule Legation.IntegrationPolicyTest do
     %{alice: alice, bob: bob, echo: echo} = linked(export: :all)
     Process.register(echo, :local_server_of_alice)
     publish(alice, "real", echo, [bob])
-    link = link_processes(bob, "alice")
+    session = session(bob, "alice")
     names = ["init", "rex", "net_kernel", "code_server", "local_server_of_alice", "Elixir.Logger"]
     names = names ++ for(part <- [Supervisor, Directory, Keyholder], do: inspect(Module.concat(alice, part)))
-    proxies = Legation.ProxySupervisor.start_proxies(bob, link, names)
+    proxies = Legation.ProxySupervisor.start_proxies(bob, session, names)
 
     for {{proxy, _counts}, name} <- Enum.zip(proxies, names) do
       assert {name, GenServer.call(proxy, {:echo, 1})} == {name, refused(:noproc)}

@@ -15,6 +15,7 @@ defmodule Legation.TwoSystemsTest do
           start_realm("bob",
             # The only one in this VM that is after names of this kind.
             global: true,
+            limits: [grace_ms: 0],
             peers: [peer("alice#{unquote(carrier)}", connect: [address])]
           )
 

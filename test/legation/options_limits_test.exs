@@ -20,6 +20,9 @@ defmodule Legation.OptionsLimitsTest do
     send_timeout_ms: {1, @u32},
     shutdown_ms: {0, @u32},
     call_age_ms: {1, @u32},
+    grace_ms: {0, @u32},
+    ack_ms: {1, @u32},
+    resume_bytes_max: {0, @u48},
     # One must not be past the other, so each goes to the other's default.
     reconnect_min_ms: {1, 30_000},
     reconnect_max_ms: {50, @u32},

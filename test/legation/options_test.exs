@@ -33,7 +33,27 @@ defmodule Legation.OptionsTest do
              engine_queue_bytes_max: :infinity
            } = options.limits
 
-    assert map_size(options.limits) == 24
+    assert map_size(options.limits) == 27
+  end
+
+  test "a peer has the number of its links, and limits of its own where it is said so" do
+    peer = fn opts ->
+      with {:ok, %{peers: [peer]}} <-
+             Options.validate(realm: "alice", key: "a.pem", peers: [[realm: "bob", key: <<1::256>>] ++ opts]),
+           do: {:ok, peer}
+    end
+
+    assert {:ok, %{links: 1, limits: limits}} = peer.([])
+    assert limits == %{}
+    for good <- 1..4, do: assert({:ok, %{links: ^good}} = peer.(links: good))
+    for bad <- [0, 5, :all, nil], do: assert({:error, "expected :links " <> _} = peer.(links: bad))
+    own = [grace_ms: 0, resume_bytes_max: 1, queue_bytes_max: 2, engine_queue_bytes_max: :infinity, overflow: :oldest]
+    assert {:ok, %{limits: limits}} = peer.(limits: own)
+    assert limits == Map.new(own)
+    assert {:error, "expected :grace_ms " <> text} = peer.(limits: [grace_ms: -1])
+    assert text =~ "in limits in peer \"bob\""
+    assert {:error, text} = peer.(limits: [ping_ms: 1])
+    assert text =~ "ping_ms"
   end
 
   test "what is missing, unknown or there twice is named" do

@@ -203,7 +203,7 @@ defmodule Legation.VectorsTest do
 
       for {name, extensions} <- [
             {"hello", ""},
-            {"hello revoked", <<0x8002::little-16, 136::little-16>> <> revocation["body"] <> revocation["signature"]}
+            {"hello revoked", <<0x8003::little-16, 136::little-16>> <> revocation["body"] <> revocation["signature"]}
           ] do
         fields = record("rotations.txt", name)
         tail = <<byte_size(extensions)::little-16>> <> extensions

@@ -31,7 +31,7 @@ defmodule Legation.Case do
       @moduletag :capture_log
       require Legation
       import Legation.Case
-      alias Legation.TestEngines.{Counter, Echo, Pool, Recorder, Switch}
+      alias Legation.TestEngines.{Counter, Echo, Pool, Recorder, Sequence, Switch}
     end
   end
 
@@ -372,6 +372,12 @@ defmodule Legation.Case do
   def link_processes(instance, realm) do
     %{links: links, active: active} = :sys.get_state(peer_process(instance, realm))
     links[active]
+  end
+
+  @doc "What the Directory of an instance knows of the session with a realm."
+  def session(instance, realm) do
+    %{sessions: sessions, current: current} = :sys.get_state(Instance.process(instance, Directory))
+    sessions[current[realm]]
   end
 
   @doc "A counter of the session with a realm."

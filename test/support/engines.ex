@@ -179,3 +179,22 @@ defmodule Legation.TestEngines.Barrier do
 
   def handle_call(request, from, {count, held}), do: {:noreply, {count - 1, [{from, request} | held]}}
 end
+
+defmodule Legation.TestEngines.Sequence do
+  @moduledoc """
+  Casts that are the next number are counted, from 0 on; any other is an error: `:taken` replies `{count, errors}`.
+  `{:echo, term}` replies it.
+  """
+  use GenServer
+
+  def start_link(_args), do: GenServer.start_link(__MODULE__, {0, []})
+
+  @impl true
+  def init(state), do: {:ok, state}
+  @impl true
+  def handle_call(:taken, _from, state), do: {:reply, state, state}
+  def handle_call({:echo, term}, _from, state), do: {:reply, term, state}
+  @impl true
+  def handle_cast(n, {n, errors}), do: {:noreply, {n + 1, errors}}
+  def handle_cast(n, {next, errors}), do: {:noreply, {next, [{n, next} | errors]}}
+end

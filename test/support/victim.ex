@@ -43,12 +43,13 @@ defmodule Legation.Victim do
   Engines: `"engine"`, which tells the test what it gets (see `told/0`), `"count"`, and `"private"`, which mallory may not
   have. Options:
 
-    * `:limits` - alice's
+    * `:limits` - alice's; without grace, unless they say so
     * `:mallory` - what stands in alice's options for mallory (default `export: ["engine", "count"]`)
     * `:alice` - more of alice's options
   """
   def start(opts \\ []) do
-    limits = Keyword.get(opts, :limits, [])
+    # Whoever attacks doesn't come back to a session: what its end brings is looked at.
+    limits = Keyword.merge([grace_ms: 0], Keyword.get(opts, :limits, []))
     alice = start_realm("alice", [limits: limits] ++ Keyword.get(opts, :alice, []))
     path = socket_path()
     ports = for profile <- [:tls, :plain], into: %{}, do: {profile, listen_tcp(alice, profile)}

@@ -18,4 +18,7 @@ config :alice, Legation,
     tcp: [ip: {127, 0, 0, 1}, port: 0],
     unix: [path: Path.join(dir, "alice.sock")]
   ],
-  peers: [[realm: "bob", key: System.fetch_env!("DEMO_BOB_KEY"), export: ["counter", "desk", "door"]] | mallory]
+  peers: [
+    [realm: "bob", key: System.fetch_env!("DEMO_BOB_KEY"), export: ["counter", "desk", "door", "pager", "ledger"]]
+    | mallory
+  ]

@@ -12,7 +12,7 @@ defmodule Legation.CNode.Directory do
 
   use GenServer
 
-  alias Legation.{Counters, GlobalNames, Instance, Telemetry}
+  alias Legation.{Counters, GlobalNames, Instance, Providers, Telemetry}
   alias Legation.CNode.{CatchUp, Control, Daemon, Gate, Mirror, Shape}
   alias Legation.Directory.{Events, Subscribers}
 
@@ -69,11 +69,12 @@ defmodule Legation.CNode.Directory do
       options: options,
       config: config,
       identity: %{key: nil},
-      foreign: table.(:set),
+      foreign: table.(:ordered_set),
       published: table.(:set),
       details: table.(:set),
       sessions: table.(:set),
       links: table.(:set),
+      turns: Providers.new_turns(),
       counters: Counters.new()
     }
 
@@ -319,8 +320,9 @@ defmodule Legation.CNode.Directory do
       monitor = Process.monitor(pid)
       to = opts[:to] || :all
       :ets.insert(instance.config, {{:published, engine}, target, opts})
-      :ets.insert(instance.published, {engine, target, to, opts[:receipts]})
+      # In this order: who finds it finds its version.
       :ets.insert(instance.details, {engine, %{pid: pid, to: to, version: opts[:version], ops: opts[:ops]}})
+      :ets.insert(instance.published, {engine, target, to, opts[:receipts]})
       if before == nil, do: GlobalNames.published(state.name, Instance.full_name(instance, engine), pid)
 
       {:ok,

@@ -109,10 +109,7 @@ defmodule Legation.Connection.Reader do
   # Whoever accepted the connection did not hand it over.
   def handle_info(:timeout, %{phase: :opening} = state), do: stop({:carrier, :not_handed_over}, state)
 
-  def handle_info({:timeout, timer, :channel}, %{timer: timer} = state) do
-    {events, wake, next_ms} = Native.channel_timeout(state.channel, Instance.now_ms())
-    run(events, wake, start_timer(%{state | timer: nil}, next_ms))
-  end
+  def handle_info({:timeout, timer, :channel}, %{timer: timer} = state), do: timeout(%{state | timer: nil})
 
   # A timer that was cancelled too late.
   def handle_info({:timeout, _timer, :channel}, state), do: {:noreply, state}
@@ -266,12 +263,22 @@ defmodule Legation.Connection.Reader do
         state = delivered(tell(news, state))
         if wake, do: send(state.writer, :wake)
         state = if state.drainer, do: check_drained(state), else: state
-        # What came right behind the hello: it waits for its turn, too.
-        if state.begins, do: feed("", %{state | begins: false}), else: {:noreply, state}
+        if state.begins, do: begin(%{state | begins: false}), else: {:noreply, state}
 
       {:stop, why, state} ->
         stop(why, state)
     end
+  end
+
+  # The timer was the handshake's. Then what came right behind the hello: it waits for its turn, too.
+  defp begin(state) do
+    if state.timer, do: :erlang.cancel_timer(state.timer)
+    with {:noreply, state} <- timeout(%{state | timer: nil}), do: feed("", state)
+  end
+
+  defp timeout(state) do
+    {events, wake, next_ms} = Native.channel_timeout(state.channel, Instance.now_ms())
+    run(events, wake, start_timer(state, next_ms))
   end
 
   defp delivered(%{phase: :up} = state) do

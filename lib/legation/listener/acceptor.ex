@@ -6,6 +6,9 @@ defmodule Legation.Listener.Acceptor do
   alias Legation.{Connection, Instance, Telemetry}
   alias Legation.Connection.Reader
 
+  # Once in a while by way of the newest code: one that waits for ever would hold on to what it was started with, and an
+  # upgrade could not go on.
+  @accept_ms 5_000
   @backoff_min_ms 50
   @backoff_max_ms 1_000
 
@@ -17,12 +20,12 @@ defmodule Legation.Listener.Acceptor do
   end
 
   def loop(%{carrier: carrier} = state, backoff_ms) do
-    case carrier.accept(state.socket, :infinity) do
+    case carrier.accept(state.socket, @accept_ms) do
       {:ok, conn} ->
         accepted(conn, state)
         __MODULE__.loop(state, @backoff_min_ms)
 
-      # It was gone before we took it; or a carrier whose accept has an end.
+      # It was gone before we took it; or nobody came.
       {:error, reason} when reason in [:econnaborted, :timeout] ->
         __MODULE__.loop(state, backoff_ms)
 

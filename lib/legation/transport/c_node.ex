@@ -10,7 +10,7 @@ defmodule Legation.Transport.CNode do
 
   @behaviour Legation.Transport
 
-  alias Legation.{Counters, Instance, Options}
+  alias Legation.{Counters, Instance, Options, Providers}
   alias Legation.CNode.{Config, Control, Daemon, Directory, Gate, KeyAgent, Listeners, Shape}
 
   # What may be in a node's name without a second thought; and not all of a realm's name has to be in it.
@@ -301,6 +301,20 @@ defmodule Legation.Transport.CNode do
   end
 
   ## Messages
+
+  @impl true
+  def pending(instance, [%{engine: engine} | _] = providers) do
+    realms = for %{local: false, realm: realm} <- providers, do: realm
+
+    foreign =
+      case Control.call(instance, {:providers, engine, [realms: realms]}) do
+        {:ok, known} when is_list(known) -> for %{name: name, pending: pending} <- known, into: %{}, do: {name, pending}
+        _no_daemon -> %{}
+      end
+
+    for provider <- providers,
+        do: if(provider.local, do: Providers.mailbox(provider.pid), else: Map.get(foreign, provider.name, :infinity))
+  end
 
   @impl true
   def key(instance, full_name), do: Directory.key(instance, full_name)

@@ -19,6 +19,7 @@ defmodule Legation.Transport.Embedded do
     Options,
     Peer,
     PeerSupervisor,
+    Providers,
     Proxy
   }
 
@@ -181,20 +182,16 @@ defmodule Legation.Transport.Embedded do
   @impl true
   def revoke(%Instance{config: config, identity: identity} = instance, realm) do
     case :ets.lookup(config, {:peer, realm}) do
-      [{_key, peer, state}] ->
+      [{key, peer, _state}] ->
         Native.realm_revoke(identity.keyring, Native.realm_id(peer.key))
-        if state == :connected, do: Peer.revoke(peer_process(instance, realm)), else: Keyholder.heads_changed(instance)
-        :ets.insert(config, {{:peer, realm}, peer, :revoked})
+        :ets.insert(config, {key, peer, :revoked})
+        for {^realm, pid} <- PeerSupervisor.peers(instance.name), do: Peer.revoke(pid)
+        Keyholder.heads_changed(instance)
         Directory.settle(instance.name)
 
       [] ->
         {:error, :unknown_realm}
     end
-  end
-
-  defp peer_process(instance, realm) do
-    {_id, pid, _type, _modules} = instance |> peer_children() |> List.keyfind!({:peer, realm}, 0)
-    pid
   end
 
   @impl true
@@ -203,7 +200,8 @@ defmodule Legation.Transport.Embedded do
         do: ListenerSupervisor.stop_listener(instance.name, id)
 
     cut =
-      for({{:peer, realm}, pid, _, _} <- peer_children(instance), is_pid(pid), do: {realm, pid})
+      instance.name
+      |> PeerSupervisor.peers()
       |> Enum.map(fn {realm, pid} -> {realm, Task.async(fn -> Peer.drain(pid, timeout_ms) end)} end)
       |> Enum.flat_map(fn {realm, task} ->
         {:ok, calls} = Task.await(task, :infinity)
@@ -212,8 +210,6 @@ defmodule Legation.Transport.Embedded do
 
     {:ok, cut}
   end
-
-  defp peer_children(instance), do: Supervisor.which_children(Instance.process(instance.name, PeerSupervisor))
 
   @impl true
   def subscribe(instance), do: Directory.subscribe(instance.name)
@@ -251,6 +247,20 @@ defmodule Legation.Transport.Embedded do
   end
 
   ## Messages
+
+  @impl true
+  def pending(instance, providers) do
+    sessions =
+      for [realm, session] <- :ets.match(instance.sessions, {:"$1", :_, :"$2", :_}), into: %{}, do: {realm, session}
+
+    for provider <- providers do
+      cond do
+        provider.local -> Providers.mailbox(provider.pid)
+        session = sessions[provider.realm] -> Native.session_pending(session, provider.engine)
+        true -> :infinity
+      end
+    end
+  end
 
   @impl true
   def key(instance, full_name), do: Directory.key(instance, full_name)

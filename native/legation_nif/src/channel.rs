@@ -112,6 +112,8 @@ impl ChannelSettings {
             engines_max: self.engines_max,
             queue_bytes_max: self.queue_bytes_max,
             resume_bytes_max: self.resume_bytes_max,
+            // Nobody grants any yet.
+            credit_bytes: 0,
             engine_queue_bytes_max: Option::from(&self.engine_queue_bytes_max),
             calls_max: self.calls_max,
             callers_max: self.callers_max,
@@ -121,6 +123,7 @@ impl ChannelSettings {
             failures_window_ms: self.failures_window_ms,
             overflow,
             term: TermLimits { depth_max: self.depth_max, ..TermLimits::default() },
+            ..Limits::default()
         })
     }
 }
@@ -271,7 +274,8 @@ fn consume_timeslice(env: Env<'_>) {
 /// What the last read brought is in mailboxes: the peer may be told, and other links have their turn.
 #[rustler::nif]
 fn channel_delivered(env: Env<'_>, channel: ChannelArc) -> Atom {
-    let Some(session) = channel.session.get() else {
+    // Without a turn there was nothing, and what another link brought is still on its way.
+    let Some(session) = channel.session.get().filter(|session| session.has_turn(channel.number)) else {
         return atoms::ok();
     };
     let acknowledge = session.session.delivered();

@@ -68,6 +68,10 @@ impl SessionResource {
         true
     }
 
+    pub fn has_turn(&self, link: u64) -> bool {
+        lock(&self.turn).holder == Some(link)
+    }
+
     /// All that the link's read brought has been delivered, or never will be.
     pub fn end_turn(&self, env: Env<'_>, link: u64) {
         let waiting = {
@@ -250,6 +254,11 @@ fn session_release(env: Env<'_>, session: SessionArc, caller: u64) -> Atom {
 #[rustler::nif]
 fn session_cancel(env: Env<'_>, session: SessionArc, call_id: u64) -> Atom {
     session.woken(env, session.session.cancel(call_id))
+}
+
+#[rustler::nif]
+fn session_pending(session: SessionArc, engine: &str) -> usize {
+    session.session.calls_pending_at(engine)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]

@@ -192,6 +192,8 @@ pub struct PeerLimits {
     pub queue_bytes_max: Option<usize>,
     pub engine_queue_bytes_max: Option<Option<usize>>,
     pub overflow: Option<Overflow>,
+    /// Inner none: no bound.
+    pub message_ttl_ms: Option<Option<u64>>,
 }
 
 impl PeerLimits {
@@ -201,6 +203,7 @@ impl PeerLimits {
             queue_bytes_max: self.queue_bytes_max.unwrap_or(limits.queue_bytes_max),
             engine_queue_bytes_max: self.engine_queue_bytes_max.unwrap_or(limits.engine_queue_bytes_max),
             overflow: self.overflow.unwrap_or(limits.overflow),
+            message_ttl_ms: self.message_ttl_ms.unwrap_or(limits.message_ttl_ms),
             ..limits.clone()
         }
     }

@@ -98,6 +98,10 @@ pub trait SessionEvents: Send + Sync {
     fn session_up(&self, session: &Arc<PeerSession>);
     /// One event of the session. What it leaves to flush is said by returning true.
     fn session_event(&self, session: &Arc<PeerSession>, event: Event<'_>) -> bool;
+    /// All that a read has brought has been delivered.
+    fn session_delivered(&self, session: &Arc<PeerSession>);
+    /// For who waits with these tokens (`Session::wait_room`) there is room now.
+    fn session_room(&self, session: &Arc<PeerSession>, tokens: Vec<u64>);
     /// There is no link any more. It waits for one, and so does what is pushed.
     fn session_lost(&self, session: &Arc<PeerSession>, why: &LinkEnd);
     /// And there is one again: nothing was lost, and nothing has come twice.

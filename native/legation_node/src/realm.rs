@@ -9,6 +9,8 @@
 //! | BEAM process → foreign engine | [`outgoing`] |
 //! | peer → engine or caller of ours | [`incoming`], [`atoms`], [`gate`] |
 //! | engines of ours, announcements | [`engines`], [`policy`] |
+//! | credit for peers, room towards them | [`flow`], [`room`] |
+//! | who has an engine of a name | [`providers`] |
 //! | `:global` | [`names`] |
 //! | the engine `legation` | [`control`] |
 //!
@@ -20,6 +22,7 @@ pub mod atoms;
 pub mod control;
 pub mod counters;
 pub mod engines;
+pub mod flow;
 pub mod gate;
 pub mod identity;
 pub mod incoming;
@@ -28,7 +31,9 @@ pub mod node;
 pub mod nodes;
 pub mod outgoing;
 pub mod policy;
+pub mod providers;
 pub mod request;
+pub mod room;
 pub mod sessions;
 pub mod space;
 pub mod start;
@@ -49,10 +54,13 @@ use crate::net::beam::{Beam, NodeLink};
 use crate::peers::{PeerSession, Peers};
 use crate::realm::counters::{Counters, Drop};
 use crate::realm::engines::{Engines, Serials};
+use crate::realm::flow::Mailboxes;
 use crate::realm::gate::Gate;
 use crate::realm::names::Names;
 use crate::realm::node::Node;
 use crate::realm::policy::Policy;
+use crate::realm::providers::Turns;
+use crate::realm::room::Waiter;
 use crate::realm::space::Space;
 use crate::realm::subscribers::Subscribers;
 
@@ -132,7 +140,11 @@ pub struct Realm {
     pub(crate) serials: Serials,
     pub(crate) certificate: Mutex<Option<Box<[u8]>>>,
     pub(crate) names: Names,
+    pub(crate) turns: Turns,
     pub(crate) gate: Mutex<Gate>,
+    pub(crate) mailboxes: Mutex<Mailboxes>,
+    /// Who waits for room towards a peer: calls of the control engine, by token.
+    pub(crate) room: Mutex<HashMap<u64, Waiter>>,
     /// A node has answered, and nothing is held for it any more.
     pub(crate) released: tokio::sync::Notify,
     /// Replies that wait for a node to be dialled: how many, and their bytes.

@@ -187,3 +187,81 @@ async fn the_gate_is_shown_as_much_of_one_peer_as_the_limit_says() {
     let rest = "[receive {legation_gate, _, _, cast, _, _, _, P} -> element(2, binary_to_term(P, [safe])) end || _ <- [1, 2]].";
     assert_eq!(pair.far.eval(rest).await, "[2,4]");
 }
+
+#[tokio::test]
+async fn an_engine_that_does_not_read_holds_its_window_and_no_more_and_gets_the_rest_when_it_does() {
+    let mut pair = Pair::start("queue_bytes_max = 4194304", "credit_bytes = 65536", false).await;
+    let slow = "
+        Slow = spawn(fun() ->
+            receive go -> ok end,
+            (fun Loop(Got) ->
+                receive
+                    {'$gen_cast', {N, _}} -> Loop([N | Got]);
+                    {'$gen_call', From, _} -> gen_server:reply(From, lists:reverse(Got)), Loop(Got)
+                end
+            end)([])
+        end),
+        register(slow, Slow),
+        gen_server:call({legation, 'bob@127.0.0.1'}, {publish, <<\"slow\">>, Slow, []}).";
+    assert_eq!(pair.far.eval(slow).await, "ok");
+    pair.near_until("is_pid(gen_server:call({legation, 'alice@127.0.0.1'}, {whereis, <<\"slow@bob\">>}))").await;
+    let casts =
+        "[gen_server:cast({'slow@bob', 'alice@127.0.0.1'}, {N, binary:copy(<<7>>, 8192)}) || N <- lists:seq(1, 100)].";
+    pair.near.eval(casts).await;
+    pair.far_until("element(2, process_info(whereis(slow), message_queue_len)) >= 7").await;
+    // Others are not held up by it; and what comes behind this one would have come before it.
+    pair.near.eval("gen_server:cast({'sink@bob', 'alice@127.0.0.1'}, 42).").await;
+    pair.far_until(&format!("lists:member({{'$gen_cast', 42}}, {GOT})")).await;
+    pair.far_until(&format!("{} > 0", counter("bob", "mailboxes_asked"))).await;
+    let waiting = "element(2, process_info(whereis(slow), message_queue_len)) =< 9.";
+    assert_eq!(pair.far.eval(waiting).await, "true");
+    pair.far.eval("slow ! go.").await;
+    let all = "gen_server:call({'slow@bob', 'alice@127.0.0.1'}, 0) =:= lists:seq(1, 100)";
+    pair.near_until(all).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_longer_than_it_may_is_dropped_and_a_call_refused() {
+    let mut pair = Pair::start("message_ttl_ms = 100", "credit_bytes = 65536", false).await;
+    // Past the window of an engine that reads nothing; the call is behind them.
+    let casts =
+        "[gen_server:cast({'sink@bob', 'alice@127.0.0.1'}, {N, binary:copy(<<7>>, 8192)}) || N <- lists:seq(1, 100)].";
+    pair.near.eval(casts).await;
+    let refused = "gen_server:call({'sink@bob', 'alice@127.0.0.1'}, binary:copy(<<7>>, 8192)).";
+    assert_eq!(pair.near.eval(refused).await, "{error,{legation,expired}}");
+    let expired = "maps:get(expired, maps:get(<<\"bob\">>, maps:get(sessions, gen_server:call({legation, 'alice@127.0.0.1'}, counters))))";
+    pair.near_until(&format!("{expired} > 80")).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_too_little_is_left_where_overflow_says_so() {
+    let mut pair =
+        Pair::start("overflow = \"disconnect\"\nqueue_bytes_max = 65536", "credit_bytes = 65536", false).await;
+    pair.near.eval("{ok, _, _} = gen_server:call({legation, 'alice@127.0.0.1'}, monitor_peers).").await;
+    let casts =
+        "[gen_server:cast({'sink@bob', 'alice@127.0.0.1'}, {N, binary:copy(<<7>>, 8192)}) || N <- lists:seq(1, 100)].";
+    pair.near.eval(casts).await;
+    let left = "receive {legation, _, {peer_down, <<\"bob\">>, Reason}} -> Reason end.";
+    assert_eq!(pair.near.eval(left).await, "{local,overload}");
+}
+
+#[tokio::test]
+async fn who_would_rather_wait_than_be_refused_is_told_when_there_is_room() {
+    let mut pair = Pair::start("queue_bytes_max = 65536", "credit_bytes = 65536", false).await;
+    let calls = "
+        Self = self(),
+        [spawn(fun() -> Self ! {answer, catch gen_server:call({'sink@bob', 'alice@127.0.0.1'}, binary:copy(<<7>>, 8192), infinity)} end)
+         || _ <- lists:seq(1, 30)].";
+    pair.near.eval(calls).await;
+    let overload = "receive {answer, {error, {legation, overload}}} -> full end.";
+    assert_eq!(pair.near.eval(overload).await, "full");
+    let wait = "
+        Self = self(),
+        spawn(fun() -> Self ! {room, gen_server:call({legation, 'alice@127.0.0.1'}, {wait_room, <<\"sink@bob\">>, 60000}, infinity)} end),
+        receive {room, _} -> early after 100 -> waits end.";
+    assert_eq!(pair.near.eval(wait).await, "waits");
+    pair.far.eval("sink ! {answer_all, ok}.").await;
+    assert_eq!(pair.near.eval("receive {room, Answer} -> Answer end.").await, "ok");
+    let nobody = "gen_server:call({legation, 'alice@127.0.0.1'}, {wait_room, <<\"nobody@bob\">>, 1}).";
+    assert_eq!(pair.near.eval(nobody).await, "{error,noproc}");
+}

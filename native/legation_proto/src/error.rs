@@ -36,6 +36,8 @@ pub enum PeerMisbehaved {
     ForeignBatch,
     #[error("{failures} frames that failed verification within the window")]
     TooManyFailures { failures: u32 },
+    #[error("more payloads in fragments at a time than there may be")]
+    TooManyTransfers,
     #[error("a RESUME names another session")]
     ForeignResume,
     #[error("silent for {silent_ms} ms")]

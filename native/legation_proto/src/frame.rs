@@ -9,12 +9,15 @@ pub mod ack;
 pub mod batch;
 pub mod cert;
 pub mod close;
+pub mod credit;
 pub mod forget;
+pub mod fragment;
 pub mod handle_release;
 pub mod hello;
 pub mod learn;
 pub mod ping;
 pub mod resume;
+pub mod staged;
 
 use crate::codec::Writer;
 use crate::error::{InvalidFrame, LinkError, PeerMisbehaved};
@@ -63,7 +66,9 @@ impl FrameType {
             0x01 => FrameType::Hello,
             0x02 => FrameType::Resume,
             0x03 => FrameType::Batch,
+            0x05 => FrameType::Fragment,
             0x06 => FrameType::Ack,
+            0x07 => FrameType::Credit,
             0x09 => FrameType::Learn,
             0x0A => FrameType::Forget,
             0x0B => FrameType::Cert,
@@ -82,6 +87,8 @@ impl FrameType {
         matches!(
             self,
             FrameType::Batch
+                | FrameType::Fragment
+                | FrameType::Credit
                 | FrameType::Learn
                 | FrameType::Forget
                 | FrameType::Cert
@@ -95,6 +102,8 @@ impl FrameType {
     pub fn body_bytes_max(self, limits: &Limits) -> usize {
         match self {
             FrameType::Batch => limits.batch_bytes_max(),
+            FrameType::Fragment => fragment::OVERHEAD + fragment::BYTES_MAX,
+            FrameType::Credit => credit::BODY_BYTES_MAX,
             FrameType::Ack | FrameType::Ping | FrameType::Pong => 8,
             FrameType::Resume => resume::BYTES,
             FrameType::Hello | FrameType::Learn | FrameType::Forget | FrameType::Cert => 4 * 1024,
@@ -178,7 +187,7 @@ mod tests {
     #[test]
     fn an_unknown_critical_frame_closes_and_an_uncritical_one_is_skipped() {
         let limits = Limits::default();
-        for number in [0x00, 0x04, 0x05, 0x07, 0x08, 0x0E, 0x10, 0x13, 0x17, 0xFF] {
+        for number in [0x00, 0x04, 0x08, 0x0E, 0x10, 0x13, 0x17, 0xFF] {
             assert_eq!(
                 head(&[number, 1, 0, 0, 0, 0], &limits),
                 Err(PeerMisbehaved::UnknownCriticalFrame(number).into())
@@ -191,7 +200,7 @@ mod tests {
     #[test]
     fn a_body_over_its_limit_is_refused_when_only_its_header_has_come() {
         let limits = Limits::default();
-        for number in [0x01, 0x02, 0x03, 0x06, 0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x0F, 0x14, 0x15, 0x16u8] {
+        for number in [0x01, 0x02, 0x03, 0x05, 0x06, 0x07, 0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x0F, 0x14, 0x15, 0x16u8] {
             let limit = FrameType::known(number).unwrap().body_bytes_max(&limits) as u32;
             let header = |length: u32| {
                 let mut header = vec![number, 1];

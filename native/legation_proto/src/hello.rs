@@ -9,6 +9,7 @@
 //! [`Handshake::handle_signature`] brings it. So an identity may sit in a device that takes its time.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::certificate::LinkCertificate;
@@ -103,6 +104,8 @@ pub struct Agreed {
     /// The peer's limits: what we may send it.
     pub peer_message_bytes_max: u32,
     pub peer_engines_max: u32,
+    /// The window for each of its engines; 0: it asks for no credit.
+    pub peer_credit_bytes: u32,
 }
 
 impl Agreed {
@@ -282,6 +285,7 @@ impl Handshake {
             link,
             revocation: self.identity.revocation().cloned(),
             resume: self.config.resume,
+            credit_bytes: NonZeroU32::new(self.config.limits.credit_bytes),
         };
         let body = hello.body();
         let id = self.request(Purpose::Hello, body.clone());
@@ -390,6 +394,7 @@ impl Handshake {
             peer_chain: peer.chain.clone(),
             peer_message_bytes_max: peer.message_bytes_max,
             peer_engines_max: peer.engines_max,
+            peer_credit_bytes: peer.credit_bytes.map_or(0, NonZeroU32::get),
         })));
         self.state = State::Done;
     }

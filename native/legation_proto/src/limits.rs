@@ -39,6 +39,10 @@ pub const OLD_KEY_MS: u64 = 60_000;
 pub const ACK_AFTER_MESSAGES: u64 = 256;
 pub const ACK_AFTER_BYTES: u64 = 256 * 1024;
 
+/// Destinations of the peer's, engines and handles, with messages that have not been granted back: what else is for a new one
+/// waits, and what comes for one more is dropped. As many as there may be engines and handles.
+pub const DESTINATIONS_MAX: usize = 2 * 65_536;
+
 /// Receipts made of one read, bytes. Each holds the table of its batch, so those of a batch of thousands of small messages
 /// would come to thousands of times what was received.
 pub const RECEIPT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -69,16 +73,27 @@ pub struct Limits {
     /// Failed verifications within the window that close the link.
     pub failures_max: u32,
     pub failures_window_ms: u64,
-    /// What goes when the outbound queue is full, or an engine's part of it: a new cast or send, or the oldest ones.
+    /// What goes when the outbound queue is full, or an engine's part of it: a new cast or send, the oldest ones, or the link.
     pub overflow: Overflow,
+    /// The window that the peer has for each engine and handle of ours: bytes that it may have sent, and we not granted back
+    /// ([`crate::session::Session::grant`]). Half of it must hold a usual message. 0: the peer needs no credit.
+    pub credit_bytes: u32,
+    /// Payloads over this go in fragments of at most so many bytes (and never more than 64 KiB), between which others go; not 0.
+    pub fragment_bytes: usize,
+    /// Casts, sends and calls that wait for longer don't go any more, ms. None: they wait for as long as it takes.
+    pub message_ttl_ms: Option<u64>,
+    /// Callers that wait for room in the queue.
+    pub room_waiters_max: usize,
     pub term: TermLimits,
 }
 
-/// Casts and sends past the queue's bound: which are dropped.
+/// Casts and sends past the queue's bound: which are dropped. A call past it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {
     Newest,
     Oldest,
+    /// None: the push fails with [`crate::session::PushError::Disconnect`], and the driver closes the link with `overload`.
+    Disconnect,
 }
 
 impl Default for Limits {
@@ -96,6 +111,10 @@ impl Default for Limits {
             failures_max: 10,
             failures_window_ms: 60_000,
             overflow: Overflow::Newest,
+            credit_bytes: 256 * 1024,
+            fragment_bytes: 64 * 1024,
+            message_ttl_ms: None,
+            room_waiters_max: 16_384,
             term: TermLimits::default(),
         }
     }

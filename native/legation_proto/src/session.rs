@@ -11,18 +11,24 @@
 //! are of one link ([`Attachment`]), see [`linking`].
 //!
 //! Methods take `&self`: each part has its own lock, so that pushes never wait for crypto. Order in which locks may be
-//! taken: a link's inbound, inbound, outbound, a link's outbound, replay, calls, queue. A single-threaded driver pays for uncontended
+//! taken: a link's inbound, inbound, outbound, a link's outbound, replay, calls, queue, lanes or debts. A single-threaded driver pays for uncontended
 //! locks and nothing else.
 
 mod attachment;
 mod calls;
 mod counters;
+mod credit;
+mod flow;
+mod fragments;
 mod inbound;
+mod lanes;
 mod linking;
+mod named;
 mod outbound;
 mod peer_identity;
 mod queue;
 mod replay;
+mod room;
 mod shares;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -38,7 +44,7 @@ use crate::frame::FrameType;
 use crate::hello::Agreed;
 use crate::identity::{check_public_key, is_engine_name, KeyError};
 use crate::keyring::Keyring;
-use crate::limits::Limits;
+use crate::limits::{Limits, Overflow};
 use crate::rotation::Rotation;
 use crate::UnixMs;
 
@@ -47,12 +53,15 @@ pub use calls::Pending;
 pub use counters::{Counter, Counters};
 pub use inbound::Acknowledge;
 pub use linking::Wake;
+pub use room::Room;
 
-use calls::Calls;
+use calls::{Calls, Served};
+use credit::Debts;
 use inbound::Inbound;
+use lanes::Lanes;
 use outbound::Outbound;
 use peer_identity::PeerIdentity;
-use queue::{NewMessage, NewPayload, Queue};
+use queue::{Full, NewMessage, NewPayload, Queue};
 use replay::Replay;
 
 /// What comes out of [`Session::handle_bytes`], in order. Borrowed from the receive buffer.
@@ -116,6 +125,9 @@ pub enum Delivery {
 pub enum PushError {
     #[error("the outbound queue or the table of calls is full")]
     Overload,
+    /// [`crate::limits::Overflow::Disconnect`]: the driver closes the link with [`CloseCode::Overload`].
+    #[error("the outbound queue is full, which is to end the link")]
+    Disconnect,
     #[error("the payload is over the limit")]
     TooLarge,
     #[error("the payload holds a pid, reference, port or fun")]
@@ -181,6 +193,11 @@ pub struct Session {
     replay: Mutex<Replay>,
     calls: Mutex<Calls>,
     queue: Mutex<Queue>,
+    /// What waits for one destination.
+    lanes: Mutex<Lanes>,
+    /// What we have to grant the peer, when mailboxes have been looked at.
+    debts: Mutex<Debts>,
+    any_due: AtomicBool,
 }
 
 impl Session {
@@ -195,11 +212,14 @@ impl Session {
             last_link: AtomicU64::new(0),
             active: AtomicU64::new(0),
             flush_left_over: AtomicBool::new(false),
-            inbound: Mutex::new(Inbound::new(PeerIdentity::new(identity, &agreed))),
-            outbound: Mutex::new(Outbound::default()),
+            inbound: Mutex::new(Inbound::new(PeerIdentity::new(identity, &agreed), limits.message_bytes_max)),
+            outbound: Mutex::new(Outbound::new(agreed.peer_message_bytes_max)),
             replay: Mutex::new(Replay::new(limits.resume_bytes_max)),
             calls: Mutex::new(Calls::default()),
             queue: Mutex::new(Queue::new(limits.queue_bytes_max, limits.engine_queue_bytes_max, limits.overflow)),
+            lanes: Mutex::new(Lanes::new(agreed.peer_credit_bytes, limits.overflow == Overflow::Oldest)),
+            debts: Mutex::new(Debts::new(limits.credit_bytes)),
+            any_due: AtomicBool::new(false),
             shared: Shared {
                 agreed,
                 limits,
@@ -244,20 +264,27 @@ impl Session {
             caller: 0,
             source,
             destination,
-            payload: NewPayload::of(payload),
+            payload: self.new_payload(payload),
         };
         self.enqueue(message, false)
     }
 
+    fn new_payload<'a>(&self, payload: &'a [u8]) -> NewPayload<'a> {
+        NewPayload::of(payload, self.shared.limits.fragment_bytes)
+    }
+
     fn enqueue(&self, message: NewMessage<'_>, always: bool) -> Result<bool, PushError> {
-        let pushed = lock(&self.queue).push(message, always, &self.shared.counters);
-        pushed.map_err(|_| PushError::Overload)
+        let pushed = lock(&self.queue).push(message, always, &self.lanes, &self.shared.counters);
+        pushed.map_err(|full| match full {
+            Full::Refused => PushError::Overload,
+            Full::Disconnect => PushError::Disconnect,
+        })
     }
 
     pub fn push_call(&self, now: UnixMs, call: &NewCall<'_>) -> Result<PushedCall, PushError> {
         check_destination(call.destination)?;
         self.check_push(call.source, call.payload)?;
-        let payload = NewPayload::of(call.payload);
+        let payload = self.new_payload(call.payload);
         let pending = Pending { context: call.context.into(), destination: call.destination.into(), since: now };
         let mut calls = lock(&self.calls);
         let begun = calls.begin(call.caller, pending, &self.shared.limits);
@@ -302,7 +329,7 @@ impl Session {
         if let Some(refusal) = refusal {
             return Ok(self.refuse(call_id, refusal));
         }
-        let payload = NewPayload::of(payload);
+        let payload = self.new_payload(payload);
         let served = {
             let mut calls = lock(&self.calls);
             let served = calls.served(call_id).ok_or(PushError::UnknownCall)?;
@@ -314,13 +341,13 @@ impl Session {
             detail: 0,
             aligned: false,
             call_id,
-            caller: 0,
+            caller: served.caller,
             source: &served.engine,
             destination: "",
             payload,
         };
         let pushed = self.enqueue(message, true);
-        Ok(pushed.unwrap_or_else(|_| self.push_refusal(call_id, &served.engine, Refusal::Overload)))
+        Ok(pushed.unwrap_or_else(|_| self.push_refusal(call_id, &served, Refusal::Overload)))
     }
 
     /// Refuses a call of the peer's. True: wake the Writer.
@@ -332,7 +359,7 @@ impl Session {
             served
         };
         match served {
-            Some(served) => self.push_refusal(call_id, &served.engine, refusal),
+            Some(served) => self.push_refusal(call_id, &served, refusal),
             None => false,
         }
     }
@@ -345,20 +372,20 @@ impl Session {
             self.shared.counters.calls_served.set(calls.being_served() as u64);
             abandoned
         };
-        abandoned.into_iter().fold(false, |wake, (call_id, served)| {
-            self.push_refusal(call_id, &served.engine, Refusal::Abandoned) | wake
-        })
+        abandoned
+            .into_iter()
+            .fold(false, |wake, (call_id, served)| self.push_refusal(call_id, &served, Refusal::Abandoned) | wake)
     }
 
     /// An ERROR has no payload: it goes even when the queue is full of answers.
-    fn push_refusal(&self, call_id: u64, source: &str, refusal: Refusal) -> bool {
+    fn push_refusal(&self, call_id: u64, served: &Served, refusal: Refusal) -> bool {
         let message = NewMessage {
             kind: kind::ERROR,
             detail: refusal as u8,
             aligned: false,
             call_id,
-            caller: 0,
-            source,
+            caller: served.caller,
+            source: &served.engine,
             destination: "",
             payload: NewPayload::Slice(&[]),
         };
@@ -418,6 +445,11 @@ impl Session {
         known && lock(&self.queue).release(Release::Call(call_id))
     }
 
+    /// How many calls of ours to one engine are in flight.
+    pub fn calls_pending_at(&self, engine: &str) -> usize {
+        lock(&self.calls).pending_at(engine)
+    }
+
     /// Calls of ours that have been in flight for `age_ms` or longer, given to `each` with id, destination and context.
     pub fn sweep(&self, now: UnixMs, age_ms: u64, mut each: impl FnMut(u64, &Pending)) {
         let calls = lock(&self.calls);
@@ -434,6 +466,7 @@ impl Session {
     /// From now on every push fails with [`PushError::Ended`].
     pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
+        lock(&self.queue).waiters.serve_all();
     }
 
     fn check_push(&self, source: &str, payload: &[u8]) -> Result<(), PushError> {

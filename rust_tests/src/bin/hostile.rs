@@ -459,7 +459,7 @@ impl Attack<'_> {
                 }
             }
             "unknown-frames" => {
-                for kind in (0x17..=0xff).chain([0x00, 0x04, 0x05, 0x07, 0x08, 0x0c, 0x0d, 0x0e, 0x10, 0x13]) {
+                for kind in (0x17..=0xff).chain([0x00, 0x04, 0x08, 0x0c, 0x0d, 0x0e, 0x10, 0x13]) {
                     link.peer.write(&frame(kind, 0, 5, b"hello"));
                     self.sent += 1;
                 }
@@ -592,9 +592,10 @@ impl Attack<'_> {
         let engine = self.options.engine.clone();
         let compressed =
             [&[131, 80][..], &u32::MAX.to_be_bytes(), &[0x78, 0x9c, 0x4b, 0x4c, 0x4a, 0x06, 0x00]].concat();
+        // All together less than an engine gives credit for.
         let terms = [
-            [vec![131], [104, 1].repeat(200_000), vec![106]].concat(),
-            [vec![131], [108, 0, 0, 0, 1].repeat(100_000), vec![106]].concat(),
+            [vec![131], [104, 1].repeat(15_000), vec![106]].concat(),
+            [vec![131], [108, 0, 0, 0, 1].repeat(6_000), vec![106]].concat(),
             vec![131, 108, 255, 255, 255, 255],
             vec![131, 105, 255, 255, 255, 255],
             vec![131, 116, 255, 255, 255, 255],

@@ -12,6 +12,8 @@ defmodule Alice.Application do
       Alice.Door,
       Alice.Diary,
       Alice.Guestbook,
+      Alice.Pager,
+      Alice.Ledger,
       {Legation, Application.fetch_env!(:alice, Legation)}
     ]
 
@@ -20,6 +22,8 @@ defmodule Alice.Application do
       :ok = Legation.publish("desk", Alice.Desk)
       :ok = Legation.publish("door", Alice.Door)
       :ok = Legation.publish("guestbook", Alice.Guestbook)
+      :ok = Legation.publish("pager", Alice.Pager)
+      :ok = Legation.publish("ledger", Alice.Ledger)
       # Published, but no peer's `export:` has it.
       :ok = Legation.publish("diary", Alice.Diary)
       {:ok, supervisor}

@@ -40,12 +40,14 @@ pub fn engines(answer: &Value) -> String {
 }
 
 pub fn connections(answer: &Value) -> String {
-    const COLUMNS: [Column; 7] = [
+    const COLUMNS: [Column; 9] = [
         ("REALM", |link| field(link, "realm")),
+        ("STATE", |link| field(link, "state")),
         ("PROFILE", |link| field(link, "profile")),
         ("ROLE", |link| field(link, "role")),
         ("ADDRESS", |link| field(link, "address")),
         ("SINCE", |link| since(link)),
+        ("RTT MS", |link| field(link, "rtt_ms")),
         ("IN", |link| counter(link, "messages_in")),
         ("OUT", |link| counter(link, "messages_out")),
     ];

@@ -14,6 +14,9 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 30;
 /// What Elixir takes for a number without a bound of its own.
 const POSITIVE_MAX: u64 = 0xFFFF_FFFF_FFFF;
 
+/// More than a machine has: a number that is no size.
+const BYTES_MAX: u64 = 1 << 40;
+
 const MIB: usize = 1 << 20;
 
 impl Default for Limits {
@@ -23,6 +26,8 @@ impl Default for Limits {
                 // Half of what may wait for a peer: an engine that takes nothing leaves room for the others, who share the
                 // daemon with it. A larger message goes all the same when nothing else of its engine waits.
                 engine_queue_bytes_max: Some(8 * MIB),
+                // Nobody grants any yet.
+                credit_bytes: 0,
                 ..legation_proto::limits::Limits::default()
             },
             engine_queue_max: None,
@@ -84,6 +89,10 @@ pub fn limits(section: Option<Section<'_>>) -> Limits {
     reader.set("failures_max", &mut session.failures_max, 1, u64::from(u32::MAX));
     reader.set("failures_window_ms", &mut session.failures_window_ms, 1, MS_MAX);
     reader.overflow(&mut session.overflow);
+    reader.set("credit_bytes", &mut session.credit_bytes, 0, u64::from(u32::MAX));
+    reader.set("fragment_bytes", &mut session.fragment_bytes, 1, BYTES_MAX);
+    reader.or_infinity("message_ttl_ms", &mut session.message_ttl_ms);
+    reader.positive("room_waiters_max", &mut session.room_waiters_max);
     reader.or_infinity("engine_queue_max", &mut limits.engine_queue_max);
     reader.set("grace_ms", &mut limits.grace_ms, 0, MS_MAX);
     reader.set("ack_ms", &mut limits.ack_ms, 1, MS_MAX);
@@ -126,17 +135,20 @@ pub fn peer_limits(section: Section<'_>) -> PeerLimits {
     let mut limits = PeerLimits::default();
     // The same rules as in `[limits]`: each is read as if it stood there.
     let (mut grace_ms, mut resume, mut queue, mut engine_queue, mut overflow) = (0, 0, 0, None, Overflow::Newest);
+    let mut message_ttl_ms = None;
     reader.set("grace_ms", &mut grace_ms, 0, MS_MAX);
     reader.bytes("resume_bytes_max", &mut resume);
     reader.positive("queue_bytes_max", &mut queue);
     reader.or_infinity("engine_queue_bytes_max", &mut engine_queue);
     reader.overflow(&mut overflow);
+    reader.or_infinity("message_ttl_ms", &mut message_ttl_ms);
     let is_there = |name: &'static str| section.value(name).is_some();
     limits.grace_ms = is_there("grace_ms").then_some(grace_ms);
     limits.resume_bytes_max = is_there("resume_bytes_max").then_some(resume);
     limits.queue_bytes_max = is_there("queue_bytes_max").then_some(queue);
     limits.engine_queue_bytes_max = is_there("engine_queue_bytes_max").then_some(engine_queue);
     limits.overflow = is_there("overflow").then_some(overflow);
+    limits.message_ttl_ms = is_there("message_ttl_ms").then_some(message_ttl_ms);
     section.finish();
     limits
 }
@@ -162,7 +174,7 @@ impl Reader<'_, '_> {
     /// 0 turns it off.
     fn bytes(&self, name: &'static str, limit: &mut usize) {
         let Some(value) = self.0.value(name) else { return };
-        if let Some(number) = value.integer(0, POSITIVE_MAX) {
+        if let Some(number) = value.integer(0, BYTES_MAX) {
             *limit = usize::try_from(number).unwrap_or(usize::MAX);
         }
     }
@@ -172,7 +184,8 @@ impl Reader<'_, '_> {
         match value.as_str() {
             Some("newest") => *limit = Overflow::Newest,
             Some("oldest") => *limit = Overflow::Oldest,
-            _ => value.expected("\"newest\" or \"oldest\""),
+            Some("disconnect") => *limit = Overflow::Disconnect,
+            _ => value.expected("\"newest\", \"oldest\" or \"disconnect\""),
         }
     }
 

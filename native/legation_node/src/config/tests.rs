@@ -92,8 +92,11 @@ export = ["ping", {{ name = "store", allow = ["call", "sys"], filter = true }}]
 allow = []
 filter = true
 reasons = "class"
+links = 4
+limits = {{ grace_ms = 0, resume_bytes_max = 0, queue_bytes_max = 1, engine_queue_bytes_max = "infinity", overflow = "oldest", message_ttl_ms = 7 }}
 
 [limits]
+grace_ms = 5
 message_bytes_max = 1
 overflow = "oldest"
 engine_queue_max = 1000
@@ -137,7 +140,19 @@ held_bytes_max = 5
     let store = ExportedEngine { name: "store".to_owned(), allow: Some(Operations(65)), filter: true };
     let ping = ExportedEngine { name: "ping".to_owned(), allow: None, filter: false };
     assert_eq!(peer.export, Export::These(vec![ping, store]));
-    assert_eq!((peer.allow, peer.filter), (Operations(0), true));
+    assert_eq!((peer.allow, peer.filter, peer.links), (Operations(0), true, 4));
+    let own = PeerLimits {
+        grace_ms: Some(0),
+        resume_bytes_max: Some(0),
+        queue_bytes_max: Some(1),
+        engine_queue_bytes_max: Some(None),
+        overflow: Some(Overflow::Oldest),
+        message_ttl_ms: Some(Some(7)),
+    };
+    assert_eq!(peer.limits, own);
+    let session = peer.session_limits(&config.limits);
+    assert_eq!((session.resume_bytes_max, session.queue_bytes_max, session.message_bytes_max), (0, 1, 1));
+    assert_eq!(config.limits.grace_ms, 5);
     assert_eq!(config.limits.session.overflow, legation_proto::limits::Overflow::Oldest);
     assert_eq!((config.limits.engine_queue_max, config.limits.held_bytes_max), (Some(1_000), 5));
 }
@@ -231,6 +246,14 @@ fn values_that_cannot_be_meant_are_refused() {
             "expected `allow` to be a list of \"call\", \"cast\", \"send\", \"sys\" and \"event\", got: \"calls\"",
         ),
         (peer("reasons = \"full\"\n"), "expected `reasons` to be \"class\""),
+        (peer("links = 0\n"), "expected `links` to be an integer from 1 to 4, got: 0 (in peer \"bob\")"),
+        (peer("links = 5\n"), "expected `links` to be an integer from 1 to 4, got: 5"),
+        (
+            peer("limits = { calls_max = 1 }\n"),
+            "unknown key \"calls_max\" in limits of peer \"bob\"; known are grace_ms",
+        ),
+        (peer("limits = { grace_ms = -1 }\n"), "expected `grace_ms` to be an integer from 0 to 4294967295"),
+        (peer("limits = 1\n"), "expected `limits` to be a table"),
         (
             peer(&format!("[[peers]]\nrealm = \"bob\"\nkey = \"{carol}\"\n")),
             "expected peers to differ in their `realm`",
@@ -257,7 +280,7 @@ fn values_that_cannot_be_meant_are_refused() {
         ),
         (
             "---\n[limits]\noverflow = \"none\"\n".to_owned(),
-            "expected `overflow` to be \"newest\" or \"oldest\", got: \"none\"",
+            "expected `overflow` to be \"newest\", \"oldest\" or \"disconnect\", got: \"none\"",
         ),
         (
             "---\n[limits]\nengine_queue_max = 0\n".to_owned(),
@@ -279,7 +302,7 @@ fn values_that_cannot_be_meant_are_refused() {
 fn limits_are_accepted_at_their_bounds_and_refused_one_past_them() {
     let ms = (1, 4_294_967_295);
     let positive = (1, 0xFFFF_FFFF_FFFF);
-    let bounds: [(&str, (u64, u64)); 34] = [
+    let bounds: [(&str, (u64, u64)); 41] = [
         ("message_bytes_max", (1, 1 << 30)),
         ("depth_max", (1, 256)),
         ("engines_max", (1, 4_294_967_295)),
@@ -289,6 +312,13 @@ fn limits_are_accepted_at_their_bounds_and_refused_one_past_them() {
         ("callers_max", positive),
         ("handshake_ms", ms),
         ("ping_ms", ms),
+        ("grace_ms", (0, 4_294_967_295)),
+        ("resume_bytes_max", (0, 1 << 40)),
+        ("ack_ms", ms),
+        ("credit_bytes", (0, 4_294_967_295)),
+        ("fragment_bytes", (1, 1 << 40)),
+        ("message_ttl_ms", positive),
+        ("room_waiters_max", positive),
         ("failures_max", (1, 4_294_967_295)),
         ("failures_window_ms", ms),
         ("engine_queue_max", positive),

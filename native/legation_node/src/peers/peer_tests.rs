@@ -62,6 +62,8 @@ impl SessionEvents for Deaf {
     fn session_event(&self, _session: &Arc<PeerSession>, _event: Event<'_>) -> bool {
         false
     }
+    fn session_delivered(&self, _session: &Arc<PeerSession>) {}
+    fn session_room(&self, _session: &Arc<PeerSession>, _tokens: Vec<u64>) {}
     fn session_lost(&self, _session: &Arc<PeerSession>, _why: &LinkEnd) {}
     fn session_resumed(&self, _session: &Arc<PeerSession>) {}
     fn session_ended(&self, _session: &Arc<PeerSession>, _why: &LinkEnd) {}
@@ -99,6 +101,7 @@ fn session(tag: u64, initiator: bool) -> Arc<PeerSession> {
         peer_chain: Vec::new(),
         peer_message_bytes_max: 1,
         peer_engines_max: 1,
+        peer_credit_bytes: 0,
     };
     let core = Session::new(agreed, legation_proto::limits::Limits::default(), Arc::new(keyring)).unwrap();
     Arc::new(PeerSession::new(tag, "bob".into(), Arc::new(core), status(), Arc::default()))

@@ -11,11 +11,15 @@ use legation_proto::key_text::format_public_key;
 use legation_proto::session::Session;
 
 use super::peer::{Gone, Joins, Peer, Stopped, Up};
-use super::session::{LinkStatus, PeerSession};
+use super::session::{self, LinkStatus, PeerSession};
 use super::{lock, random, LinkEnd, List, Peers};
 use crate::net::carrier::Stream;
 use crate::net::listener::Listener;
 use crate::net::peer_connection::{run, Connection, Control, Origin, Wanted};
+
+/// How exactly messages expire.
+const TICK_MIN_MS: u64 = 10;
+const TICK_MAX_MS: u64 = 1_000;
 
 /// The answer to a realm that says hello.
 #[derive(Clone, Debug)]
@@ -82,7 +86,7 @@ impl Peers {
     /// returns with the link's session.
     pub(crate) fn link_up(self: &Arc<Peers>, up: LinkUp<'_>) -> Result<Arc<PeerSession>, CloseCode> {
         let LinkUp { tag, realm, generation, core, resumed, additional, initiator, index, status, control } = up;
-        let (session, taken, leaving) = {
+        let (session, taken, leaving, ttl_ms) = {
             let mut list = lock(&self.list);
             let stopping = list.stopping;
             let peer = list.living(realm, generation).filter(|_| !stopping).ok_or(CloseCode::Shutdown)?;
@@ -97,7 +101,8 @@ impl Peers {
             let control = control.clone();
             let up = Up { tag, initiator, up_ms: self.now_ms(), index, status: status.clone(), control };
             let taken = peer.up(up, &session, Joins { resumed, additional })?;
-            (session, taken, list.leaving.remove(realm))
+            let ttl_ms = peer.config.session_limits(&self.limits).message_ttl_ms;
+            (session, taken, list.leaving.remove(realm), ttl_ms)
         };
         if let Some(dial) = taken.dial {
             dial.want(Wanted::Close(CloseCode::Duplicate));
@@ -109,6 +114,9 @@ impl Peers {
             ended.tell(self.events.as_ref());
         }
         session.tell(self.events.as_ref());
+        if !resumed {
+            self.keep_ticking(&session, ttl_ms);
+        }
         if taken.found {
             self.counters.sessions_resumed.one();
         }
@@ -126,6 +134,13 @@ impl Peers {
         // There may be room for one more.
         self.dial(&mut lock(&self.list), realm);
         Ok(session)
+    }
+
+    fn keep_ticking(&self, session: &Arc<PeerSession>, ttl_ms: Option<u64>) {
+        if let Some(ttl_ms) = ttl_ms {
+            let every = Duration::from_millis((ttl_ms / 8).clamp(TICK_MIN_MS, TICK_MAX_MS));
+            self.runtime.spawn(session::tick(Arc::downgrade(session), Arc::downgrade(&self.events), every));
+        }
     }
 
     /// A link, or what was to be one, has ended.

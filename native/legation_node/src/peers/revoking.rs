@@ -67,7 +67,7 @@ impl Peers {
     }
 
     /// Says goodbye on the links of a session; one without a link ends at once.
-    pub(super) fn close_session(&self, session: &PeerSession, code: CloseCode) {
+    pub(crate) fn close_session(&self, session: &PeerSession, code: CloseCode) {
         let stopped = {
             let mut list = lock(&self.list);
             let peer = list.peers.get_mut(&session.realm);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use legation_proto::session::{Acknowledge, Event, Session};
 use tokio::sync::Notify;
 
-use super::{lock, LinkEnd, SessionEvents};
+use super::{lock, unix_ms, LinkEnd, SessionEvents};
 
 /// What two realms have between them, over whatever links.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct PeerSession {
     ended: AtomicBool,
     draining: AtomicBool,
     acknowledging: AtomicBool,
+    /// Mailboxes are looked at again and again for it.
+    looking: AtomicBool,
     /// Something was read or sent: whoever waits for the last open call looks again.
     pub(crate) activity: Notify,
 }
@@ -114,6 +116,7 @@ impl PeerSession {
             ended: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             acknowledging: AtomicBool::new(false),
+            looking: AtomicBool::new(false),
             activity: Notify::new(),
         }
     }
@@ -210,6 +213,9 @@ impl PeerSession {
         }
         drop(told);
         self.ready.store(true, Ordering::Release);
+        if self.has_ended() {
+            self.make_room(events);
+        }
         self.activity.notify_waiters();
     }
 
@@ -218,6 +224,23 @@ impl PeerSession {
         // One after the other, whatever link they come on, and none behind the end.
         let told = lock(&self.told);
         *told != Told::Ended && events.session_event(self, event)
+    }
+
+    /// False: somebody is at it.
+    pub(crate) fn begin_looking(&self) -> bool {
+        !self.looking.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn end_looking(&self) {
+        self.looking.store(false, Ordering::Release);
+    }
+
+    /// Who waits for room looks whether it is there: after each flush, each tick, and the end.
+    pub(crate) fn make_room(self: &Arc<PeerSession>, events: &dyn SessionEvents) {
+        let tokens = self.core.take_room();
+        if !tokens.is_empty() {
+            events.session_room(self, tokens);
+        }
     }
 
     /// Everything of a read has been delivered. True: wake the writer for an acknowledgement; otherwise one goes after `ack_ms` at
@@ -233,6 +256,23 @@ impl PeerSession {
                 false
             }
         }
+    }
+}
+
+/// Has what waits for too long dropped, for as long as the session lives.
+pub(super) async fn tick(session: Weak<PeerSession>, events: Weak<dyn SessionEvents>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let (Some(session), Some(events)) = (session.upgrade(), events.upgrade()) else { return };
+        if session.has_ended() {
+            return;
+        }
+        let mut woken = false;
+        session.core.tick(unix_ms(), &mut |event| woken |= session.deliver(events.as_ref(), event));
+        if woken {
+            session.wake();
+        }
+        session.make_room(events.as_ref());
     }
 }
 

@@ -28,7 +28,7 @@ pub const ASKED_MAX: usize = 1_024;
 
 /// These are in every emulator from its start (`erts/emulator/beam/atom.names`), and our own: what we use in every call, and what a
 /// call can be refused with.
-const EVERYWHERE: [&str; 43] = [
+const EVERYWHERE: [&str; 45] = [
     "$legation",
     "legation",
     "forbidden",
@@ -38,6 +38,8 @@ const EVERYWHERE: [&str; 43] = [
     "too_large",
     "identifiers",
     "abandoned",
+    "draining",
+    "expired",
     "bad_term",
     "ended",
     "unknown_call",

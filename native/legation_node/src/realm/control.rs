@@ -16,7 +16,9 @@ use crate::realm::engines::{PublishError, PublishOptions, PublishTarget};
 use crate::realm::incoming::Context;
 use crate::realm::node::{Node, Watch};
 use crate::realm::policy::To;
+use crate::realm::providers::{provider_term, Wanted};
 use crate::realm::request::{classify, Request};
+use crate::realm::room::Waiter;
 use crate::realm::terms::{
     self, as_list, as_pid, as_text, as_tuple, as_unsigned, atom, binary, error, list, map, ok, tuple, Options,
 };
@@ -128,6 +130,9 @@ impl Realm {
                 Some(name) => self.whereis_term(&name),
                 None => return Err(from),
             },
+            ("find", [name]) => return self.control_find(from, name, &list(Vec::new())),
+            ("find", [name, options]) => return self.control_find(from, name, options),
+            ("providers", [name, options]) => return self.control_providers(from, name, options),
             ("key", [name]) => match as_text(name) {
                 Some(name) => self.key_term(&name),
                 None => return Err(from),
@@ -191,6 +196,14 @@ impl Realm {
                 }
                 None => return Err(from),
             },
+            ("wait_room", [name, bytes]) => match (as_text(name), as_unsigned(bytes)) {
+                (Some(name), Some(bytes)) => {
+                    let waiter = Waiter { called: from.number, pid: from.pid, tag: from.tag };
+                    self.wait_for_room(waiter, &name, bytes);
+                    return Ok(());
+                }
+                _ => return Err(from),
+            },
             ("demonitor_peers", [reference]) => self.unsubscribe(reference),
             ("verify_receipt", [receipt, key]) => match (terms::as_bytes(receipt), self.key_of(key)) {
                 (Some(receipt), Some(key)) => self.verify_receipt(receipt, &key),
@@ -250,6 +263,32 @@ impl Realm {
                 Err(reason) => error(publish_error_term(&reason)),
             };
             self.answer_control(&from, &answer);
+        });
+        Ok(())
+    }
+
+    fn control_find(self: Arc<Self>, from: From, name: &Term, options: &Term) -> Result<(), From> {
+        let (Some(name), Some(wanted)) = (as_text(name), Wanted::of(options)) else {
+            return Err(from);
+        };
+        tokio::spawn(async move {
+            let answer = match self.find_provider(&name, &wanted).await {
+                Some(pid) => ok(terms::pid(&pid)),
+                None => error(atom("noproc")),
+            };
+            self.answer_control(&from, &answer);
+        });
+        Ok(())
+    }
+
+    fn control_providers(self: Arc<Self>, from: From, name: &Term, options: &Term) -> Result<(), From> {
+        let (Some(name), Some(wanted)) = (as_text(name), Wanted::of(options)) else {
+            return Err(from);
+        };
+        tokio::spawn(async move {
+            let mut found = self.providers(&name, &wanted);
+            self.ask_mailboxes(&mut found).await;
+            self.answer_control(&from, &list(found.iter().map(provider_term).collect()));
         });
         Ok(())
     }

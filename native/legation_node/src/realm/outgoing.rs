@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use legation_proto::error::CloseCode;
 use legation_proto::session::{Delivery, NewCall, PushError};
 
 use crate::dist::term::{self, Pid};
@@ -69,6 +70,12 @@ impl Realm {
         context: &[u8],
         payload: &[u8],
     ) {
+        if proxy.session.is_draining() {
+            if let Some(context) = Context::decode(context) {
+                self.answer_refused(&context, "draining");
+            }
+            return;
+        }
         let source = self.published_as(caller);
         let call = NewCall {
             destination: &proxy.engine,
@@ -94,6 +101,7 @@ impl Realm {
             // The session is over, and so is the proxy in a moment: then the caller gets a real signal.
             Err(PushError::Ended) => {}
             Err(error) => {
+                self.close_overloaded(proxy, error);
                 if let Some(context) = Context::decode(context) {
                     self.answer_refused(&context, reason_of(error));
                 }
@@ -143,7 +151,17 @@ impl Realm {
                     proxy.session.wake();
                 }
             }
-            Err(error) => self.drop_out(proxy, delivery, reason_of(error)),
+            Err(error) => {
+                self.close_overloaded(proxy, error);
+                self.drop_out(proxy, delivery, reason_of(error));
+            }
+        }
+    }
+
+    /// Where `overflow` says so, a peer that takes too little is left.
+    fn close_overloaded(&self, proxy: &Proxy, error: PushError) {
+        if let (PushError::Disconnect, Some(peers)) = (error, self.peers()) {
+            peers.close_session(&proxy.session, CloseCode::Overload);
         }
     }
 
@@ -205,7 +223,7 @@ fn oversized_call(head: &[u8]) -> Option<(&[u8], &[u8])> {
 /// As `Legation.Error` knows it.
 fn reason_of(error: PushError) -> &'static str {
     match error {
-        PushError::Overload => "overload",
+        PushError::Overload | PushError::Disconnect => "overload",
         PushError::TooLarge => "too_large",
         PushError::Identifiers => "identifiers",
         PushError::BadTerm => "bad_term",

@@ -82,6 +82,14 @@ impl SessionEvents for Realm {
         }
     }
 
+    fn session_delivered(&self, session: &Arc<PeerSession>) {
+        self.look_at_mailboxes(session);
+    }
+
+    fn session_room(&self, _session: &Arc<PeerSession>, tokens: Vec<u64>) {
+        self.room_is_there(tokens);
+    }
+
     fn session_lost(&self, session: &Arc<PeerSession>, why: &LinkEnd) {
         lock(&self.events).tell(self, || {
             let realm = terms::binary(session.realm.as_bytes());

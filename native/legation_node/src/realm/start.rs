@@ -22,6 +22,7 @@ use crate::realm::gate::Gate;
 use crate::realm::incoming::Context;
 use crate::realm::names::Names;
 use crate::realm::policy::Policy;
+use crate::realm::providers::Turns;
 use crate::realm::space::{Space, AGENT};
 use crate::realm::subscribers::Subscribers;
 use crate::realm::{lock, now_ms, write, Body, Nodes, Own, Realm};
@@ -130,7 +131,10 @@ impl Realm {
             serials: Serials::default(),
             certificate: Mutex::new(None),
             names,
+            turns: Turns::default(),
             gate: Mutex::new(Gate::default()),
+            mailboxes: Mutex::default(),
+            room: Mutex::default(),
             released: tokio::sync::Notify::new(),
             dialling: Mutex::default(),
             ended: Mutex::new(HashMap::new()),

@@ -15,8 +15,16 @@ use crate::realm::terms::{self, atom, binary, integer, list, map, nil_or, tuple}
 use crate::realm::{lock, read, Body, EngineInfo, Realm};
 
 /// Of a session's counters those that say how it is, not how often something was.
-pub const GAUGES: [&str; 6] =
-    ["queue_bytes", "resume_bytes", "calls_pending", "calls_served", "rtt_ms", "acknowledged"];
+pub const GAUGES: [&str; 8] = [
+    "queue_bytes",
+    "lanes_held",
+    "resume_bytes",
+    "staged_bytes",
+    "calls_pending",
+    "calls_served",
+    "rtt_ms",
+    "acknowledged",
+];
 
 /// One engine, ours or another realm's.
 #[derive(Clone, Debug)]

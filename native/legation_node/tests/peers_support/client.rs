@@ -98,7 +98,8 @@ fn config(identity: &Identity, profile: Profile) -> LinkConfig {
         keyring: identity.keyring.clone(),
         network: identity.network.clone(),
         tls: identity.tls.clone(),
-        limits: Limits::default(),
+        // Nobody works off what comes.
+        limits: Limits { credit_bytes: 0, ..Limits::default() },
         random: LinkRandom {
             knock: random[..16].try_into().unwrap(),
             nonce: part(16),

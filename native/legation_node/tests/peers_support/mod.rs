@@ -74,6 +74,7 @@ pub enum Heard {
     Other(String),
     Lost { session: Arc<PeerSession>, why: LinkEnd },
     Resumed(Arc<PeerSession>),
+    Room(Vec<u64>),
     Ended { session: Arc<PeerSession>, why: LinkEnd },
 }
 
@@ -117,6 +118,21 @@ impl SessionEvents for Recorder {
             other => Heard::Other(format!("{other:?}")),
         });
         false
+    }
+
+    /// All that has come is worked off.
+    fn session_delivered(&self, session: &Arc<PeerSession>) {
+        let mut due = Vec::new();
+        session.core.debts(|destination, _| due.push(destination.to_owned()));
+        for destination in due {
+            if session.core.grant(&destination, 0) {
+                session.wake();
+            }
+        }
+    }
+
+    fn session_room(&self, _session: &Arc<PeerSession>, tokens: Vec<u64>) {
+        self.tell(Heard::Room(tokens));
     }
 
     fn session_lost(&self, session: &Arc<PeerSession>, why: &LinkEnd) {

@@ -24,6 +24,7 @@ pub const ROW_BYTES: usize = 24;
 pub const ALIGNMENT: usize = 1_024;
 
 const FLAG_ALIGNED: u8 = 2;
+const FLAG_STAGED: u8 = 4;
 const MODE_ENGINE: u8 = 1;
 
 /// Kinds of message (`protocol.md` 10.1). 6 to 12 are reserved: DOWN, MONITOR, DEMONITOR, LINK, UNLINK, EXIT, EVENT.
@@ -55,10 +56,14 @@ pub enum Refusal {
     Identifiers = 7,
     /// What was to answer has lost the way back to the caller.
     Abandoned = 8,
+    /// It waited for too long on its way out.
+    Expired = 9,
+    /// The realm is about to stop.
+    Draining = 10,
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 8] = [
+    pub const ALL: [Refusal; 10] = [
         Refusal::Forbidden,
         Refusal::Filtered,
         Refusal::Undecodable,
@@ -67,6 +72,8 @@ impl Refusal {
         Refusal::TooLarge,
         Refusal::Identifiers,
         Refusal::Abandoned,
+        Refusal::Expired,
+        Refusal::Draining,
     ];
 
     pub fn from_wire(number: u8) -> Option<Refusal> {
@@ -83,6 +90,8 @@ impl Refusal {
             Refusal::TooLarge => "too_large",
             Refusal::Identifiers => "identifiers",
             Refusal::Abandoned => "abandoned",
+            Refusal::Expired => "expired",
+            Refusal::Draining => "draining",
         }
     }
 }
@@ -92,6 +101,8 @@ impl Refusal {
 pub struct Row<'a> {
     pub kind: u8,
     pub aligned: bool,
+    /// The payload came ahead of the batch: see [`crate::frame::staged`].
+    pub staged: bool,
     pub call_id: u64,
     pub caller: u64,
     pub payload_bytes: u32,
@@ -109,6 +120,23 @@ pub struct Message<'a> {
     pub detail: u8,
     pub destination: &'a str,
     pub payload: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// # Panics
+    /// When the payload is longer than any message limit.
+    pub(crate) fn row(&self, staged: bool) -> Row<'a> {
+        Row {
+            kind: self.kind,
+            aligned: self.aligned,
+            staged,
+            call_id: self.call_id,
+            caller: self.caller,
+            payload_bytes: u32::try_from(self.payload.len()).expect("a payload is bounded by the message limit"),
+            detail: self.detail,
+            destination: self.destination,
+        }
+    }
 }
 
 /// What a batch's header says besides its messages.
@@ -131,31 +159,13 @@ pub fn encode<'m>(
     sign: impl FnOnce(&[u8]) -> [u8; 64],
     out: &mut Vec<u8>,
 ) {
-    out.put_u8(FrameType::Batch as u8);
-    out.put_u8(FLAG_CRITICAL);
-    out.put_u32(0);
-    let body = out.len();
-    out.put(&header.session);
-    out.put(&header.source.0);
-    out.put(&header.destination.0);
-    out.put_u64(header.first_sequence);
-    out.put_u16(0);
-    out.put_u8(MODE_ENGINE);
-    out.put_str8(header.engine);
-    let lengths = out.len();
-    out.put(&[0; 8]);
-
+    let body = begin(out);
+    let lengths = put_header(header, out);
     let table = out.len();
     let mut count = 0;
     for message in messages.clone() {
         count += 1;
-        out.put_u8(message.kind);
-        out.put_u8(if message.aligned { FLAG_ALIGNED } else { 0 });
-        out.put_u64(message.call_id);
-        out.put_u64(message.caller);
-        out.put_u32(u32::try_from(message.payload.len()).expect("a payload is bounded by the message limit"));
-        out.put_u8(message.detail);
-        out.put_str8(message.destination);
+        put_row(&message.row(false), out);
     }
     assert!((1..=BATCH_MESSAGES_MAX).contains(&count), "a batch holds 1 to 4,096 messages");
 
@@ -175,16 +185,57 @@ pub fn encode<'m>(
     }
 
     let end = out.len();
-    out[body + 104..body + 106].copy_from_slice(&(count as u16).to_le_bytes());
-    out[lengths..lengths + 4].copy_from_slice(&((payloads - table) as u32).to_le_bytes());
-    out[lengths + 4..lengths + 8].copy_from_slice(&((end - payloads) as u32).to_le_bytes());
+    put_lengths(body, lengths, count as u16, payloads - table, end - payloads, out);
     let signature = sign(&out[body..]);
     out.put(&signature);
+    finish(body, out);
+}
+
+/// The frame's header, its length still to be told. Returns where the body begins.
+pub(super) fn begin(out: &mut Vec<u8>) -> usize {
+    out.put_u8(FrameType::Batch as u8);
+    out.put_u8(FLAG_CRITICAL);
+    out.put_u32(0);
+    out.len()
+}
+
+pub(super) fn finish(body: usize, out: &mut [u8]) {
     let length = (out.len() - body) as u32;
     out[body - HEADER_BYTES + 2..body].copy_from_slice(&length.to_le_bytes());
 }
 
-fn gap_to_alignment(offset: usize) -> usize {
+/// Everything before the table, but for count and lengths. Returns where the lengths go.
+pub(super) fn put_header(header: &Header<'_>, out: &mut Vec<u8>) -> usize {
+    out.put(&header.session);
+    out.put(&header.source.0);
+    out.put(&header.destination.0);
+    out.put_u64(header.first_sequence);
+    out.put_u16(0);
+    out.put_u8(MODE_ENGINE);
+    out.put_str8(header.engine);
+    let lengths = out.len();
+    out.put(&[0; 8]);
+    lengths
+}
+
+/// What [`put_header`] left open, in a body that begins at `body`.
+pub(super) fn put_lengths(body: usize, at: usize, count: u16, table: usize, payloads: usize, out: &mut [u8]) {
+    out[body + 104..body + 106].copy_from_slice(&count.to_le_bytes());
+    out[at..at + 4].copy_from_slice(&(table as u32).to_le_bytes());
+    out[at + 4..at + 8].copy_from_slice(&(payloads as u32).to_le_bytes());
+}
+
+pub(super) fn put_row(row: &Row<'_>, out: &mut Vec<u8>) {
+    out.put_u8(row.kind);
+    out.put_u8(u8::from(row.aligned) * FLAG_ALIGNED | u8::from(row.staged) * FLAG_STAGED);
+    out.put_u64(row.call_id);
+    out.put_u64(row.caller);
+    out.put_u32(row.payload_bytes);
+    out.put_u8(row.detail);
+    out.put_str8(row.destination);
+}
+
+pub(super) fn gap_to_alignment(offset: usize) -> usize {
     offset.next_multiple_of(ALIGNMENT) - offset
 }
 
@@ -203,7 +254,8 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Checks everything that can be checked without a key: all lengths, all names, the gaps.
+    /// Checks everything that can be checked without a key: all lengths, all names, the gaps. A body from the wire is
+    /// first given to [`crate::frame::staged::StagedBatch::parse`]: the payload of a staged one is not in it.
     pub fn parse(body: &'a [u8]) -> Result<Batch<'a>, InvalidFrame> {
         let (signed, signature) = body.split_last_chunk::<64>().ok_or(InvalidFrame::Missing("batch signature"))?;
         let mut batch = Batch::parse_header(signed, signature)?;
@@ -221,15 +273,7 @@ impl<'a> Batch<'a> {
     /// Header and bounds of the table; the rows are still to be looked at.
     fn parse_header(signed: &'a [u8], signature: &'a [u8; 64]) -> Result<Batch<'a>, InvalidFrame> {
         let mut reader = Reader::new(signed);
-        let session = reader.array("batch session")?;
-        let source = RealmId(reader.array("batch source")?);
-        let destination = RealmId(reader.array("batch destination")?);
-        let first_sequence = reader.u64("batch sequence")?;
-        let count = check_count(first_sequence, reader.u16("batch count")?)?;
-        if reader.u8("batch mode")? != MODE_ENGINE {
-            return Err(InvalidFrame::Value("batch mode"));
-        }
-        let engine = reader.str8("batch engine")?;
+        let (header, count) = read_header(&mut reader)?;
         let table_bytes = reader.u32("batch table length")? as usize;
         let payload_bytes = reader.u32("batch payload length")? as usize;
         let table = reader.take(table_bytes, "batch table")?;
@@ -237,7 +281,6 @@ impl<'a> Batch<'a> {
         if reader.remaining() != payload_bytes {
             return Err(InvalidFrame::Value("batch payload length"));
         }
-        let header = Header { session, source, destination, first_sequence, engine };
         Ok(Batch { header, count, signed, signature, table_end, table, any_aligned: false })
     }
 
@@ -251,6 +294,20 @@ impl<'a> Batch<'a> {
             left: self.count,
         }
     }
+}
+
+/// Everything before the lengths; the engine's name is still to be checked.
+pub(super) fn read_header<'a>(reader: &mut Reader<'a>) -> Result<(Header<'a>, u16), InvalidFrame> {
+    let session = reader.array("batch session")?;
+    let source = RealmId(reader.array("batch source")?);
+    let destination = RealmId(reader.array("batch destination")?);
+    let first_sequence = reader.u64("batch sequence")?;
+    let count = check_count(first_sequence, reader.u16("batch count")?)?;
+    if reader.u8("batch mode")? != MODE_ENGINE {
+        return Err(InvalidFrame::Value("batch mode"));
+    }
+    let engine = reader.str8("batch engine")?;
+    Ok((Header { session, source, destination, first_sequence, engine }, count))
 }
 
 fn check_count(first_sequence: u64, count: u16) -> Result<u16, InvalidFrame> {
@@ -268,10 +325,20 @@ fn any_aligned(table: &[u8], count: u16) -> Result<bool, InvalidFrame> {
     let mut reader = Reader::new(table);
     let mut any = false;
     for _ in 0..count {
-        any |= read_row(&mut reader)?.aligned;
+        let row = read_row(&mut reader)?;
+        any |= row.aligned;
+        check_staged(&row, count)?;
     }
     reader.finish("batch table")?;
     Ok(any)
+}
+
+/// A staged message has a batch of its own.
+fn check_staged(row: &Row<'_>, count: u16) -> Result<(), InvalidFrame> {
+    match row.staged && count != 1 {
+        true => Err(InvalidFrame::Value("row flags")),
+        false => Ok(()),
+    }
 }
 
 fn check_engine(name: &str) -> Result<&str, InvalidFrame> {
@@ -351,12 +418,13 @@ impl<'a> Iterator for Messages<'a> {
 fn read_row<'a>(reader: &mut Reader<'a>) -> Result<Row<'a>, InvalidFrame> {
     let kind = reader.u8("row kind")?;
     let flags = reader.u8("row flags")?;
-    if flags & !FLAG_ALIGNED != 0 {
+    if flags & !(FLAG_ALIGNED | FLAG_STAGED) != 0 {
         return Err(InvalidFrame::Value("row flags"));
     }
     let row = Row {
         kind,
         aligned: flags & FLAG_ALIGNED != 0,
+        staged: flags & FLAG_STAGED != 0,
         call_id: reader.u64("row call id")?,
         caller: reader.u64("row caller")?,
         payload_bytes: reader.u32("row length")?,
@@ -364,6 +432,14 @@ fn read_row<'a>(reader: &mut Reader<'a>) -> Result<Row<'a>, InvalidFrame> {
         destination: reader.str8("row destination")?,
     };
     check_row(&row)?;
+    Ok(row)
+}
+
+/// The row of a table that has but one.
+pub(super) fn read_single_row(table: &[u8]) -> Result<Row<'_>, InvalidFrame> {
+    let mut reader = Reader::new(table);
+    let row = read_row(&mut reader)?;
+    reader.finish("batch table")?;
     Ok(row)
 }
 
@@ -387,16 +463,8 @@ fn check_row(row: &Row<'_>) -> Result<(), InvalidFrame> {
 /// of its payload. `total_bytes` is the length of the whole signed piece.
 pub fn locate(prefix: &[u8], total_bytes: usize, index: u16) -> Result<(Header<'_>, Row<'_>, usize), InvalidFrame> {
     let mut reader = Reader::new(prefix);
-    let session = reader.array("batch session")?;
-    let source = RealmId(reader.array("batch source")?);
-    let destination = RealmId(reader.array("batch destination")?);
-    let first_sequence = reader.u64("batch sequence")?;
-    let count = check_count(first_sequence, reader.u16("batch count")?)?;
-    if reader.u8("batch mode")? != MODE_ENGINE {
-        return Err(InvalidFrame::Value("batch mode"));
-    }
-    let engine = check_engine(reader.str8("batch engine")?)?;
-    let header = Header { session, source, destination, first_sequence, engine };
+    let (header, count) = read_header(&mut reader)?;
+    check_engine(header.engine)?;
     let table_bytes = reader.u32("batch table length")? as usize;
     let payload_bytes = reader.u32("batch payload length")? as usize;
     reader.take(table_bytes, "batch table")?;

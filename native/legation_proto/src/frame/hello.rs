@@ -21,7 +21,15 @@
 //! 32 flags u8 (bit 0: additional, the links that there are stay)
 //! ```
 //!
-//! Extension 2, critical, of 136 bytes: the realm's revocation ([`crate::rotation`]).
+//! Extension 2, of 4 bytes: the window that the sender of this hello gives for each of its engines.
+//!
+//! ```text
+//!  0 bytes u32 (not 0)
+//! ```
+//!
+//! Extension 3, critical, of 136 bytes: the realm's revocation ([`crate::rotation`]).
+
+use std::num::NonZeroU32;
 
 use crate::certificate::LinkCertificate;
 use crate::codec::{Reader, Writer};
@@ -31,8 +39,9 @@ use crate::identity::RealmId;
 use crate::rotation::{Revocation, Rotation};
 
 const EXTENSION_RESUME: u16 = 1;
+const EXTENSION_CREDIT: u16 = 2;
 /// Whoever reads it must know what it means.
-const EXTENSION_REVOCATION: u16 = EXTENSION_CRITICAL | 2;
+const EXTENSION_REVOCATION: u16 = EXTENSION_CRITICAL | 3;
 const EXTENSION_CRITICAL: u16 = 0x8000;
 const FLAG_ADDITIONAL: u8 = 1;
 
@@ -64,6 +73,8 @@ pub struct Hello {
     pub link: Option<LinkCertificate>,
     pub resume: Option<Offer>,
     pub revocation: Option<Revocation>,
+    /// What may be sent to each engine before it is granted back. None: no credit is asked for.
+    pub credit_bytes: Option<NonZeroU32>,
 }
 
 impl Hello {
@@ -104,6 +115,11 @@ impl Hello {
             extensions.put(&offer.session);
             extensions.put_u8(if offer.additional { FLAG_ADDITIONAL } else { 0 });
         }
+        if let Some(bytes) = self.credit_bytes {
+            extensions.put_u16(EXTENSION_CREDIT);
+            extensions.put_u16(4);
+            extensions.put_u32(bytes.get());
+        }
         if let Some(revocation) = &self.revocation {
             extensions.put_u16(EXTENSION_REVOCATION);
             extensions.put_u16(Revocation::BYTES as u16);
@@ -134,6 +150,7 @@ impl Hello {
             link: None,
             resume: None,
             revocation: None,
+            credit_bytes: None,
         };
         let link = LinkCertificate {
             key: reader.array("hello link key")?,
@@ -152,6 +169,10 @@ impl Hello {
                 EXTENSION_RESUME if hello.resume.is_some() => {
                     return Err(InvalidFrame::Value("hello extension (twice)"))
                 }
+                EXTENSION_CREDIT if hello.credit_bytes.is_some() => {
+                    return Err(InvalidFrame::Value("hello extension (twice)"))
+                }
+                EXTENSION_CREDIT => hello.credit_bytes = Some(decode_credit(content)?),
                 EXTENSION_RESUME => hello.resume = Some(decode_offer(content)?),
                 EXTENSION_REVOCATION if hello.revocation.is_some() => {
                     return Err(InvalidFrame::Value("hello extension (twice)"))
@@ -179,4 +200,11 @@ fn decode_offer(content: &[u8]) -> Result<Offer, InvalidFrame> {
         return Err(InvalidFrame::Value("hello session flags"));
     }
     Ok(Offer { session, additional: flags & FLAG_ADDITIONAL != 0 })
+}
+
+fn decode_credit(content: &[u8]) -> Result<NonZeroU32, InvalidFrame> {
+    let mut reader = Reader::new(content);
+    let bytes = reader.u32("hello credit")?;
+    reader.finish("hello credit")?;
+    NonZeroU32::new(bytes).ok_or(InvalidFrame::Value("hello credit"))
 }

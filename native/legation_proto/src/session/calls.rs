@@ -22,6 +22,7 @@ pub(crate) struct Calls {
     next_call: u64,
     /// With the number of the caller.
     pending: HashMap<u64, (u64, Pending)>,
+    in_flight: InFlight,
     next_caller: u64,
     /// Own callers: the driver's key for a process, and its number.
     callers: HashMap<Box<[u8]>, u64>,
@@ -65,6 +66,48 @@ pub(crate) enum NotServed {
     Duplicate,
 }
 
+/// How many calls of ours each engine of the peer's has. Engines without one stay (most are called again) until there are many,
+/// and then go all at once.
+#[derive(Debug)]
+struct InFlight {
+    by_engine: HashMap<Box<str>, usize>,
+    sweep_at: usize,
+}
+
+impl InFlight {
+    /// Engines that are kept without a look at which have calls.
+    const KEPT: usize = 1_024;
+
+    fn begun(&mut self, engine: &str) {
+        if let Some(calls) = self.by_engine.get_mut(engine) {
+            *calls += 1;
+            return;
+        }
+        if self.by_engine.len() >= self.sweep_at {
+            self.by_engine.retain(|_, calls| *calls > 0);
+            // Twice as many as are in use: a sweep is paid for by the insertions before it.
+            self.sweep_at = Self::KEPT.max(2 * self.by_engine.len());
+        }
+        self.by_engine.insert(engine.into(), 1);
+    }
+
+    fn ended(&mut self, engine: &str) {
+        if let Some(calls) = self.by_engine.get_mut(engine) {
+            *calls = calls.saturating_sub(1);
+        }
+    }
+
+    fn at(&self, engine: &str) -> usize {
+        self.by_engine.get(engine).copied().unwrap_or(0)
+    }
+}
+
+impl Default for InFlight {
+    fn default() -> Self {
+        InFlight { by_engine: HashMap::new(), sweep_at: Self::KEPT }
+    }
+}
+
 impl Calls {
     /// Enters a call of ours.
     pub fn begin(&mut self, caller_key: &[u8], pending: Pending, limits: &Limits) -> Result<Begun, Bound> {
@@ -86,6 +129,7 @@ impl Calls {
         if let Some(caller) = self.own_callers.get_mut(&caller) {
             caller.calls.insert(self.next_call);
         }
+        self.in_flight.begun(&pending.destination);
         self.pending.insert(self.next_call, (caller, pending));
         Ok(Begun { call_id: self.next_call, caller, new_caller })
     }
@@ -95,16 +139,27 @@ impl Calls {
         self.pending.get(&call_id).map(|(_, pending)| &*pending.destination)
     }
 
+    /// Whether a process of ours still has its number.
+    pub fn is_own_caller(&self, number: u64) -> bool {
+        self.own_callers.contains_key(&number)
+    }
+
     pub fn finish(&mut self, call_id: u64) -> Option<Pending> {
         let (caller, pending) = self.pending.remove(&call_id)?;
         if let Some(caller) = self.own_callers.get_mut(&caller) {
             caller.calls.remove(&call_id);
         }
+        self.in_flight.ended(&pending.destination);
         Some(pending)
     }
 
     pub fn pending(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Of those, the ones to one engine.
+    pub fn pending_at(&self, engine: &str) -> usize {
+        self.in_flight.at(engine)
     }
 
     /// Takes out the calls to an engine that was forgotten: its proxy's exit tells their callers. Returns their ids.
@@ -121,6 +176,7 @@ impl Calls {
             }
             keep
         });
+        self.in_flight.by_engine.remove(engine);
         forgotten
     }
 
@@ -137,7 +193,9 @@ impl Calls {
             return false;
         };
         for call_id in &caller.calls {
-            self.pending.remove(call_id);
+            if let Some((_, pending)) = self.pending.remove(call_id) {
+                self.in_flight.ended(&pending.destination);
+            }
         }
         self.callers.remove(&caller.key).is_some()
     }
@@ -254,6 +312,37 @@ mod tests {
         assert_eq!(calls.forget_destination("ping"), [other.call_id]);
         assert_eq!(calls.pending(), 0);
         assert!(calls.release_own_caller(other.caller));
+    }
+
+    #[test]
+    fn each_engine_has_as_many_calls_in_flight_as_were_begun_and_have_not_ended() {
+        let (mut calls, limits) = (Calls::default(), Limits::default());
+        let to = |engine: &str| Pending { destination: engine.into(), ..pending() };
+        let first = calls.begin(b"p1", to("store"), &limits).unwrap();
+        calls.begin(b"p1", to("store"), &limits).unwrap();
+        let other = calls.begin(b"p2", to("store"), &limits).unwrap();
+        calls.begin(b"p1", to("ping"), &limits).unwrap();
+        assert_eq!((calls.pending_at("store"), calls.pending_at("ping"), calls.pending_at("none")), (3, 1, 0));
+        calls.finish(first.call_id);
+        calls.finish(first.call_id);
+        assert_eq!(calls.pending_at("store"), 2, "it ends once");
+        calls.release_own_caller(other.caller);
+        assert_eq!(calls.pending_at("store"), 1);
+        calls.forget_destination("store");
+        assert_eq!((calls.pending_at("store"), calls.pending_at("ping")), (0, 1));
+    }
+
+    #[test]
+    fn engines_without_a_call_are_kept_up_to_a_bound() {
+        let (mut calls, limits) = (Calls::default(), Limits::default());
+        calls.begin(b"p", Pending { destination: "open".into(), ..pending() }, &limits).unwrap();
+        for number in 0..3 * InFlight::KEPT {
+            let destination = format!("e{number}").into();
+            let begun = calls.begin(b"p", Pending { destination, ..pending() }, &limits).unwrap();
+            calls.finish(begun.call_id);
+            assert!(calls.in_flight.by_engine.len() <= InFlight::KEPT);
+        }
+        assert_eq!(calls.pending_at("open"), 1);
     }
 
     /// A frame of releases is handled under the lock that pushes wait for: each must cost its own calls and no more.

@@ -46,9 +46,10 @@ counters! {
     messages_in, messages_out, batches_in, batches_out, payload_bytes_in, payload_bytes_out,
     /// Signatures made and checked for batches.
     signed, verified,
-    /// Gauges: payload bytes that wait, bytes kept until they are acknowledged, calls of ours and of theirs in flight, last
+    /// Gauges: payload bytes that wait, messages of these that wait for their own destination, bytes kept until they are acknowledged, bytes of large
+    /// payloads that are coming in, calls of ours and of theirs in flight, last
     /// round trip in ms, highest sequence that the peer has acknowledged.
-    queue_bytes, resume_bytes, calls_pending, calls_served, rtt_ms, acknowledged,
+    queue_bytes, lanes_held, resume_bytes, staged_bytes, calls_pending, calls_served, rtt_ms, acknowledged,
     /// Frames that came again after a change of links, and were passed over.
     replayed,
     /// Messages taken over from the session before, which had not signed them.
@@ -56,6 +57,10 @@ counters! {
     /// Dropped on arrival, by reason (`protocol.md` names them).
     stale_session, duplicate, bad_signature, unknown_kind, disguised, late_reply, foreign_reply, stale_announcement, bad_announcement,
     engines_over_limit, bad_term, identifiers, too_large, undecodable, overload_in, duplicate_call, unknown_forget,
+    /// Fragments of large payloads, either way.
+    fragments_in, fragments_out,
+    /// Messages past the window of their destination, which were dropped or refused.
+    credit_exceeded,
     /// Skipped frames of unknown, uncritical types.
     skipped_frames,
     /// New identity keys of the peer's.
@@ -64,8 +69,10 @@ counters! {
     calls_over_limit, callers_over_limit,
     /// Receipts that were not made, their messages being delivered without.
     receipts_over_limit,
+    /// Callers that could not wait for room.
+    room_waiters_over_limit,
     /// Of what was refused or dropped on the way out: what met the bound of its engine.
     engine_queue_over_limit,
     /// Refused or dropped on the way out.
-    overload_out, dropped_oldest, too_large_out, identifiers_out, bad_term_out,
+    overload_out, dropped_oldest, expired, too_large_out, identifiers_out, bad_term_out,
 }

@@ -7,16 +7,21 @@ use ed25519_dalek::VerifyingKey;
 
 use crate::error::{InvalidFrame, LinkError, PeerMisbehaved};
 use crate::etf;
-use crate::frame::batch::{kind, label, Batch, Item, Refusal};
+use crate::frame::batch::{kind, label, Batch, Header, Item, Refusal};
 use crate::frame::close::Close;
+use crate::frame::fragment::Fragment;
 use crate::frame::handle_release::Release;
 use crate::frame::resume::Resume;
-use crate::frame::{self, ack, cert::Cert, forget::Forget, handle_release, learn::Learn, ping, FrameType, Head};
+use crate::frame::staged::StagedBatch;
+use crate::frame::{
+    self, ack, cert::Cert, credit, forget::Forget, handle_release, learn::Learn, ping, FrameType, Head,
+};
 use crate::identity::{check_public_key, verify, NetworkId, Purpose};
 use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
 use crate::receipt::{ReceiptMaker, ReceiptParts};
 use crate::session::attachment::{Attachment, LinkInbound};
 use crate::session::calls::{NotServed, Served};
+use crate::session::fragments::Staging;
 use crate::session::linking::Wake;
 use crate::session::peer_identity::PeerIdentity;
 use crate::session::{lock, Delivery, Event, Session, Shared};
@@ -94,6 +99,8 @@ pub(crate) struct Inbound {
     /// The driver was told to see to it that an ACK goes out.
     acknowledge_later: bool,
     failures: VecDeque<UnixMs>,
+    /// What has come of payloads that come in fragments.
+    staging: Staging,
     receipts_for: HashSet<Box<str>>,
     /// Of the receipts of this read.
     receipt_bytes: usize,
@@ -120,8 +127,9 @@ enum Place {
 }
 
 impl Inbound {
-    pub fn new(identity: PeerIdentity) -> Inbound {
+    pub fn new(identity: PeerIdentity, message_bytes_max: u32) -> Inbound {
         Inbound {
+            staging: Staging::new(message_bytes_max),
             identity,
             online: None,
             engines: HashMap::new(),
@@ -340,6 +348,20 @@ impl Inbound {
                 self.count_announcement(shared, now, outcome)?;
                 Ok(Wake { link: false, session: wake })
             }
+            FrameType::Fragment => {
+                self.staging.take_in(&Fragment::decode(body)?)?;
+                shared.counters.fragments_in.one();
+                shared.counters.staged_bytes.set(self.staging.bytes() as u64);
+                self.unacknowledged_bytes += body.len() as u64;
+                Ok(nothing)
+            }
+            FrameType::Credit => {
+                let mut lanes = lock(&session.lanes);
+                let mut go_on = false;
+                credit::decode(body, |destination, bytes| go_on |= lanes.granted(destination, bytes.into()))?;
+                drop(lanes);
+                Ok(Wake { link: false, session: go_on && lock(&session.queue).wake() })
+            }
             FrameType::Cert => {
                 let outcome = self.handle_cert(shared, now, body)?;
                 self.count_announcement(shared, now, outcome)?;
@@ -527,28 +549,64 @@ impl Inbound {
         body: &[u8],
         sink: &mut dyn FnMut(Event<'_>),
     ) -> Result<bool, LinkError> {
-        let (shared, counters) = (&session.shared, &session.shared.counters);
-        let batch = Batch::parse(body)?;
-        if batch.header.source != shared.agreed.peer || batch.header.destination != shared.agreed.own {
+        let shared = &session.shared;
+        let Some(staged) = StagedBatch::parse(body)? else {
+            let batch = Batch::parse(body)?;
+            return match self.is_new_batch(shared, received, now, &batch.header, batch.count)? {
+                true => self.handle_new_batch(session, now, body, &batch, sink),
+                false => Ok(false),
+            };
+        };
+        // Where it comes again, its fragments were passed over, too.
+        if !self.is_new_batch(shared, received, now, &staged.header, 1)? {
+            return Ok(false);
+        }
+        let whole = self.staging.close(&staged)?;
+        shared.counters.staged_bytes.set(self.staging.bytes() as u64);
+        self.handle_new_batch(session, now, whole.body(), &Batch::parse(whole.body())?, sink)
+    }
+
+    fn is_new_batch(
+        &mut self,
+        shared: &Shared,
+        received: &mut LinkInbound,
+        now: UnixMs,
+        header: &Header<'_>,
+        count: u16,
+    ) -> Result<bool, LinkError> {
+        let counters = &shared.counters;
+        if header.source != shared.agreed.peer || header.destination != shared.agreed.own {
             return Err(PeerMisbehaved::ForeignBatch.into());
         }
-        if batch.header.session != shared.agreed.session {
+        if header.session != shared.agreed.session {
             counters.stale_session.one();
             self.failed(shared, now)?;
             return Ok(false);
         }
-        match self.place(received, FrameType::Batch, Some(batch.header.first_sequence), u64::from(batch.count))? {
-            Place::New => {}
+        match self.place(received, FrameType::Batch, Some(header.first_sequence), u64::from(count))? {
+            Place::New => Ok(true),
             Place::Replayed => {
                 counters.replayed.one();
-                return Ok(false);
+                Ok(false)
             }
             Place::Duplicate => {
                 counters.duplicate.one();
                 self.failed(shared, now)?;
-                return Ok(false);
+                Ok(false)
             }
         }
+    }
+
+    /// `body`: as the signature is over it, with the signature.
+    fn handle_new_batch(
+        &mut self,
+        session: &Session,
+        now: UnixMs,
+        body: &[u8],
+        batch: &Batch<'_>,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<bool, LinkError> {
+        let (shared, counters) = (&session.shared, &session.shared.counters);
         counters.verified.one();
         let certified = match batch.header.engine {
             "" => self.online.as_mut(),
@@ -556,9 +614,14 @@ impl Inbound {
         };
         let certified = certified
             .filter(|certified| certified.in_force(now))
-            .and_then(|certified| certified.verifies(&shared.agreed.network, &batch).then_some(&*certified));
+            .and_then(|certified| certified.verifies(&shared.agreed.network, batch).then_some(&*certified));
         let Some(certified) = certified else {
             counters.bad_signature.one();
+            // Its sender has used up credit for it.
+            for item in batch.messages() {
+                within_window(session, &item?);
+            }
+            note_due(session);
             self.failed(shared, now)?;
             return Ok(false);
         };
@@ -570,6 +633,13 @@ impl Inbound {
         let mut maker = None;
         for (index, item) in batch.messages().enumerate() {
             let item = item?;
+            if !within_window(session, &item) {
+                counters.credit_exceeded.one();
+                if item.row.kind == kind::GENCALL {
+                    wake |= refuse_unserved(session, &item);
+                }
+                continue;
+            }
             let receipt = match self.receipts_for.contains(item.row.destination) {
                 true if self.receipt_bytes >= RECEIPT_BYTES_MAX => {
                     counters.receipts_over_limit.one();
@@ -594,8 +664,27 @@ impl Inbound {
             self.receipt_bytes += receipt.as_ref().map_or(0, Vec::len);
             wake |= deliver(session, batch.header.engine, &item, receipt, sink);
         }
+        note_due(session);
         Ok(wake)
     }
+}
+
+/// A message to a destination has come: whether there was credit for it.
+fn within_window(session: &Session, item: &Item<'_>) -> bool {
+    item.row.destination.is_empty() || lock(&session.debts).received(item.row.destination, item.payload.len())
+}
+
+fn note_due(session: &Session) {
+    let debts = lock(&session.debts);
+    if debts.any_due() {
+        session.any_due.store(true, Ordering::Release);
+    }
+}
+
+/// A call that met a bound.
+fn refuse_unserved(session: &Session, item: &Item<'_>) -> bool {
+    let served = Served { caller: item.row.caller, engine: "".into() };
+    session.push_refusal(item.row.call_id, &served, Refusal::Overload)
 }
 
 /// One message of a verified batch: bounds, terms and disguises are checked; what passes is an event.
@@ -677,7 +766,7 @@ fn deliver_call(
         Err(NotServed::Full(bound)) => {
             shared.counters.over(bound);
             shared.counters.overload_in.one();
-            return session.push_refusal(row.call_id, "", Refusal::Overload);
+            return refuse_unserved(session, item);
         }
     }
     if let Err(refusal) = check_payload(session, payload) {

@@ -13,7 +13,7 @@ use crate::frame::close::Close;
 use crate::frame::ping;
 use crate::session::attachment::Attachment;
 use crate::session::inbound::Acknowledge;
-use crate::session::queue::{Entry, NewMessage, NewPayload};
+use crate::session::queue::NewMessage;
 use crate::session::{lock, Event, Session};
 use crate::UnixMs;
 
@@ -42,6 +42,7 @@ impl std::ops::BitOrAssign for Wake {
 impl Session {
     /// One more link. `first`: of a session that has just begun; it is active at once, and both sides count from 1 on it.
     pub fn attach(&self, first: bool, now: UnixMs) -> Arc<Attachment> {
+        lock(&self.queue).clock = now as u32;
         let number = self.last_link.fetch_add(1, Ordering::Relaxed) + 1;
         if first {
             self.active.store(number, Ordering::Release);
@@ -90,30 +91,17 @@ impl Session {
     /// Takes over what `old` had not signed when it ended: casts and sends to engines, in their order. Calls ended with it. To be
     /// called when our announcements are queued and before anything else is pushed. Returns how many.
     pub fn adopt(&self, old: &Session) -> u64 {
-        let outbound = lock(&old.outbound);
-        let queue = lock(&old.queue);
-        let (entries, arena) = outbound.unsigned();
-        let (waiting, waiting_arena) = queue.unsigned();
         let mut adopted = 0;
-        for (entry, arena) in
-            entries.iter().map(|entry| (entry, arena)).chain(waiting.iter().map(|e| (e, waiting_arena)))
-        {
-            let Entry::Message(message) = entry else { continue };
-            if message.dropped || !matches!(message.kind, kind::SEND | kind::CAST) {
-                continue;
+        let mut adopt = |message: NewMessage<'_>| {
+            // A handle's address has ended with its session.
+            if matches!(message.kind, kind::SEND | kind::CAST) && !message.destination.starts_with('@') {
+                adopted += u64::from(self.enqueue(message, false).is_ok());
             }
-            let new = NewMessage {
-                kind: message.kind,
-                detail: message.detail,
-                aligned: message.aligned,
-                call_id: 0,
-                caller: 0,
-                source: message.source(arena),
-                destination: message.destination(arena),
-                payload: NewPayload::of(message.payload(arena)),
-            };
-            adopted += u64::from(self.enqueue(new, false).is_ok());
-        }
+        };
+        let mut outbound = lock(&old.outbound);
+        let mut queue = lock(&old.queue);
+        outbound.drain_unsigned(&mut lock(&old.lanes), &mut adopt);
+        queue.drain_unsigned(&mut adopt);
         self.shared.counters.adopted.add(adopted);
         adopted
     }
@@ -148,7 +136,7 @@ impl Session {
 
     /// Appends frames to `out`. True: more waits; flush again when the carrier can take it.
     pub fn flush(&self, link: &Attachment, out: &mut Vec<u8>) -> bool {
-        let resume = {
+        {
             let mut own = lock(&link.outbound);
             if own.closed {
                 return false;
@@ -159,16 +147,14 @@ impl Session {
             if let Some(token) = own.ping.take() {
                 ping::encode_ping(token, out);
             }
-            std::mem::take(&mut own.resume)
-        };
+        }
         let more = {
             let mut outbound = lock(&self.outbound);
             match self.is_active(link) {
                 true => {
-                    if resume {
-                        outbound.resume(&self.shared, &self.replay, out);
-                    }
-                    outbound.flush(&self.shared, &self.queue, &self.replay, out)
+                    // Looked at with the session's lock held: whoever activates the link sets it under that.
+                    let resume = std::mem::take(&mut lock(&link.outbound).resume);
+                    outbound.flush(self, resume, out)
                 }
                 false => false,
             }
@@ -187,7 +173,10 @@ impl Session {
 
     /// Whether the next flush is short work: at most a few signatures and a few kilobytes.
     pub fn next_flush_is_small(&self) -> bool {
-        !self.flush_left_over.load(Ordering::Relaxed) && !lock(&self.replay).is_behind() && lock(&self.queue).is_small()
+        !self.flush_left_over.load(Ordering::Relaxed)
+            && !lock(&self.replay).is_behind()
+            && !lock(&self.lanes).any_ready()
+            && lock(&self.queue).is_small()
     }
 
     /// Heartbeat. Returns whether to wake the link's writer, and when to come again.

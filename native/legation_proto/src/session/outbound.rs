@@ -3,39 +3,87 @@
 //! **Group commit.** A flush takes all that has been queued since the last one. Messages of one source share a batch.
 //! Messages to one engine keep the order in which they were pushed, whoever they are from: a message joins its source's
 //! open batch only when no later batch holds a message to the same engine (`protocol.md` 9.6).
+//!
+//! **What a flush sends, in this order:** ACK; what has to go again; CREDIT; what lanes let go; what is taken from the queue,
+//! each message of it being let go, moved to its lane, or begun as a transfer; fragments of transfers; releases. So small messages
+//! never wait for more than one flush's fragments, and a transfer gets at least one fragment a flush.
+//!
+//! **A FORGET waits** for the large messages of its engine that are on their way and for its answers that wait behind such,
+//! and everything behind it waits with it: callers must have their answers before they hear that the engine has ended.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use crate::frame::batch::{self, Header};
+use crate::frame::batch::{self, kind, Header};
+use crate::frame::handle_release::Release;
 use crate::frame::resume::Resume;
-use crate::frame::{self, ack, forget, handle_release, learn, FrameType};
+use crate::frame::{self, ack, credit, forget, handle_release, learn, FrameType};
 use crate::limits::{BATCH_MESSAGES_MAX, BATCH_PAYLOAD_TARGET, FLUSH_TARGET};
-use crate::session::queue::{Entry, Message, Queue, Taken};
+use crate::session::fragments::{Sent, Transfers};
+use crate::session::lanes::{Class, Held, Lanes, Want};
+use crate::session::queue::{Entry, Message, NewMessage, NewPayload, Taken};
 use crate::session::replay::Replay;
-use crate::session::{lock, Shared};
+use crate::session::{lock, Session, Shared};
 
 /// An arena that a burst has blown up beyond this is given back instead of kept for the next flush.
 const ARENA_KEPT_MAX: usize = 1024 * 1024;
 
-#[derive(Debug, Default)]
+/// What lanes put into one flush: the rest is for what has just been pushed.
+const LANES_TARGET: usize = FLUSH_TARGET / 2;
+
+/// What one flush moves to lanes at most, so that it ends in time.
+const MOVED_TARGET: usize = 8 * FLUSH_TARGET;
+
+#[derive(Debug)]
 pub(crate) struct Outbound {
     taken: Taken,
     /// The next entry of `taken` to go out.
     at: usize,
     /// Engines of ours that the peer has been told of, with their keys; others' messages go as the realm's.
     announced: HashMap<Box<str>, [u8; 32]>,
+    transfers: Transfers<Large>,
 }
 
-/// What has not been signed: it may go out in another session.
-impl Outbound {
-    pub fn unsigned(&self) -> (&[Entry], &[u8]) {
-        (&self.taken.entries[self.at..], &self.taken.arena)
+/// What is known of a large message on its way, but for its payload.
+#[derive(Debug)]
+pub(crate) struct Large {
+    lane: Arc<str>,
+    held: Held,
+}
+
+impl Large {
+    /// As it stands in the batch.
+    fn destination(&self) -> &str {
+        wire_destination(&self.lane, &self.held)
     }
 }
 
-/// Members of one batch to be, as indices into the taken entries.
+/// An answer's lane is not its destination.
+fn wire_destination<'a>(lane: &'a str, held: &Held) -> &'a str {
+    match held.class {
+        Class::Answer => "",
+        _ => lane,
+    }
+}
+
+/// Where messages of no destination wait: in one lane with what else is sent to the process that they are for.
+fn lane_of_answers(caller: u64) -> String {
+    match caller {
+        0 => String::new(),
+        _ => format!("@{caller:x}"),
+    }
+}
+
+/// On the wire an answer has a call and no caller.
+fn wire_caller(message_kind: u8, caller: u64) -> u64 {
+    match message_kind {
+        kind::REPLY | kind::ERROR => 0,
+        _ => caller,
+    }
+}
+
+/// Members of one batch to be: indices into the lanes' messages, and behind them into the taken entries.
 struct Group {
     source: Box<str>,
     members: Vec<usize>,
@@ -45,52 +93,149 @@ struct Group {
 }
 
 impl Group {
-    fn has_room_for(&self, message: &Message) -> bool {
-        self.members.len() < BATCH_MESSAGES_MAX && self.batch_bytes + message.batch_bytes() <= BATCH_PAYLOAD_TARGET
+    fn has_room_for(&self, batch_bytes: usize) -> bool {
+        self.members.len() < BATCH_MESSAGES_MAX && self.batch_bytes + batch_bytes <= BATCH_PAYLOAD_TARGET
+    }
+}
+
+/// Batches to be, and which of them a message joins.
+#[derive(Default)]
+struct Groups<'a> {
+    groups: Vec<Group>,
+    /// Which group last took a message to an engine; kept only once there are two groups.
+    last: HashMap<&'a str, usize>,
+    /// Destinations of the first group's, until there is a second.
+    first: Vec<&'a str>,
+}
+
+impl<'a> Groups<'a> {
+    fn add(&mut self, member: usize, source: &str, destination: &'a str, payload_bytes: usize, batch_bytes: usize) {
+        let not_before = match destination {
+            // An answer goes to a call, not to an engine: its own engine's batches keep their order by themselves.
+            "" => 0,
+            _ => self.last.get(destination).copied().unwrap_or(0),
+        };
+        let open = self.groups.iter().rposition(|group| *group.source == *source);
+        let index = match open {
+            Some(index) if index >= not_before && self.groups[index].has_room_for(batch_bytes) => index,
+            _ => {
+                if self.groups.len() == 1 {
+                    self.last.extend(self.first.drain(..).map(|destination| (destination, 0)));
+                }
+                let group = Group { source: source.into(), members: Vec::new(), payload_bytes: 0, batch_bytes: 0 };
+                self.groups.push(group);
+                self.groups.len() - 1
+            }
+        };
+        let group = &mut self.groups[index];
+        group.members.push(member);
+        group.payload_bytes += payload_bytes;
+        group.batch_bytes += batch_bytes;
+        if self.groups.len() > 1 {
+            self.last.insert(destination, index);
+        } else if self.first.last() != Some(&destination) {
+            self.first.push(destination);
+        }
     }
 }
 
 impl Outbound {
-    /// The first frame on a link that this side goes over to. From now on everything unacknowledged is sent again.
-    pub fn resume(&self, shared: &Shared, replay: &Mutex<Replay>, out: &mut Vec<u8>) {
-        let next = lock(replay).rewind().unwrap_or_else(|| shared.sent_sequence.load(Ordering::Relaxed) + 1);
-        let received = shared.delivered.load(Ordering::Acquire);
-        Resume { session: shared.agreed.session, received, next }.encode(out);
+    pub fn new(peer_message_bytes_max: u32) -> Outbound {
+        Outbound {
+            taken: Taken::default(),
+            at: 0,
+            announced: HashMap::new(),
+            transfers: Transfers::new(peer_message_bytes_max),
+        }
     }
 
-    /// Appends frames to `out`. True when more waits than one flush takes.
-    pub fn flush(&mut self, shared: &Shared, queue: &Mutex<Queue>, replay: &Mutex<Replay>, out: &mut Vec<u8>) -> bool {
+    /// What has not been signed and may go out in another session, in its order: casts and sends.
+    pub fn drain_unsigned(&mut self, lanes: &mut Lanes, mut each: impl FnMut(NewMessage<'_>)) {
+        let transfers: Vec<_> =
+            self.transfers.drain().map(|(piece, large)| (large.lane, large.held, Some(piece))).collect();
+        let lanes = lanes.drain().into_iter().map(|(lane, held)| (lane, held, None));
+        for (lane, mut held, piece) in transfers.into_iter().chain(lanes) {
+            if held.class != Class::Droppable {
+                continue;
+            }
+            let piece = piece.map(Box::new).or_else(|| held.piece.take());
+            let payload = match piece {
+                Some(piece) => NewPayload::Piece(piece),
+                None => NewPayload::Slice(held.payload()),
+            };
+            each(NewMessage {
+                kind: held.kind,
+                detail: held.detail,
+                aligned: held.aligned,
+                call_id: 0,
+                caller: held.caller,
+                source: held.source(),
+                destination: &lane,
+                payload,
+            });
+        }
+        let at = std::mem::replace(&mut self.at, self.taken.entries.len());
+        self.taken.drain_unsigned(at, each);
+    }
+
+    /// Appends frames to `out`. True when more waits than one flush takes. `resume`: this side goes over to this link, where
+    /// everything unacknowledged is sent again.
+    pub fn flush(&mut self, session: &Session, resume: bool, out: &mut Vec<u8>) -> bool {
+        let Session { shared, queue, replay, .. } = session;
         if let Some(sequence) = lock(queue).ack.take() {
             ack::encode(sequence, out);
         }
-        {
+        let must_wait = {
+            // One lock for both: an acknowledgement in between would take away what the RESUME has announced.
             let mut replay = lock(replay);
+            if replay.take_moved() | resume {
+                let next = replay.rewind().unwrap_or_else(|| shared.sent_sequence.load(Ordering::Relaxed) + 1);
+                let received = shared.delivered.load(Ordering::Acquire);
+                Resume { session: shared.agreed.session, received, next }.encode(out);
+            }
             if replay.send(out, FLUSH_TARGET) {
                 return true;
             }
-            // What has been taken goes; the window is looked at before more is.
-            if self.at == self.taken.entries.len() && self.taken.releases.is_empty() {
-                if replay.must_wait() {
-                    return false;
-                }
-                drop(replay);
+            replay.must_wait()
+        };
+        // What has been taken goes; the replay's window is looked at before more is.
+        let nothing_taken = self.at == self.taken.entries.len() && self.taken.releases.is_empty();
+        if nothing_taken && must_wait {
+            return false;
+        }
+        if !must_wait {
+            self.write_credit(session, out);
+            if nothing_taken {
                 self.recycle();
                 lock(queue).take(&mut self.taken);
             }
         }
+        let let_go = if must_wait { Vec::new() } else { self.take_from_lanes(session) };
 
         let before = self.at;
-        while self.at < self.taken.entries.len() && out.len() < FLUSH_TARGET {
+        let mut barrier = None;
+        let mut moved = 0;
+        if !let_go.is_empty() {
+            self.write_messages(session, &let_go, &mut moved, out);
+        }
+        while self.at < self.taken.entries.len() && out.len() < FLUSH_TARGET && moved < MOVED_TARGET {
             match &self.taken.entries[self.at] {
                 Entry::Announcement(kind, signed) => {
+                    barrier = self.must_stay(session, *kind, signed);
+                    if barrier.is_some() {
+                        break;
+                    }
                     note_announced(&mut self.announced, *kind, signed);
                     let start = out.len();
                     frame::encode(*kind, signed, out);
                     sent(shared, replay, 1, 0, &out[start..]);
                     self.at += 1;
                 }
-                Entry::Message(_) => self.write_messages(shared, replay, out),
+                Entry::Message(_) => self.write_messages(session, &[], &mut moved, out),
             }
+        }
+        if !must_wait {
+            self.write_fragments(session, barrier.as_deref(), out);
         }
         let gone = &self.taken.entries[before..self.at];
         let cost = gone.iter().map(Entry::cost).sum();
@@ -106,8 +251,42 @@ impl Outbound {
 
         let mut queue = lock(queue);
         queue.sent(gone, cost);
+        for (_, held) in &let_go {
+            queue.gone(held.share, held.cost);
+        }
+        if !queue.waiters.is_empty() {
+            queue.serve_waiters();
+        }
         shared.counters.queue_bytes.set(queue.bytes() as u64);
-        !drained || !queue.settle()
+        if must_wait {
+            // The ACK that opens the window wakes.
+            return !drained && barrier.is_none();
+        }
+        // Under the queue's lock: whoever gives a lane credit, or grants some, wakes after that.
+        let ready = {
+            let lanes = lock(&session.lanes);
+            shared.counters.lanes_held.set(lanes.held() as u64);
+            lanes.any_ready()
+        };
+        let more = !self.transfers.is_empty() || ready || lock(&session.debts).any_granted();
+        !drained || more || !queue.settle()
+    }
+
+    fn write_credit(&self, session: &Session, out: &mut Vec<u8>) {
+        let grants = {
+            let mut debts = lock(&session.debts);
+            if !debts.any_granted() {
+                return;
+            }
+            debts.take_grants()
+        };
+        let mut body = Vec::new();
+        for grants in grants.chunks(CREDITS_PER_FRAME) {
+            body.clear();
+            credit::encode(grants, &mut body);
+            sent(&session.shared, &session.replay, 1, 0, &body);
+            out.extend_from_slice(&body);
+        }
     }
 
     fn recycle(&mut self) {
@@ -119,94 +298,275 @@ impl Outbound {
         }
     }
 
-    /// Writes the messages from `self.at` up to the next announcement or the flush's target.
-    fn write_messages(&mut self, shared: &Shared, replay: &Mutex<Replay>, out: &mut Vec<u8>) {
-        let arena = &self.taken.arena;
-        let mut groups: Vec<Group> = Vec::new();
-        // Which group last took a message to an engine; kept only once there are two groups.
-        let mut last_group: HashMap<&str, usize> = HashMap::new();
+    /// What may go now of what waited. Large ones begin.
+    fn take_from_lanes(&mut self, session: &Session) -> Vec<(Arc<str>, Held)> {
+        let mut let_go = Vec::new();
+        let mut lanes = lock(&session.lanes);
+        if !lanes.any_ready() {
+            return let_go;
+        }
+        let mut bytes = 0;
+        while bytes < LANES_TARGET {
+            let transfers = &self.transfers;
+            let Some((lane, mut held)) = lanes.next(|bytes| transfers.has_room_for(bytes)) else { break };
+            bytes += held.payload().len() + batch::ROW_BYTES;
+            match held.piece.take_if(|_| held.large) {
+                Some(piece) => self.transfers.begin(*piece, Large { lane, held }),
+                None => let_go.push((lane, held)),
+            }
+        }
+        drop(lanes);
+        // A call that was cancelled, or whose caller is gone, has been released: it must not come after that.
+        if let_go.iter().any(|(_, held)| held.kind == kind::GENCALL) {
+            let calls = lock(&session.calls);
+            let cancelled: Vec<_> = let_go
+                .extract_if(.., |(_, held)| held.kind == kind::GENCALL && calls.destination(held.call_id).is_none())
+                .collect();
+            drop(calls);
+            self.give_back(session, cancelled);
+        }
+        let_go
+    }
+
+    /// Messages that were let go and don't go: their room, in the queue and in their window, is another's.
+    fn give_back(&self, session: &Session, cancelled: Vec<(Arc<str>, Held)>) {
+        if cancelled.is_empty() {
+            return;
+        }
+        let mut queue = lock(&session.queue);
+        cancelled.iter().for_each(|(_, held)| queue.gone(held.share, held.cost));
+        drop(queue);
+        let mut lanes = lock(&session.lanes);
+        cancelled.iter().for_each(|(lane, held)| lanes.refund(lane, held.payload().len()));
+    }
+
+    /// Which engine's large messages a FORGET has to wait for.
+    fn must_stay(&self, session: &Session, kind: FrameType, signed: &[u8]) -> Option<Box<str>> {
+        if kind != FrameType::Forget {
+            return None;
+        }
+        let lanes = lock(&session.lanes);
+        if self.transfers.is_empty() && !lanes.any_answers() {
+            return None;
+        }
+        let (forget, _) = forget::Forget::decode(signed).ok()?;
+        let engine = &*forget.engine;
+        let under_way = self.transfers.iter().any(|large| large.held.source() == engine);
+        (under_way || lanes.answer_waits(engine)).then(|| engine.into())
+    }
+
+    /// Writes what lanes have let go, and the messages from `self.at` up to the next announcement or the flush's target.
+    fn write_messages(&mut self, session: &Session, let_go: &[(Arc<str>, Held)], moved: &mut usize, out: &mut Vec<u8>) {
+        let Taken { entries, arena, .. } = &mut self.taken;
+        let arena = &arena[..];
+        let mut groups = Groups::default();
         let mut budget = out.len();
-        while let Some(Entry::Message(message)) = self.taken.entries.get(self.at) {
+        for (index, (lane, held)) in let_go.iter().enumerate() {
+            let source = if self.announced.contains_key(held.source()) { held.source() } else { "" };
+            let batch_bytes = batch_bytes(held.payload().len(), held.aligned);
+            budget += batch_bytes + batch::ROW_BYTES;
+            groups.add(index, source, wire_destination(lane, held), held.payload().len(), batch_bytes);
+        }
+        let mut lanes = lock(&session.lanes);
+        while let Some(Entry::Message(message)) = entries.get_mut(self.at) {
             if message.dropped {
                 self.at += 1;
                 continue;
             }
-            if budget >= FLUSH_TARGET {
+            if budget >= FLUSH_TARGET || *moved >= MOVED_TARGET {
                 break;
             }
-            budget += message.batch_bytes() + batch::ROW_BYTES;
+            let large = message.payload_bytes() > session.shared.limits.fragment_bytes && message.piece.is_some();
+            if large || !lanes.is_quiet_for(message.class()) {
+                if !admit(message, arena, large, &mut lanes, &mut self.transfers) {
+                    *moved += message.payload_bytes() + batch::ROW_BYTES;
+                    self.at += 1;
+                    continue;
+                }
+            }
             let source = message.source(arena);
             let source = if self.announced.contains_key(source) { source } else { "" };
-            let destination = message.destination(arena);
-            let not_before = match destination {
-                // An answer goes to a call, not to an engine: nothing to keep it in order with.
-                "" => 0,
-                _ => last_group.get(destination).copied().unwrap_or(0),
-            };
-            let open = groups.iter().rposition(|group| *group.source == *source);
-            let index = match open {
-                Some(index) if index >= not_before && groups[index].has_room_for(message) => index,
-                _ => {
-                    if groups.len() == 1 {
-                        for member in &groups[0].members {
-                            if let Entry::Message(earlier) = &self.taken.entries[*member] {
-                                last_group.insert(earlier.destination(arena), 0);
-                            }
-                        }
-                    }
-                    groups.push(Group { source: source.into(), members: Vec::new(), payload_bytes: 0, batch_bytes: 0 });
-                    groups.len() - 1
-                }
-            };
-            groups[index].members.push(self.at);
-            groups[index].payload_bytes += message.payload_bytes();
-            groups[index].batch_bytes += message.batch_bytes();
-            if groups.len() > 1 {
-                last_group.insert(destination, index);
-            }
+            budget += message.batch_bytes() + batch::ROW_BYTES;
+            let member = let_go.len() + self.at;
+            groups.add(member, source, message.destination(arena), message.payload_bytes(), message.batch_bytes());
             self.at += 1;
         }
-        for group in &groups {
-            self.write_batch(shared, replay, group, out);
+        drop(lanes);
+        for group in &groups.groups {
+            self.write_batch(&session.shared, &session.replay, group, let_go, out);
         }
     }
 
-    fn write_batch(&self, shared: &Shared, replay: &Mutex<Replay>, group: &Group, out: &mut Vec<u8>) {
+    fn write_batch(
+        &self,
+        shared: &Shared,
+        replay: &Mutex<Replay>,
+        group: &Group,
+        let_go: &[(Arc<str>, Held)],
+        out: &mut Vec<u8>,
+    ) {
         let start = out.len();
-        let first_sequence = shared.sent_sequence.load(Ordering::Relaxed) + 1;
-        let header = Header {
-            session: shared.agreed.session,
-            source: shared.agreed.own,
-            destination: shared.agreed.peer,
-            first_sequence,
-            engine: &group.source,
-        };
         let arena = &self.taken.arena;
-        let messages = group.members.iter().filter_map(|member| match &self.taken.entries[*member] {
-            Entry::Message(message) => Some(batch::Message {
-                kind: message.kind,
-                aligned: message.aligned,
-                call_id: message.call_id,
-                caller: message.caller,
-                detail: message.detail,
-                destination: message.destination(arena),
-                payload: message.payload(arena),
-            }),
-            Entry::Announcement(..) => None,
+        let messages = group.members.iter().filter_map(|member| {
+            let Some((lane, held)) = let_go.get(*member) else {
+                return match &self.taken.entries[*member - let_go.len()] {
+                    Entry::Message(message) => Some(wire_message(message, arena)),
+                    Entry::Announcement(..) => None,
+                };
+            };
+            Some(wire_held(held, wire_destination(lane, held), held.payload()))
         });
-        let (keyring, network) = (&shared.keyring, &shared.agreed.network);
-        let sign = |body: &[u8]| match self.announced.get(&group.source) {
-            Some(told) => keyring.sign_batch_as(&group.source, told, network, body),
-            None => keyring.sign_batch(&group.source, network, body),
-        };
-        batch::encode(&header, messages, sign, out);
+        let sign = |body: &[u8]| self.sign(shared, &group.source, body);
+        batch::encode(&header(shared, &group.source), messages, sign, out);
         let count = group.members.len() as u64;
         sent(shared, replay, count, count, &out[start..]);
-        shared.counters.messages_out.add(count);
-        shared.counters.payload_bytes_out.add(group.payload_bytes as u64);
-        shared.counters.batches_out.one();
-        shared.counters.signed.one();
+        count_batch(shared, count, group.payload_bytes);
     }
+
+    /// By the key that the peer has been told of.
+    fn sign(&self, shared: &Shared, source: &str, body: &[u8]) -> [u8; 64] {
+        let (keyring, network) = (&shared.keyring, &shared.agreed.network);
+        match self.announced.get(source) {
+            Some(told) => keyring.sign_batch_as(source, told, network, body),
+            None => keyring.sign_batch(source, network, body),
+        }
+    }
+
+    /// Fragments until the flush is full, and at least one. Those of `first` before others.
+    fn write_fragments(&mut self, session: &Session, first: Option<&str>, out: &mut Vec<u8>) {
+        let shared = &session.shared;
+        let mut any = false;
+        while !self.transfers.is_empty() && (!any || out.len() < FLUSH_TARGET) {
+            any = true;
+            let start = out.len();
+            let fragment_bytes = shared.limits.fragment_bytes;
+            let mut turn = Sent::Nothing;
+            if let Some(first) = first {
+                turn = self.transfers.send_next(fragment_bytes, out, |large| large.held.source() == first);
+            }
+            if matches!(turn, Sent::Nothing) {
+                turn = self.transfers.send_next(fragment_bytes, out, |_| true);
+            }
+            sent(shared, &session.replay, 1, 0, &out[start..]);
+            shared.counters.fragments_out.one();
+            let Sent::Last(transfer) = turn else { continue };
+
+            let (number, piece, large) = transfer.into_parts();
+            let start = out.len();
+            let payload_bytes = piece.payload_bytes();
+            let source = if self.announced.contains_key(large.held.source()) { large.held.source() } else { "" };
+            let sign = |body: &[u8]| self.sign(shared, source, body);
+            let message = wire_held(&large.held, large.destination(), &[]);
+            piece.encode(&header(shared, source), &message, number, sign, out);
+            sent(shared, &session.replay, 1, 1, &out[start..]);
+            count_batch(shared, 1, payload_bytes);
+            self.large_done(session, &large);
+        }
+    }
+
+    fn large_done(&mut self, session: &Session, large: &Large) {
+        let held = &large.held;
+        if held.kind == kind::GENCALL {
+            // Released while it was on its way: the peer has to be told once it has it.
+            let calls = lock(&session.calls);
+            if calls.destination(held.call_id).is_none() {
+                let caller = calls.is_own_caller(held.caller);
+                self.taken.releases.push(Release::Call(held.call_id));
+                self.taken.releases.extend((!caller).then_some(Release::Caller(held.caller)));
+            }
+        }
+        lock(&session.queue).gone(held.share, held.cost);
+        lock(&session.lanes).large_done(&large.lane);
+    }
+
+    /// Casts, sends and calls that have been taken and wait for too long.
+    pub fn expire(&mut self, over: impl Fn(u32) -> bool, calls: &mut Vec<u64>, gone: impl FnMut(u32, usize)) -> u64 {
+        self.taken.expire(self.at, over, calls, gone)
+    }
+}
+
+/// With names of 255 bytes: so that a frame's bound is kept.
+const CREDITS_PER_FRAME: usize = 250;
+
+/// Whether a message goes on with the flush. If not it has left for its lane, or for its way out in fragments.
+fn admit(
+    message: &mut Message,
+    arena: &[u8],
+    large: bool,
+    lanes: &mut Lanes,
+    transfers: &mut Transfers<Large>,
+) -> bool {
+    let of_answers;
+    let lane = match message.class() {
+        Class::Answer => {
+            of_answers = lane_of_answers(message.caller);
+            &of_answers
+        }
+        _ => message.destination(arena),
+    };
+    let payload_bytes = message.payload_bytes();
+    let want = Want { class: message.class(), large, payload_bytes };
+    let room = !large || transfers.has_room_for(payload_bytes);
+    match (lanes.admit(lane, want, room), large) {
+        (true, false) => true,
+        (true, true) => {
+            let mut held = message.leave(arena, large);
+            if let Some(piece) = held.piece.take() {
+                transfers.begin(*piece, Large { lane: lane.into(), held });
+            }
+            false
+        }
+        (false, _) => {
+            lanes.hold(lane, message.leave(arena, large));
+            false
+        }
+    }
+}
+
+fn header<'a>(shared: &Shared, engine: &'a str) -> Header<'a> {
+    Header {
+        session: shared.agreed.session,
+        source: shared.agreed.own,
+        destination: shared.agreed.peer,
+        first_sequence: shared.sent_sequence.load(Ordering::Relaxed) + 1,
+        engine,
+    }
+}
+
+fn wire_message<'a>(message: &'a Message, arena: &'a [u8]) -> batch::Message<'a> {
+    batch::Message {
+        kind: message.kind,
+        aligned: message.aligned,
+        call_id: message.call_id,
+        caller: wire_caller(message.kind, message.caller),
+        detail: message.detail,
+        destination: message.destination(arena),
+        payload: message.payload(arena),
+    }
+}
+
+fn wire_held<'a>(held: &Held, destination: &'a str, payload: &'a [u8]) -> batch::Message<'a> {
+    batch::Message {
+        kind: held.kind,
+        aligned: held.aligned,
+        call_id: held.call_id,
+        caller: wire_caller(held.kind, held.caller),
+        detail: held.detail,
+        destination,
+        payload,
+    }
+}
+
+/// What a message takes of a batch at most, gaps included.
+fn batch_bytes(payload_bytes: usize, aligned: bool) -> usize {
+    payload_bytes + if aligned { 2 * batch::ALIGNMENT } else { 0 }
+}
+
+fn count_batch(shared: &Shared, messages: u64, payload_bytes: usize) {
+    shared.counters.messages_out.add(messages);
+    shared.counters.payload_bytes_out.add(payload_bytes as u64);
+    shared.counters.batches_out.one();
+    shared.counters.signed.one();
 }
 
 /// A sequenced frame goes out, before its bytes leave: the peer's ACK can't come earlier than this.

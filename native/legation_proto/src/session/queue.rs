@@ -1,16 +1,25 @@
 //! The outbound queue: what waits for the next flush.
 //!
 //! A push appends to an arena and a list and is done; no payload-sized allocation happens under the lock but the
-//! arena's own growth, and large payloads come in boxes that were made before. A flush swaps the lot out.
+//! arena's own growth, and large payloads come in pieces that were made before. A flush swaps the lot out.
+//!
+//! What a flush has taken and not sent counts against the bounds, wherever it is: so do messages in lanes. What gives way
+//! is taken from the lanes first: nothing here is older.
+
+use std::sync::Mutex;
 
 use crate::frame::batch::{kind, ALIGNMENT};
 use crate::frame::handle_release::Release;
+use crate::frame::staged::Piece;
 use crate::frame::FrameType;
 use crate::limits::Overflow;
 use crate::session::counters::Counters;
+use crate::session::lanes::{Class, Facts, Held, Lanes};
+use crate::session::lock;
+use crate::session::room::{Room, Waiters};
 use crate::session::shares::{Shares, END, NO_SHARE};
 
-/// Payloads above this come as a box of their own instead of being copied into the arena.
+/// Payloads above this come as a piece of their own instead of being copied into the arena.
 pub(crate) const BOXED_ABOVE: usize = 64 * 1024;
 
 /// A flush of no more than this is short work, whatever the sources are.
@@ -30,6 +39,7 @@ pub(crate) struct Message {
     pub kind: u8,
     pub detail: u8,
     pub aligned: bool,
+    /// Not here any more: it has given way, expired, or gone to a lane.
     pub dropped: bool,
     source_bytes: u8,
     destination_bytes: u8,
@@ -37,7 +47,9 @@ pub(crate) struct Message {
     pub call_id: u64,
     pub caller: u64,
     start: usize,
-    boxed: Option<Box<[u8]>>,
+    pub piece: Option<Box<Piece>>,
+    /// When it was pushed, by the session's coarse clock.
+    since: u32,
     /// Whom it counts against, and the next in that engine's chain.
     share: u32,
     next: u32,
@@ -54,8 +66,8 @@ impl Message {
     }
 
     pub fn payload<'a>(&'a self, arena: &'a [u8]) -> &'a [u8] {
-        match &self.boxed {
-            Some(boxed) => boxed,
+        match &self.piece {
+            Some(piece) => piece.payload(),
             None => {
                 let start = self.start + usize::from(self.source_bytes) + usize::from(self.destination_bytes);
                 &arena[start..start + self.payload_bytes as usize]
@@ -74,7 +86,37 @@ impl Message {
 
     /// Calls and answers are not: their callers wait.
     fn is_droppable(&self) -> bool {
-        self.call_id == 0
+        self.class() == Class::Droppable
+    }
+
+    /// What has no destination is an answer, or what else goes to a process that waits.
+    pub fn class(&self) -> Class {
+        match (self.destination_bytes, self.call_id) {
+            (0, _) => Class::Answer,
+            (_, 0) => Class::Droppable,
+            _ => Class::Kept,
+        }
+    }
+
+    /// Leaves for a lane, or for its way out in fragments. Its cost stays with it.
+    pub fn leave(&mut self, arena: &[u8], large: bool) -> Held {
+        let facts = Facts {
+            kind: self.kind,
+            detail: self.detail,
+            aligned: self.aligned,
+            large,
+            class: self.class(),
+            since: self.since,
+            share: self.share,
+            call_id: self.call_id,
+            caller: self.caller,
+            cost: self.cost(),
+        };
+        let piece = self.piece.take();
+        let payload = if piece.is_some() { &[] } else { self.payload(arena) };
+        let held = Held::new(facts, self.source(arena), payload, piece);
+        self.dropped = true;
+        held
     }
 
     fn cost(&self) -> usize {
@@ -115,14 +157,14 @@ impl NewMessage<'_> {
 
 pub(crate) enum NewPayload<'a> {
     Slice(&'a [u8]),
-    Boxed(Box<[u8]>),
+    Piece(Box<Piece>),
 }
 
 impl<'a> NewPayload<'a> {
-    /// Copies what is too large for the arena. To be called before the lock is taken.
-    pub fn of(bytes: &'a [u8]) -> NewPayload<'a> {
-        match bytes.len() > BOXED_ABOVE {
-            true => NewPayload::Boxed(bytes.into()),
+    /// Copies what is too large for the arena, or is to go in fragments. To be called before the lock is taken.
+    pub fn of(bytes: &'a [u8], fragment_bytes: usize) -> NewPayload<'a> {
+        match bytes.len() > BOXED_ABOVE.min(fragment_bytes) {
+            true => NewPayload::Piece(Box::new(Piece::of(bytes))),
             false => NewPayload::Slice(bytes),
         }
     }
@@ -130,7 +172,7 @@ impl<'a> NewPayload<'a> {
     fn len(&self) -> usize {
         match self {
             NewPayload::Slice(bytes) => bytes.len(),
-            NewPayload::Boxed(bytes) => bytes.len(),
+            NewPayload::Piece(piece) => piece.payload_bytes(),
         }
     }
 }
@@ -158,11 +200,20 @@ pub(crate) struct Queue {
     dropped_bytes: usize,
     scheduled: bool,
     pub ack: Option<u64>,
+    /// The session's coarse clock, ms.
+    pub clock: u32,
+    /// Where to look for the next that has waited for too long.
+    expired: usize,
+    pub waiters: Waiters,
 }
 
 /// Nothing was queued; it has been counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(crate) enum Full {
+    Refused,
+    /// And the link is to be closed for it.
+    Disconnect,
+}
 
 impl Queue {
     pub fn new(bytes_max: usize, engine_bytes_max: Option<usize>, overflow: Overflow) -> Queue {
@@ -176,6 +227,9 @@ impl Queue {
             dropped_bytes: 0,
             scheduled: false,
             ack: None,
+            clock: 0,
+            expired: 0,
+            waiters: Waiters::default(),
         }
     }
 
@@ -189,8 +243,9 @@ impl Queue {
         self.waiting.entries.len() <= SMALL_ENTRIES && self.bytes <= SMALL_BYTES && self.waiting.releases.len() <= 64
     }
 
-    pub fn unsigned(&self) -> (&[Entry], &[u8]) {
-        (&self.waiting.entries, &self.waiting.arena)
+    /// Casts and sends that wait, in their order.
+    pub fn drain_unsigned(&mut self, each: impl FnMut(NewMessage<'_>)) {
+        self.waiting.drain_unsigned(0, each);
     }
 
     pub fn bytes(&self) -> usize {
@@ -200,23 +255,29 @@ impl Queue {
     /// Messages without a call give way under [`Overflow::Oldest`]; `always` ones (replies) may exceed the bound by as
     /// much again, because a lost reply would leave a caller waiting, and refusals by once more. Neither counts against an
     /// engine. `Ok(true)`: wake the Writer.
-    pub fn push(&mut self, message: NewMessage<'_>, always: bool, counters: &Counters) -> Result<bool, Full> {
+    pub fn push(
+        &mut self,
+        message: NewMessage<'_>,
+        always: bool,
+        lanes: &Mutex<Lanes>,
+        counters: &Counters,
+    ) -> Result<bool, Full> {
         let cost = message.cost();
         let share = match always || self.shares.is_none() {
             true => NO_SHARE,
-            false => self.share_with_room(message.destination, cost, counters)?,
+            false => self.share_with_room(message.destination, cost, lanes, counters)?,
         };
-        self.make_room(message.kind, cost, always, counters)?;
+        self.make_room(message.kind, cost, always, lanes, counters)?;
         let start = self.waiting.arena.len();
         self.waiting.arena.extend_from_slice(message.source.as_bytes());
         self.waiting.arena.extend_from_slice(message.destination.as_bytes());
         let payload_bytes = message.payload.len() as u32;
-        let boxed = match message.payload {
+        let piece = match message.payload {
             NewPayload::Slice(bytes) => {
                 self.waiting.arena.extend_from_slice(bytes);
                 None
             }
-            NewPayload::Boxed(bytes) => Some(bytes),
+            NewPayload::Piece(piece) => Some(piece),
         };
         self.bytes += cost;
         self.waiting.entries.push(Entry::Message(Message {
@@ -230,7 +291,8 @@ impl Queue {
             call_id: message.call_id,
             caller: message.caller,
             start,
-            boxed,
+            piece,
+            since: self.clock,
             share,
             next: END,
         }));
@@ -250,7 +312,14 @@ impl Queue {
         self.wake()
     }
 
-    fn make_room(&mut self, kind: u8, cost: usize, always: bool, counters: &Counters) -> Result<(), Full> {
+    fn make_room(
+        &mut self,
+        kind: u8,
+        cost: usize,
+        always: bool,
+        lanes: &Mutex<Lanes>,
+        counters: &Counters,
+    ) -> Result<(), Full> {
         let limit = match kind {
             kind::ERROR => 3 * self.bytes_max,
             _ if always => 2 * self.bytes_max,
@@ -260,17 +329,29 @@ impl Queue {
             return Ok(());
         }
         if self.overflow == Overflow::Oldest && !always {
-            counters.dropped_oldest.add(self.drop_oldest(cost));
+            counters.dropped_oldest.add(self.drop_oldest(cost, &mut lock(lanes)));
         }
         if self.bytes + cost <= limit {
             return Ok(());
         }
         counters.overload_out.one();
-        Err(Full)
+        Err(self.full(always))
     }
 
-    fn drop_oldest(&mut self, needed: usize) -> u64 {
+    fn full(&self, always: bool) -> Full {
+        match self.overflow == Overflow::Disconnect && !always {
+            true => Full::Disconnect,
+            false => Full::Refused,
+        }
+    }
+
+    fn drop_oldest(&mut self, needed: usize, lanes: &mut Lanes) -> u64 {
         let mut dropped = 0;
+        while self.bytes + needed > self.bytes_max {
+            let Some(held) = lanes.drop_oldest() else { break };
+            self.gone(held.share, held.cost);
+            dropped += 1;
+        }
         while self.bytes + needed > self.bytes_max && self.oldest < self.waiting.entries.len() {
             dropped += u64::from(self.drop_entry(self.oldest));
             self.oldest += 1;
@@ -280,14 +361,20 @@ impl Queue {
     }
 
     /// The share of an engine, where `cost` fits by now.
-    fn share_with_room(&mut self, engine: &str, cost: usize, counters: &Counters) -> Result<u32, Full> {
+    fn share_with_room(
+        &mut self,
+        engine: &str,
+        cost: usize,
+        lanes: &Mutex<Lanes>,
+        counters: &Counters,
+    ) -> Result<u32, Full> {
         let Some(shares) = &mut self.shares else { return Ok(NO_SHARE) };
         let share = shares.of(engine);
         if shares.has_room(share, cost) {
             return Ok(share);
         }
         if self.overflow == Overflow::Oldest {
-            let dropped = self.drop_oldest_of(share, cost);
+            let dropped = self.drop_oldest_of(engine, share, cost, &mut lock(lanes));
             counters.dropped_oldest.add(dropped);
             counters.engine_queue_over_limit.add(dropped);
         }
@@ -296,13 +383,18 @@ impl Queue {
             _ => {
                 counters.overload_out.one();
                 counters.engine_queue_over_limit.one();
-                Err(Full)
+                Err(self.full(false))
             }
         }
     }
 
-    fn drop_oldest_of(&mut self, share: u32, needed: usize) -> u64 {
+    fn drop_oldest_of(&mut self, engine: &str, share: u32, needed: usize, lanes: &mut Lanes) -> u64 {
         let mut dropped = 0;
+        while self.shares.as_ref().is_some_and(|shares| !shares.has_room(share, needed)) {
+            let Some(held) = lanes.drop_oldest_of(engine) else { break };
+            self.gone(held.share, held.cost);
+            dropped += 1;
+        }
         while let Some(shares) = &mut self.shares {
             let index = shares.oldest(share);
             if index == END || shares.has_room(share, needed) {
@@ -327,21 +419,78 @@ impl Queue {
 
     /// False for what stays: calls and answers, whose callers wait, and announcements.
     fn drop_entry(&mut self, index: usize) -> bool {
-        let Entry::Message(message) = &mut self.waiting.entries[index] else { return false };
-        if message.dropped || !message.is_droppable() {
-            return false;
-        }
-        message.dropped = true;
-        message.boxed = None;
-        let cost = message.cost();
-        self.bytes -= cost;
-        self.dropped_bytes += cost;
-        if let Some(shares) = &mut self.shares {
-            shares.gives_back(message.share, cost);
+        match &self.waiting.entries[index] {
+            Entry::Message(message) if !message.dropped && message.is_droppable() => self.take_out(index),
+            _ => return false,
         }
         true
     }
 
+    fn take_out(&mut self, index: usize) {
+        let Entry::Message(message) = &mut self.waiting.entries[index] else { return };
+        let (cost, share) = (message.cost(), message.share);
+        message.dropped = true;
+        message.piece = None;
+        self.dropped_bytes += cost;
+        self.gone(share, cost);
+    }
+
+    /// A message has been sent, or dropped wherever it was.
+    pub fn gone(&mut self, share: u32, cost: usize) {
+        self.bytes = self.bytes.saturating_sub(cost);
+        if let Some(shares) = &mut self.shares {
+            shares.gives_back(share, cost);
+        }
+    }
+
+    /// Takes out what has waited for longer than `ttl_ms`, but for answers. `calls` is given their numbers. Returns how many
+    /// others there were.
+    pub fn expire(&mut self, ttl_ms: u32, calls: &mut Vec<u64>) -> u64 {
+        let mut expired = 0;
+        while let Some(entry) = self.waiting.entries.get(self.expired) {
+            if let Entry::Message(message) = entry {
+                if self.clock.wrapping_sub(message.since) < ttl_ms {
+                    break;
+                }
+                if !message.dropped && message.class() != Class::Answer {
+                    expired += note_expired(message.call_id, calls);
+                    self.take_out(self.expired);
+                }
+            }
+            self.expired += 1;
+        }
+        self.compact_if_worth_it();
+        expired
+    }
+
+    /// Those who wait for room, as far as there is some.
+    pub fn serve_waiters(&mut self) {
+        let (bytes, bytes_max, shares) = (self.bytes, self.bytes_max, &mut self.shares);
+        self.waiters.serve(bytes, bytes_max, |destination, cost| match shares {
+            Some(shares) => {
+                let share = shares.of(destination);
+                shares.has_room(share, cost)
+            }
+            None => true,
+        });
+    }
+
+    /// Waits until a message of so many bytes would be taken. The longest source is reckoned with.
+    pub fn wait_room(&mut self, destination: &str, payload_bytes: usize, token: u64, waiters_max: usize) -> Room {
+        let cost = cost_of(payload_bytes, 255, destination.len());
+        let fits = self.shares.as_mut().is_none_or(|shares| {
+            let share = shares.of(destination);
+            shares.has_room(share, cost)
+        });
+        if fits && self.bytes + cost <= self.bytes_max {
+            return Room::Now;
+        }
+        if cost > self.bytes_max || self.waiters.len() >= waiters_max {
+            return Room::Full;
+        }
+        self.waiters.wait(token, destination, cost);
+        Room::Later
+    }
     /// Makes an entry the newest of its engine's chain, if it may have to give way one day.
     fn link(&mut self, index: usize) {
         let Some(shares) = &mut self.shares else { return };
@@ -370,13 +519,14 @@ impl Queue {
         let old = std::mem::take(&mut self.waiting.arena);
         let mut arena = Vec::with_capacity(old.len() - old.len().min(self.dropped_bytes));
         let (mut kept_before_oldest, oldest) = (0, self.oldest);
+        let (mut kept_before_expired, expired) = (0, self.expired);
         let mut index = 0;
         self.waiting.entries.retain_mut(|entry| {
             let keep = match entry {
                 Entry::Message(message) if message.dropped => false,
                 Entry::Message(message) => {
                     let names = usize::from(message.source_bytes) + usize::from(message.destination_bytes);
-                    let inline = if message.boxed.is_some() { 0 } else { message.payload_bytes as usize };
+                    let inline = if message.piece.is_some() { 0 } else { message.payload_bytes as usize };
                     let start = arena.len();
                     arena.extend_from_slice(&old[message.start..message.start + names + inline]);
                     message.start = start;
@@ -385,10 +535,12 @@ impl Queue {
                 Entry::Announcement(..) => true,
             };
             kept_before_oldest += usize::from(keep && index < oldest);
+            kept_before_expired += usize::from(keep && index < expired);
             index += 1;
             keep
         });
         self.oldest = kept_before_oldest;
+        self.expired = kept_before_expired;
         self.waiting.arena = arena;
         self.dropped_bytes = 0;
         if let Some(shares) = &mut self.shares {
@@ -405,6 +557,7 @@ impl Queue {
         debug_assert!(taken.entries.is_empty());
         std::mem::swap(&mut self.waiting, taken);
         self.oldest = 0;
+        self.expired = 0;
         self.dropped_bytes = 0;
         if let Some(shares) = &mut self.shares {
             shares.next_round();
@@ -441,6 +594,69 @@ impl Entry {
         match self {
             Entry::Message(message) if !message.dropped => message.cost(),
             _ => 0,
+        }
+    }
+}
+
+impl Taken {
+    /// Casts and sends from `at` on: they may go out in another session.
+    pub fn drain_unsigned(&mut self, at: usize, mut each: impl FnMut(NewMessage<'_>)) {
+        let Taken { entries, arena, .. } = self;
+        for entry in &mut entries[at..] {
+            let Entry::Message(message) = entry else { continue };
+            if message.dropped || message.class() != Class::Droppable {
+                continue;
+            }
+            message.dropped = true;
+            let piece = message.piece.take();
+            each(NewMessage {
+                kind: message.kind,
+                detail: message.detail,
+                aligned: message.aligned,
+                call_id: 0,
+                caller: message.caller,
+                source: message.source(arena),
+                destination: message.destination(arena),
+                payload: match piece {
+                    Some(piece) => NewPayload::Piece(piece),
+                    None => NewPayload::Slice(message.payload(arena)),
+                },
+            });
+        }
+    }
+
+    /// As [`Queue::expire`], of what a flush has taken and not come to: from `at`. Their costs are given to `gone`.
+    pub fn expire(
+        &mut self,
+        at: usize,
+        over: impl Fn(u32) -> bool,
+        calls: &mut Vec<u64>,
+        mut gone: impl FnMut(u32, usize),
+    ) -> u64 {
+        let mut expired = 0;
+        for entry in &mut self.entries[at..] {
+            let Entry::Message(message) = entry else { continue };
+            if !over(message.since) {
+                break;
+            }
+            if !message.dropped && message.class() != Class::Answer {
+                expired += note_expired(message.call_id, calls);
+                gone(message.share, message.cost());
+                message.dropped = true;
+                message.piece = None;
+            }
+        }
+        expired
+    }
+}
+
+/// 1 for what nobody is told of.
+pub(crate) fn note_expired(call_id: u64, calls: &mut Vec<u64>) -> u64 {
+    match call_id {
+        0 => 1,
+        _ => {
+            calls.push(call_id);
+            0
         }
     }
 }

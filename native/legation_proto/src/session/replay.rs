@@ -34,12 +34,14 @@ pub(crate) struct Replay {
     acknowledged: u64,
     /// A flush has found the window closed.
     waited: bool,
+    /// What the link at hand was told comes next was acknowledged before it was sent there.
+    moved: bool,
 }
 
 impl Replay {
     /// `bytes_max` 0: nothing is kept, and there is no window.
     pub fn new(bytes_max: usize) -> Replay {
-        Replay { kept: VecDeque::new(), next: 0, bytes: 0, bytes_max, acknowledged: 0, waited: false }
+        Replay { kept: VecDeque::new(), next: 0, bytes: 0, bytes_max, acknowledged: 0, waited: false, moved: false }
     }
 
     /// A frame with header, as it is being sent now.
@@ -65,12 +67,18 @@ impl Replay {
         while self.kept.front().is_some_and(|kept| kept.first + kept.count - 1 <= self.acknowledged) {
             if let Some(kept) = self.kept.pop_front() {
                 self.bytes -= kept.bytes.len();
+                self.moved |= self.next == 0;
                 self.next = self.next.saturating_sub(1);
             }
         }
         let goes_on = self.waited && self.bytes < self.bytes_max;
         self.waited &= !goes_on;
         goes_on
+    }
+
+    /// Whether the peer has to be told anew which number comes next: it had more than was sent again.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Another link: everything is to be sent again. Returns the number of the first frame, or None when nothing is kept.
@@ -142,10 +150,14 @@ mod tests {
         assert_eq!(out, b"ab");
         replay.acknowledge(1);
         assert_eq!(sent(&mut replay), b"cd");
+        assert!(!replay.take_moved());
         // The peer had more than we have sent again.
         replay.rewind();
         replay.acknowledge(3);
+        assert!(replay.take_moved());
+        assert_eq!(replay.rewind(), Some(4));
         assert_eq!(sent(&mut replay), b"d");
+        assert!(!replay.take_moved());
     }
 
     #[test]

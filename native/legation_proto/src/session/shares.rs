@@ -8,7 +8,7 @@
 //! that the oldest is found without a look at other engines' messages. A chain holds for one round: a flush that takes
 //! the entries begins the next.
 
-use std::collections::HashMap;
+use crate::session::named::Named;
 
 /// A message that counts against no engine.
 pub(crate) const NO_SHARE: u32 = u32::MAX;
@@ -22,9 +22,7 @@ const KEPT: usize = 1_024;
 #[derive(Debug)]
 pub(crate) struct Shares {
     bytes_max: usize,
-    by_name: HashMap<Box<str>, u32>,
-    shares: Vec<Share>,
-    free: Vec<u32>,
+    shares: Named<Share>,
     sweep_at: usize,
     round: u64,
 }
@@ -41,50 +39,37 @@ struct Share {
 
 impl Shares {
     pub fn new(bytes_max: usize) -> Shares {
-        Shares {
-            bytes_max,
-            by_name: HashMap::new(),
-            shares: Vec::new(),
-            free: Vec::new(),
-            sweep_at: KEPT,
-            // A new share's round is 0: its chain is empty.
-            round: 1,
-        }
+        // A new share's round is 0: its chain is empty.
+        Shares { bytes_max, shares: Named::default(), sweep_at: KEPT, round: 1 }
     }
 
     /// The share of an engine.
     pub fn of(&mut self, engine: &str) -> u32 {
-        if let Some(share) = self.by_name.get(engine) {
-            return *share;
+        if let Some(share) = self.shares.find(engine) {
+            return share;
         }
-        if self.by_name.len() >= self.sweep_at {
+        if self.shares.len() >= self.sweep_at {
             self.sweep();
         }
-        let share = self.free.pop().unwrap_or_else(|| {
-            self.shares.push(Share::default());
-            self.shares.len() as u32 - 1
-        });
-        self.by_name.insert(engine.into(), share);
-        share
+        self.shares.find_or_insert(engine, Share::default)
     }
 
     /// A message larger than the bound may go if nothing of its engine waits: otherwise it never could.
     pub fn has_room(&self, share: u32, cost: usize) -> bool {
-        let waiting = self.shares[share as usize].bytes;
+        let waiting = self.shares.get(share).map_or(0, |share| share.bytes);
         waiting == 0 || waiting + cost <= self.bytes_max
     }
 
     pub fn takes(&mut self, share: u32, cost: usize) {
-        if share != NO_SHARE {
-            self.shares[share as usize].bytes += cost;
+        if let Some(share) = self.shares.get_mut(share) {
+            share.bytes += cost;
         }
     }
 
     /// Sent or dropped.
     pub fn gives_back(&mut self, share: u32, cost: usize) {
-        if share != NO_SHARE {
-            let bytes = &mut self.shares[share as usize].bytes;
-            *bytes = bytes.saturating_sub(cost);
+        if let Some(share) = self.shares.get_mut(share) {
+            share.bytes = share.bytes.saturating_sub(cost);
         }
     }
 
@@ -95,37 +80,36 @@ impl Shares {
 
     /// The first of the chain, or [`END`].
     pub fn oldest(&self, share: u32) -> u32 {
-        match &self.shares[share as usize] {
-            share if share.round == self.round => share.oldest,
+        match self.shares.get(share) {
+            Some(share) if share.round == self.round => share.oldest,
             _ => END,
         }
     }
 
     pub fn set_oldest(&mut self, share: u32, index: u32) {
-        self.shares[share as usize].oldest = index;
+        if let Some(share) = self.shares.get_mut(share) {
+            share.oldest = index;
+        }
     }
 
     /// Puts an entry at the chain's end. Returns the one before it, which has to point to it.
     pub fn append(&mut self, share: u32, index: u32) -> Option<u32> {
         let empty = self.oldest(share) == END;
         let round = self.round;
-        let share = &mut self.shares[share as usize];
+        let share = self.shares.get_mut(share)?;
         let before = (!empty).then_some(share.newest);
         *share = Share { oldest: if empty { index } else { share.oldest }, newest: index, round, ..*share };
         before
     }
 
     fn sweep(&mut self) {
-        let Shares { by_name, shares, free, .. } = self;
-        by_name.retain(|_, share| {
-            let used = shares[*share as usize].bytes > 0;
-            if !used {
-                free.push(*share);
-            }
-            used
-        });
+        let unused = self.shares.iter().filter(|(_, _, share)| share.bytes == 0);
+        let unused: Vec<u32> = unused.map(|(number, _, _)| number).collect();
+        for number in unused {
+            self.shares.remove(number);
+        }
         // At most every other share is looked at again without having been used.
-        self.sweep_at = KEPT.max(2 * self.by_name.len());
+        self.sweep_at = KEPT.max(2 * self.shares.len());
     }
 }
 
@@ -142,7 +126,7 @@ mod tests {
             let share = shares.of(&number.to_string());
             shares.takes(share, 64);
             shares.gives_back(share, 64);
-            assert!(shares.by_name.len() <= KEPT && shares.shares.len() <= KEPT);
+            assert!(shares.shares.len() <= KEPT);
         }
         assert_eq!(shares.of("busy"), busy);
         assert!(!shares.has_room(busy, 37));
@@ -156,7 +140,7 @@ mod tests {
             let share = shares.of(&number.to_string());
             shares.takes(share, 64);
         }
-        assert_eq!(shares.by_name.len(), 3 * KEPT);
+        assert_eq!(shares.shares.len(), 3 * KEPT);
         assert!((0..3 * KEPT).all(|number| {
             let share = shares.of(&number.to_string());
             !shares.has_room(share, 64)

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::net::carrier::CarrierError;
-use crate::peers::{lock, PeerSession};
+use crate::peers::{lock, PeerSession, SessionEvents};
 use legation_proto::error::CloseCode;
 
 /// What a reader is told to do.
@@ -63,9 +63,10 @@ impl Control {
         self.link.get().and_then(|link| link.rtt_ms())
     }
 
-    /// Something was sent.
-    pub(crate) fn sent(&self) {
+    /// Something was taken out of the queue, and perhaps all of it.
+    pub(crate) fn flushed(&self, events: &dyn SessionEvents) {
         if let Some(session) = self.session.get() {
+            session.make_room(events);
             session.activity.notify_waiters();
         }
     }

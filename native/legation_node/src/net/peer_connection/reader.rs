@@ -173,7 +173,8 @@ impl Reader {
         let link = self.new_link(config, peer)?;
         let (reading, writing) = stream.into_halves();
         self.control.opened(&link);
-        let writer = Writer::start(link.clone(), writing, self.control.clone(), config.send_timeout());
+        let (control, events) = (self.control.clone(), self.peers.events.clone());
+        let writer = Writer::start(link.clone(), writing, control, events, config.send_timeout());
         self.link = Some(link);
         self.writer = Some(writer);
         self.phase = Phase::Handshake;
@@ -235,6 +236,10 @@ impl Reader {
                         self.read_what_is_there(half).await;
                         return self.end.take().unwrap_or(wanted.into());
                     }
+                    Wanted::Close(code) if !code.keeps_session() => {
+                        self.wait_for_credit(half).await;
+                        return self.end.take().unwrap_or(wanted.into());
+                    }
                     wanted => return wanted.into(),
                 },
                 () = &mut timer => {
@@ -275,6 +280,31 @@ impl Reader {
         Poll::Ready(Ok(read))
     }
 
+    /// What was pushed before a goodbye goes before it, and some of it may need the peer's leave. For as long as last frames have.
+    async fn wait_for_credit(&mut self, half: &mut ReadHalf) {
+        let Some(session) = self.session.clone() else { return };
+        let mut over = pin!(sleep(FINISH));
+        // What waits is known when a flush has gone for it.
+        let mut flushed = false;
+        self.control.wake.notify_one();
+        loop {
+            let mut activity = pin!(session.activity.notified());
+            activity.as_mut().enable();
+            if self.end.is_some() || (flushed && session.core.counters().queue_bytes.get() == 0) {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = &mut over => return,
+                read = poll_fn(|cx| self.poll_read(half, cx)) => match read {
+                    Ok(1..) => {}
+                    _ => return,
+                },
+                () = activity => flushed = true,
+            }
+        }
+    }
+
     /// The peer may have said why it takes nothing any more.
     async fn read_what_is_there(&mut self, half: &mut ReadHalf) {
         for _ in 0..LAST_READS_MAX {
@@ -304,7 +334,10 @@ impl Reader {
         wake |= std::mem::take(&mut self.woken);
         let read = std::mem::take(&mut self.read);
         if let Some(session) = &self.session {
-            wake.session |= read && session.delivered(self.peers.limits.ack_ms);
+            if read {
+                self.peers.events.session_delivered(session);
+                wake.session |= session.delivered(self.peers.limits.ack_ms);
+            }
             if wake.session {
                 session.wake();
             }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::control::{Control, Wanted};
 use crate::net::carrier::{CarrierError, WriteHalf};
+use crate::peers::SessionEvents;
 
 /// What a burst has blown up beyond this is given back when the link is idle.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
@@ -23,9 +24,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(link: Arc<Link>, half: WriteHalf, control: Arc<Control>, send_timeout: Duration) -> Writer {
+    pub(super) fn start(
+        link: Arc<Link>,
+        half: WriteHalf,
+        control: Arc<Control>,
+        events: Arc<dyn SessionEvents>,
+        send_timeout: Duration,
+    ) -> Writer {
         let finish = Arc::new(AtomicBool::new(false));
-        let sending = Sending { link, half, finish: finish.clone(), control: control.clone(), send_timeout };
+        let sending = Sending { link, half, finish: finish.clone(), control: control.clone(), events, send_timeout };
         Writer { control, finish, task: tokio::spawn(sending.run()) }
     }
 
@@ -48,6 +55,7 @@ struct Sending {
     half: WriteHalf,
     finish: Arc<AtomicBool>,
     control: Arc<Control>,
+    events: Arc<dyn SessionEvents>,
     send_timeout: Duration,
 }
 
@@ -66,10 +74,10 @@ impl Sending {
             let more = self.link.flush(&mut out).map_err(|_| CarrierError::System("channel"))?;
             self.send(&out).await?;
             out.clear();
+            self.control.flushed(self.events.as_ref());
             if more {
                 continue;
             }
-            self.control.sent();
             if last {
                 return Ok(());
             }

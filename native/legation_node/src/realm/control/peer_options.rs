@@ -57,7 +57,8 @@ pub fn peer(value: &Term, limits: &Limits) -> Result<PeerConfig, BadOption> {
 
 /// What the peer has of its own of these.
 fn peer_limits(value: &Term) -> Option<PeerLimits> {
-    const KNOWN: [&str; 5] = ["grace_ms", "resume_bytes_max", "queue_bytes_max", "engine_queue_bytes_max", "overflow"];
+    const KNOWN: [&str; 6] =
+        ["grace_ms", "resume_bytes_max", "queue_bytes_max", "engine_queue_bytes_max", "overflow", "message_ttl_ms"];
     let options = Options::of(value)?;
     if options.unknown(&KNOWN).is_some() {
         return None;
@@ -87,7 +88,13 @@ fn peer_limits(value: &Term) -> Option<PeerLimits> {
         overflow: match optional("overflow").map(as_atom) {
             Some(Some("newest")) => Some(Overflow::Newest),
             Some(Some("oldest")) => Some(Overflow::Oldest),
+            Some(Some("disconnect")) => Some(Overflow::Disconnect),
             Some(_) => return None,
+            None => None,
+        },
+        message_ttl_ms: match optional("message_ttl_ms") {
+            Some(value) if as_atom(value) == Some("infinity") => Some(None),
+            Some(value) => Some(Some(as_unsigned(value).filter(|ms| (1..=MS_MAX).contains(ms))?)),
             None => None,
         },
     })

@@ -18,16 +18,21 @@ const COST: usize = 10 + 1 + ENTRY_COST;
 /// A queue with what it has counted.
 struct Counted {
     queue: Queue,
+    lanes: Mutex<Lanes>,
     counters: Counters,
 }
 
 fn queue(bytes_max: usize, engine_bytes_max: Option<usize>, overflow: Overflow) -> Counted {
-    Counted { queue: Queue::new(bytes_max, engine_bytes_max, overflow), counters: Counters::default() }
+    Counted {
+        queue: Queue::new(bytes_max, engine_bytes_max, overflow),
+        lanes: Mutex::new(Lanes::new(0, overflow == Overflow::Oldest)),
+        counters: Counters::default(),
+    }
 }
 
 impl Counted {
     fn push(&mut self, message: NewMessage<'_>) -> Result<bool, Full> {
-        self.queue.push(message, false, &self.counters)
+        self.queue.push(message, false, &self.lanes, &self.counters)
     }
 
     /// Refused or dropped; those of them that met the bound of their engine.
@@ -81,9 +86,9 @@ fn the_first_push_wakes_and_the_next_does_not_until_settled() {
 fn a_queue_takes_what_fits_exactly_and_refuses_one_byte_more() {
     let mut queue = queue(2 * COST, None, Overflow::Newest);
     assert!(queue.push(cast(&[1; 10])).is_ok());
-    assert_eq!(queue.push(cast(&[2; 11])), Err(Full));
+    assert_eq!(queue.push(cast(&[2; 11])), Err(Full::Refused));
     assert!(queue.push(cast(&[2; 10])).is_ok());
-    assert_eq!(queue.push(cast(b"")), Err(Full));
+    assert_eq!(queue.push(cast(b"")), Err(Full::Refused));
     queue.queue.sent(&[], COST);
     assert!(queue.push(cast(b"")).is_ok());
 }
@@ -109,7 +114,7 @@ fn calls_are_never_dropped_for_newer_casts() {
     for _ in 0..2 {
         queue.push(NewMessage { kind: 3, call_id: 1, caller: 1, ..cast(&[9; 10]) }).unwrap();
     }
-    assert_eq!(queue.push(cast(&[1; 10])), Err(Full));
+    assert_eq!(queue.push(cast(&[1; 10])), Err(Full::Refused));
     assert_eq!(queue.payloads().len(), 2);
 }
 
@@ -117,28 +122,28 @@ fn calls_are_never_dropped_for_newer_casts() {
 fn an_engine_has_what_fits_its_bound_exactly_and_not_one_byte_more_and_others_have_theirs() {
     let mut queue = queue(1_000_000, Some(2 * COST), Overflow::Newest);
     assert!(queue.push(to("d", &[1; 10])).is_ok());
-    assert_eq!(queue.push(to("d", &[2; 11])), Err(Full));
+    assert_eq!(queue.push(to("d", &[2; 11])), Err(Full::Refused));
     assert!(queue.push(call_to("d", &[2; 10])).is_ok());
-    assert_eq!(queue.push(to("d", b"")), Err(Full));
-    assert_eq!(queue.push(call_to("d", b"")), Err(Full));
+    assert_eq!(queue.push(to("d", b"")), Err(Full::Refused));
+    assert_eq!(queue.push(call_to("d", b"")), Err(Full::Refused));
     assert!(queue.push(to("e", &[3; 10])).is_ok());
     // What a flush has taken counts until it is sent.
     let mut taken = Taken::default();
     queue.queue.take(&mut taken);
-    assert_eq!(queue.push(to("d", b"")), Err(Full));
+    assert_eq!(queue.push(to("d", b"")), Err(Full::Refused));
     queue.queue.sent(&taken.entries[..1], COST);
     assert!(queue.push(to("d", &[4; 10])).is_ok());
-    assert_eq!(queue.push(to("d", b"")), Err(Full));
+    assert_eq!(queue.push(to("d", b"")), Err(Full::Refused));
 }
 
 #[test]
 fn a_message_larger_than_its_engines_bound_goes_alone() {
     let mut queue = queue(1_000_000, Some(COST), Overflow::Newest);
     assert!(queue.push(to("d", &[1; 5_000])).is_ok());
-    assert_eq!(queue.push(to("d", b"")), Err(Full));
+    assert_eq!(queue.push(to("d", b"")), Err(Full::Refused));
     queue.send_all();
     assert!(queue.push(to("d", b"")).is_ok());
-    assert_eq!(queue.push(to("d", &[1; 5_000])), Err(Full));
+    assert_eq!(queue.push(to("d", &[1; 5_000])), Err(Full::Refused));
 }
 
 #[test]
@@ -147,11 +152,11 @@ fn answers_count_against_no_engine() {
     for kind in [kind::REPLY, kind::ERROR] {
         for _ in 0..10 {
             let answer = NewMessage { kind, ..call_to("", &[1; 10]) };
-            queue.queue.push(answer, true, &queue.counters).unwrap();
+            queue.queue.push(answer, true, &queue.lanes, &queue.counters).unwrap();
         }
     }
     assert!(queue.push(to("", &[1; 10])).is_ok());
-    assert_eq!(queue.push(to("", &[1; 10])), Err(Full));
+    assert_eq!(queue.push(to("", &[1; 10])), Err(Full::Refused));
     assert_eq!(queue.lost(), (1, 1));
 }
 
@@ -180,14 +185,14 @@ fn an_engine_with_nothing_but_calls_and_what_is_on_its_way_refuses() {
     let mut taken = Taken::default();
     queue.queue.take(&mut taken);
     queue.push(call_to("d", &[2; 10])).unwrap();
-    assert_eq!(queue.push(to("d", &[3; 10])), Err(Full));
+    assert_eq!(queue.push(to("d", &[3; 10])), Err(Full::Refused));
     queue.queue.sent(&taken.entries, COST);
     queue.push(to("d", &[4; 10])).unwrap();
     assert_eq!(queue.lost(), (1, 1));
     queue.push(to("d", &[5; 10])).unwrap();
     assert_eq!(queue.lost(), (2, 2));
     // Too large for what can give way: that is gone and has been counted, too.
-    assert_eq!(queue.push(to("d", &[6; 11])), Err(Full));
+    assert_eq!(queue.push(to("d", &[6; 11])), Err(Full::Refused));
     assert_eq!(queue.lost(), (4, 4));
     assert_eq!(queue.payloads(), [[2; 10]]);
 }

@@ -1,0 +1,210 @@
+defmodule Legation.LinksTest do
+  # Row 49: several addresses of a peer, and several links to it at once; and row 50's bound on them.
+  use Legation.Case, async: true
+
+  alias Legation.Cable
+
+  # alice listens twice, and bob dials both addresses, each through a cable of its own.
+  defp realms(opts) do
+    {limits, opts} = Keyword.pop(opts, :limits, [])
+    alice = start_realm("alice", limits: limits)
+    bob = start_realm("bob", limits: limits)
+    {first, to_first} = Cable.between(listen(alice, :tcp_tls))
+    {second, to_second} = Cable.between(listen(alice, :tcp_plain))
+    if opts[:down], do: Cable.cut(first, :down)
+    {watch, watch_alice} = {watch(bob), watch(alice)}
+    :ok = Legation.connect(peer("bob"), alice)
+    :ok = Legation.connect(peer("alice", connect: [to_first, to_second], links: opts[:links] || 1), bob)
+    await(watch, {:peer_up, "alice"})
+    await(watch_alice, {:peer_up, "bob"})
+    {:ok, echo} = Echo.start_link(owner: self())
+    :ok = Legation.publish("echo", echo, [], alice)
+    proxy = await_engine(bob, "echo@alice")
+    %{alice: alice, bob: bob, first: first, second: second, proxy: proxy, watch: watch, watch_alice: watch_alice}
+  end
+
+  # As `{profile, state}`.
+  defp links(instance),
+    do: Enum.sort(for %{links: links} <- Legation.peers(instance), link <- links, do: {link.profile, link.state})
+
+  defp until_links(instance, links, left \\ 1_000) do
+    if links(instance) != Enum.sort(links) do
+      assert left > 0, "its links are #{inspect(links(instance))}"
+      receive(do: (:never -> :ok), after: (10 -> until_links(instance, links, left - 1)))
+    end
+  end
+
+  defp session_ids(instance), do: Enum.uniq(for(%{session_id: id} <- Legation.connections(instance), do: id))
+
+  test "the next address is dialled when one fails, and the first again when the link is lost" do
+    %{bob: bob, first: first, second: second, proxy: proxy, watch: watch} = realms(down: true)
+    assert links(bob) == [plain: :active]
+    session = session_ids(bob)
+    Cable.mend(first)
+    Cable.cut(second)
+    await(watch, {:peer_lost, "alice"})
+    await(watch, {:peer_resumed, "alice"})
+    assert links(bob) == [tls: :active]
+    assert session_ids(bob) == session
+    assert GenServer.call(proxy, {:echo, 1}) == 1
+  end
+
+  test "a link stands by, takes over without a word, and steps back when the better one is there again" do
+    %{alice: alice, bob: bob, first: first, second: second, proxy: proxy} = realms(links: 2)
+    until_links(bob, tls: :active, plain: :standby)
+    until_links(alice, tls: :active, plain: :standby)
+    session = session_ids(bob)
+    assert [_one_of_both_links] = session
+    assert session_ids(alice) == session
+
+    held = async_call(proxy, {:hold, 1})
+    assert_receive {:held, 1, from}
+    Cable.stall(first)
+    for n <- 1..100, do: GenServer.cast(proxy, n)
+    # They are on their way into nowhere.
+    Cable.cut(first, :down)
+    for n <- 1..100, do: assert_receive({:cast, ^n})
+    until_links(bob, plain: :active)
+    until_links(alice, plain: :active)
+    GenServer.reply(from, :over_the_other)
+    assert await_call(held) == {:reply, :over_the_other}
+
+    Cable.go_on(first)
+    Cable.mend(first)
+    until_links(bob, tls: :active, plain: :standby)
+    before = Cable.passed(first).to_listener
+    for n <- 1..100, do: GenServer.cast(proxy, {n, :binary.copy("x", 100)})
+    for n <- 1..100, do: assert_receive({:cast, {^n, _x}})
+    assert Cable.passed(first).to_listener - before > 10_000
+
+    # And without it, what alice has to say takes the other, whatever she has sent on until now.
+    assert GenServer.call(proxy, {:echo, 1}) == 1
+    Cable.cut(second, :down)
+    assert GenServer.call(proxy, {:echo, 2}) == 2
+    assert session_ids(bob) == session
+    refute_received {:legation, _ref, {:peer_lost, _realm, _reason}}
+    refute_received {:cast, _again}
+  end
+
+  test "100,000 casts are there once and in order while the links fail in turns" do
+    %{alice: alice, bob: bob, first: first, second: second, watch: watch} = realms(links: 2)
+    {:ok, sequence} = Sequence.start_link([])
+    to = publish(alice, "sequence", sequence, [bob])
+    until_links(bob, tls: :active, plain: :standby)
+    test = self()
+
+    spawn_link(fn ->
+      for n <- 0..99_999 do
+        GenServer.cast(to, n)
+        if rem(n, 1_000) == 999, do: ^n = GenServer.call(to, {:echo, n}, :infinity)
+      end
+
+      send(test, :cast)
+    end)
+
+    for n <- 1..10 do
+      cable = if rem(n, 2) == 1, do: first, else: second
+      Cable.cut(cable)
+      # As soon as both are there again.
+      until_links(bob, tls: :active, plain: :standby)
+    end
+
+    assert_receive :cast, 60_000
+    assert GenServer.call(to, :taken) == {100_000, []}
+    refute_received {:legation, _ref, {:peer_down, _realm, _reason}}
+    unwatch(watch)
+  end
+
+  @tag :embedded
+  test "a peer has four links of a session and no fifth" do
+    alice = start_realm("alice")
+    bob = start_realm("bob")
+    addresses = for _ <- 1..5, do: listen(alice, :tcp_plain)
+    :ok = Legation.connect(peer("bob"), alice)
+    watch = watch(bob)
+    :ok = Legation.connect(peer("alice", connect: addresses, links: 4), bob)
+    await(watch, {:peer_up, "alice"})
+    until_links(bob, [plain: :active] ++ List.duplicate({:plain, :standby}, 3))
+    peer = peer_process(bob, "alice")
+    # It was never told that it may not: now it wants one more.
+    :sys.replace_state(peer, &Legation.Peer.Dialling.keep_standby(%{&1 | wanted: 5}))
+    until_refused(alice)
+    assert length(Legation.connections(alice)) == 4
+  end
+
+  defp until_refused(alice, left \\ 1_000) do
+    if Legation.counters(alice).hellos_duplicate == 0 do
+      assert left > 0
+      receive(do: (:never -> :ok), after: (10 -> until_refused(alice, left - 1)))
+    end
+  end
+
+  test "a peer's own limits hold for it alone" do
+    alice = start_realm("alice")
+    bob = start_realm("bob")
+    carol = start_realm("carol")
+    {cable, address} = Cable.between(listen(alice, :tcp_tls))
+    watches = for one <- [bob, carol], do: watch(one)
+    # Alice's side has no patience with bob; his would have.
+    :ok = Legation.connect(peer("bob", limits: [grace_ms: 0, resume_bytes_max: 0]), alice)
+    :ok = Legation.connect(peer("carol"), alice)
+    for one <- [bob, carol], do: :ok = Legation.connect(peer("alice", connect: [address]), one)
+    for watch <- watches, do: await(watch, {:peer_up, "alice"})
+    watch = watch(alice)
+    Cable.cut(cable)
+    assert {:carrier, _reason} = await(watch, {:peer_down, "bob"})
+    await(watch, {:peer_lost, "carol"})
+    await(watch, {:peer_resumed, "carol"})
+    await(watch, {:peer_up, "bob"})
+    refute_received {:legation, _ref, {:peer_down, "carol", _reason}}
+  end
+
+  test "a drain refuses new calls both ways, waits for those that are open, and says goodbye" do
+    alice = start_realm("alice")
+    bob = start_realm("bob")
+    link(alice, bob, :tcp_tls)
+    {:ok, echo} = Echo.start_link(owner: self())
+    to_alice = publish(alice, "echo", echo, [bob])
+    to_bob = publish(bob, "echo", echo, [alice])
+    open = async_call(to_bob, {:hold, 1})
+    assert_receive {:held, 1, from}
+    {watch, watch_alice} = {watch(bob), watch(alice)}
+    drain = Task.async(fn -> Legation.drain(30_000, alice) end)
+    until_draining(to_alice)
+    assert GenServer.call(to_bob, {:echo, 1}) == {:error, {:legation, :draining}}
+    GenServer.reply(from, :answered)
+    assert await_call(open) == {:reply, :answered}
+    assert Task.await(drain) == {:ok, []}
+    assert {:closed, :shutdown, _text} = await(watch, {:peer_down, "alice"})
+    assert {:local, :shutdown} = await(watch_alice, {:peer_down, "bob"})
+    assert Legation.Error.retry?({:error, {:legation, :draining}})
+  end
+
+  test "a drain says which calls it has cut" do
+    alice = start_realm("alice")
+    bob = start_realm("bob")
+    link(alice, bob, :tcp_tls)
+    {:ok, echo} = Echo.start_link(owner: self())
+    proxy = publish(alice, "echo", echo, [bob])
+    call = async_call(proxy, {:hold, 1})
+    assert_receive {:held, 1, _from}
+    watch = watch(bob)
+    assert Legation.drain(50, bob) == {:ok, [{"echo@alice", call}]}
+    await(watch, {:peer_down, "alice"})
+    assert {:exit, {lost, _call}} = await_call(call)
+    assert lost == lost(bob)
+    assert [%{state: :drained}] = Legation.peers(bob)
+    assert Legation.listeners(bob) == []
+  end
+
+  defp until_draining(proxy, left \\ 1_000) do
+    case GenServer.call(proxy, {:echo, 1}) do
+      {:error, {:legation, :draining}} ->
+        :ok
+
+      1 ->
+        assert left > 0
+        until_draining(proxy, left - 1)
+    end
+  end
+end
