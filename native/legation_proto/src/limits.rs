@@ -26,6 +26,14 @@ pub const CLOCK_SKEW_MS: u64 = 30_000;
 /// The longest an online key may be certified for: 24 h (`protocol.md` 11.3).
 pub const ONLINE_KEY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
+/// Rotations of one realm, in all. They stand in each of its hellos, and so many fit there (`protocol.md` 7.1); with one a
+/// year it is a long time.
+pub const ROTATIONS_MAX: usize = 16;
+
+/// For so long after a new identity key is in force, announcements by the one before are taken, too: an agent may have been
+/// at work on one (`protocol.md` 11.7).
+pub const OLD_KEY_MS: u64 = 60_000;
+
 /// An ACK goes out by itself after this many sequence numbers or bytes, otherwise with other frames or when the driver says
 /// so ([`crate::session::Session::acknowledge_now`]).
 pub const ACK_AFTER_MESSAGES: u64 = 256;

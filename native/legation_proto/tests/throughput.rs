@@ -42,6 +42,8 @@ fn side(own: &Arc<Keyring>, peer: &Keyring, role: Role, limits: &Limits) -> Side
         own_key: *own.public(),
         peer_key: *peer.public(),
         peer_message_bytes_max: limits.message_bytes_max,
+        own_rotations: 0,
+        peer_chain: Default::default(),
         peer_engines_max: limits.engines_max,
         peer_credit_bytes: limits.credit_bytes,
     };

@@ -24,6 +24,7 @@ use crate::session::delivery::{deliver, keep_reason, turn_away};
 use crate::session::fragments::Staging;
 use crate::session::handles::MoreThanSent;
 use crate::session::linking::Wake;
+use crate::session::peer_identity::PeerIdentity;
 use crate::session::reasons::{Reason, Reasons, Whose};
 use crate::session::{lock, Event, Session, Shared};
 use crate::UnixMs;
@@ -37,6 +38,8 @@ struct Certified {
     not_after: UnixMs,
     /// As it came, with its signature: goes into receipts.
     announcement: Box<[u8]>,
+    /// The identity key that signed it.
+    signer: [u8; 32],
 }
 
 /// The check of a key costs as much as a verification, so it waits until the key is first used: of ten thousand engines
@@ -84,7 +87,7 @@ enum Announcement {
 }
 
 pub(crate) struct Inbound {
-    identity: VerifyingKey,
+    identity: PeerIdentity,
     online: Option<Certified>,
     engines: HashMap<Box<str>, Certified>,
     /// Serials of forgotten names, so that an old LEARN can't bring one back. When that many are kept, `floor` takes
@@ -127,7 +130,7 @@ enum Place {
 }
 
 impl Inbound {
-    pub fn new(identity: VerifyingKey, message_bytes_max: u32) -> Inbound {
+    pub fn new(identity: PeerIdentity, message_bytes_max: u32) -> Inbound {
         Inbound {
             staging: Staging::new(message_bytes_max),
             identity,
@@ -347,7 +350,7 @@ impl Inbound {
                 Ok(nothing)
             }
             FrameType::Forget => {
-                let (outcome, wake) = match self.handle_forget(session, body, sink)? {
+                let (outcome, wake) = match self.handle_forget(session, now, body, sink)? {
                     Ok(wake) => (Ok(()), wake),
                     Err(announcement) => (Err(announcement), false),
                 };
@@ -373,6 +376,14 @@ impl Inbound {
                 self.count_announcement(shared, now, outcome)?;
                 Ok(nothing)
             }
+            FrameType::Rotate => {
+                if let Some(rotation) = self.identity.rotate(shared, now, body)? {
+                    shared.counters.rotations.one();
+                    sink(Event::Rotated(&rotation));
+                }
+                Ok(nothing)
+            }
+            FrameType::Revoke => self.identity.revoke(shared, body).map(|()| nothing),
             FrameType::HandleRelease => {
                 let woken = self.handle_releases(session, body, sink)?;
                 Ok(Wake { link: false, session: woken })
@@ -476,9 +487,9 @@ impl Inbound {
             return Ok(Err(Announcement::OverLimit));
         }
         let body = &bytes[..bytes.len() - 64];
-        if !verify(&self.identity, Purpose::Learn, &shared.agreed.network, body, &signature) {
+        let Some(signer) = self.identity.signer(shared, now, Purpose::Learn, body, &signature) else {
             return Ok(Err(Announcement::Bad));
-        }
+        };
         self.forgotten.remove(&*learn.engine);
         let certified = Certified {
             key: AnnouncedKey::Unchecked(learn.key),
@@ -486,6 +497,7 @@ impl Inbound {
             not_before: learn.not_before,
             not_after: learn.not_after,
             announcement: bytes.into(),
+            signer,
         };
         self.engines.insert(learn.engine.as_str().into(), certified);
         sink(Event::Learned(&learn));
@@ -496,6 +508,7 @@ impl Inbound {
     fn handle_forget(
         &mut self,
         session: &Session,
+        now: UnixMs,
         bytes: &[u8],
         sink: &mut dyn FnMut(Event<'_>),
     ) -> Result<Result<bool, Announcement>, InvalidFrame> {
@@ -508,7 +521,7 @@ impl Inbound {
             return Ok(Err(Announcement::Stale));
         }
         let body = &bytes[..bytes.len() - 64];
-        if !verify(&self.identity, Purpose::Forget, &shared.agreed.network, body, &signature) {
+        if self.identity.signer(shared, now, Purpose::Forget, body, &signature).is_none() {
             return Ok(Err(Announcement::Bad));
         }
         if self.forgotten.len() >= shared.limits.engines_max as usize {
@@ -549,15 +562,16 @@ impl Inbound {
             return Ok(Err(Announcement::Stale));
         }
         let body = &bytes[..bytes.len() - 64];
-        if !verify(&self.identity, Purpose::Cert, &shared.agreed.network, body, &signature) {
+        let Some(signer) = self.identity.signer(shared, now, Purpose::Cert, body, &signature) else {
             return Ok(Err(Announcement::Bad));
-        }
+        };
         self.online = Some(Certified {
             key: AnnouncedKey::Unchecked(cert.key),
             serial: cert.serial,
             not_before: cert.not_before,
             not_after: cert.not_after,
             announcement: bytes.into(),
+            signer,
         });
         Ok(Ok(()))
     }
@@ -671,7 +685,8 @@ impl Inbound {
                     let maker = maker.get_or_insert_with(|| {
                         ReceiptMaker::new(ReceiptParts {
                             network_id: &shared.agreed.network.0,
-                            identity_key: &shared.agreed.peer_key,
+                            identity_key: &certified.signer,
+                            rotations: self.identity.chain(),
                             announcement: &certified.announcement,
                             batch: body,
                             index: 0,
