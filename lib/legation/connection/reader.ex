@@ -334,6 +334,10 @@ defmodule Legation.Connection.Reader do
         send(state.peer, {state.instance.ref, :unexported, state.delivery.tag, number})
         handle_events(events, state, wake, news)
 
+      {:rotated, _serial, _key} ->
+        Keyholder.heads_changed(state.instance)
+        handle_events(events, state, wake, news)
+
       {:learn, _engine, _info} = learn ->
         handle_events(events, state, wake, [learn | news])
 
@@ -456,13 +460,14 @@ defmodule Legation.Connection.Reader do
   def terminate(reason, state) do
     why = with {:shutdown, why} <- reason, do: why
 
-    # First those who wait: if the session ends, their calls end now, not when the last bytes have left, and the Peer can
+    # If the session goes on, what it has to say is for another link, from before anybody hears of the end of this one.
+    if state.channel && Links.keeps_session?(why), do: Native.channel_detach(state.channel)
+
+    # Then those who wait: if the session ends, their calls end now, not when the last bytes have left, and the Peer can
     # dial again.
     if state.peer, do: send(state.peer, {state.connection.tag, :ended, why})
 
     if state.phase == :up, do: link_failed(why, state)
-    # If the session goes on, what it has to say is for another link.
-    if state.channel && Links.keeps_session?(why), do: Native.channel_detach(state.channel)
     flushed = if state.channel, do: finish(why, state), else: :ok
     if state.channel, do: Native.channel_detach(state.channel)
     if state.conn, do: close(flushed, state)
@@ -523,10 +528,19 @@ defmodule Legation.Connection.Reader do
       {:fault, :knock, _detail} -> Legation.Counters.add(state.instance.counters, :knocks_refused)
       {:fault, :knock_memory_full, _detail} -> Legation.Counters.add(state.instance.counters, :knock_memory_full)
       {:fault, :timeout, _detail} -> Legation.Counters.add(state.instance.counters, :handshakes_timed_out)
+      {:fault, :stale_key, detail} -> stale_key(detail, state)
+      {:fault, :revoked, _detail} -> Legation.Counters.add(state.instance.counters, :hellos_revoked)
       _another -> :ok
     end
 
     Telemetry.execute([:legation, :handshake, :failed], %{count: 1}, Map.put(metadata(state), :reason, why))
+  end
+
+  # Somebody has a key that its realm has replaced. Of a thief its owner wants to know.
+  defp stale_key(detail, state) do
+    Legation.Counters.add(state.instance.counters, :hellos_stale_key)
+    who = if state.realm, do: "the peer #{inspect(state.realm)}", else: "a realm that dialled us"
+    Telemetry.log(:warning, {:stale_key, state.instance.name}, fn -> "#{who} was refused: #{detail}" end)
   end
 
   defp metadata(state) do

@@ -10,6 +10,7 @@ mod error;
 mod handles;
 mod keyring;
 mod payload;
+mod rotation;
 mod session;
 
 /// Which shape the functions and events have. To be raised, here and in `Legation.Native`, whenever one changes: a library
