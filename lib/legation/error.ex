@@ -12,7 +12,7 @@ defmodule Legation.Error do
   | `:overload` | a queue or table is full | yes |
   | `:noproc` | no such engine (any more) | no |
   | `:too_large` | over the message limit of either side | no |
-  | `:identifiers` | it holds a pid, reference, port or fun | no |
+  | `:identifiers` | it holds a port or fun | no |
   | `:expired` | it waited for longer than `message_ttl_ms` to be sent | yes |
   | `:draining` | this realm, or the peer's, is about to stop | yes, when it is back |
   | `:abandoned` | what was to answer has lost the way back; the call may have been carried out | no |
@@ -96,7 +96,7 @@ defmodule Legation.Error do
     overload: "a bound is reached; try again later",
     noproc: "there is no such engine",
     too_large: "it is over the message limit",
-    identifiers: "it holds a pid, reference, port or fun",
+    identifiers: "it holds a port or fun",
     expired: "it has waited for too long to be sent",
     draining: "the realm is about to stop",
     abandoned: "what was to answer has lost the way back",
