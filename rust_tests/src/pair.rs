@@ -15,7 +15,7 @@ use legation_channel::channel::Profile;
 use legation_channel::knock::{KnockMemory, KnockSettings};
 use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkFault, LinkRandom, Resume};
 use legation_proto::error::CloseCode;
-use legation_proto::frame::batch::Refusal;
+use legation_proto::frame::batch::{Address, Refusal};
 use legation_proto::frame::cert::Cert;
 use legation_proto::frame::forget::{Forget, ForgetReason};
 use legation_proto::frame::hello::Offer;
@@ -25,7 +25,9 @@ use legation_proto::hello::SignRequest;
 use legation_proto::identity::{NetworkKey, Purpose, RealmId};
 use legation_proto::keyring::Keyring;
 use legation_proto::limits::Limits;
-use legation_proto::session::{Delivery, Event, NewCall, PushError, PushedCall, Session};
+use legation_proto::session::{
+    Delivery, Destination, DropOutcome, Event, ExitKind, Exported, NewCall, PushError, Pushed, PushedCall, Session,
+};
 use legation_proto::UnixMs;
 
 use crate::realm::{fixed_random, network, Realm, START};
@@ -73,8 +75,25 @@ pub enum Seen {
         engine: String,
         reason: ForgetReason,
     },
-    Released {
-        caller: u64,
+    HandleEnded {
+        number: u64,
+        reason: ForgetReason,
+    },
+    /// The end of an engine or a process, with its reason as a term.
+    Explained {
+        whose: String,
+        reason: ForgetReason,
+        term: Vec<u8>,
+    },
+    Exit {
+        exit: ExitKind,
+        from: u64,
+        destination: String,
+        source: String,
+        payload: Vec<u8>,
+    },
+    Unexported {
+        number: u64,
     },
     Rotated {
         serial: u64,
@@ -103,29 +122,55 @@ impl From<LinkEvent<'_>> for Seen {
 impl From<Event<'_>> for Seen {
     fn from(event: Event<'_>) -> Seen {
         match event {
-            Event::Deliver { delivery, destination, source, payload, receipt } => Seen::Deliver {
+            Event::Deliver { delivery, destination, source, payload, receipt, .. } => Seen::Deliver {
                 delivery,
-                destination: destination.to_owned(),
+                destination: address(destination),
                 source: source.to_owned(),
                 payload: payload.to_vec(),
                 receipt,
             },
             Event::Call { destination, source, label, call_id, caller, payload, .. } => Seen::Call {
-                destination: destination.to_owned(),
+                destination: address(destination),
                 source: source.to_owned(),
                 label,
                 call_id,
                 caller,
                 payload: payload.to_vec(),
             },
-            Event::Reply { context, payload } => Seen::Reply { context: context.to_vec(), payload: payload.to_vec() },
+            Event::Reply { context, payload, .. } => {
+                Seen::Reply { context: context.to_vec(), payload: payload.to_vec() }
+            }
             Event::Refused { context, refusal } => Seen::Refused { context: context.to_vec(), refusal },
             Event::Learned(learn) => Seen::Learned(learn.clone()),
-            Event::Forgotten { engine, reason } => Seen::Forgotten { engine: engine.to_owned(), reason },
-            Event::Released { caller } => Seen::Released { caller },
+            Event::Forgotten { engine, reason, term } => match term {
+                None => Seen::Forgotten { engine: engine.to_owned(), reason },
+                Some(term) => Seen::Explained { whose: engine.to_owned(), reason, term: term.payload.to_vec() },
+            },
+            Event::HandleEnded { number, reason, term } => match term {
+                None => Seen::HandleEnded { number, reason },
+                Some(term) => {
+                    Seen::Explained { whose: Address::of_handle(number), reason, term: term.payload.to_vec() }
+                }
+            },
+            Event::Exit { exit, from, destination, source, payload, .. } => Seen::Exit {
+                exit,
+                from,
+                destination: address(destination),
+                source: source.to_owned(),
+                payload: payload.to_vec(),
+            },
+            Event::Unexported { number } => Seen::Unexported { number },
             Event::Rotated(rotation) => Seen::Rotated { serial: rotation.serial, key: rotation.new },
             Event::Closed { code, text } => Seen::Closed { code, text },
         }
+    }
+}
+
+/// As it was written.
+fn address(destination: Destination<'_>) -> String {
+    match destination {
+        Destination::Engine(name) => name.to_owned(),
+        Destination::Process { number, .. } => Address::of_handle(number),
     }
 }
 
@@ -150,10 +195,14 @@ pub struct Side {
     pub standby: bool,
     /// Mailboxes are never looked at: nothing is granted back.
     pub stingy: bool,
+    /// Callers get stand-ins, which stay until their process ends. The test does it where this is false.
+    pub stand_ins: bool,
     /// Answers [`Seen::Sign`] when the link's own keyring doesn't hold the identity.
     pub signer: Option<Arc<Keyring>>,
     pub events: Vec<Seen>,
     pub fault: Option<LinkFault>,
+    /// What was given to the peer for the first time.
+    pub exported: Vec<Exported>,
     /// All that went to the carrier.
     pub sent: Vec<u8>,
     /// When [`Link::handle_timeout`] wants to be called again.
@@ -174,9 +223,11 @@ impl Side {
             resume: None,
             standby: false,
             stingy: false,
+            stand_ins: true,
             signer: None,
             events: Vec::new(),
             fault: None,
+            exported: Vec::new(),
             sent: Vec::new(),
             timer: None,
             // The Writer flushes when it starts.
@@ -241,6 +292,14 @@ impl Side {
                     }
                     Admit::Later => false,
                 },
+                Seen::Call { caller, .. } if self.stand_ins => {
+                    let raw = [&b"stand-in"[..], &caller.to_le_bytes()].concat();
+                    self.session().bind_import(*caller, &raw).expect("there is room for a stand-in");
+                    false
+                }
+                Seen::HandleEnded { number, .. } if self.stand_ins => {
+                    matches!(self.session().drop_import(*number), DropOutcome::Dropped { wake: true })
+                }
                 Seen::Resumed { .. } => !self.standby && self.link.activate(),
                 Seen::Fault(fault) => {
                     self.ending = true;
@@ -280,6 +339,11 @@ impl Side {
     /// To be told when a push returned `true`.
     pub fn woken(&mut self, wake: bool) {
         self.wake |= wake;
+    }
+
+    pub fn pushed(&mut self, pushed: Pushed) {
+        self.woken(pushed.wake);
+        self.exported.extend(pushed.exported);
     }
 
     pub fn will_flush(&self) -> bool {
@@ -343,14 +407,14 @@ impl Side {
     }
 
     pub fn cast(&mut self, source: &str, destination: &str, payload: &[u8]) -> Result<(), PushError> {
-        let wake = self.session().push(Delivery::Cast, source, destination, payload, false)?;
-        self.woken(wake);
+        let pushed = self.session().push(Delivery::Cast, source, destination, payload, false)?;
+        self.pushed(pushed);
         Ok(())
     }
 
     pub fn send(&mut self, source: &str, destination: &str, payload: &[u8]) -> Result<(), PushError> {
-        let wake = self.session().push(Delivery::Send, source, destination, payload, false)?;
-        self.woken(wake);
+        let pushed = self.session().push(Delivery::Send, source, destination, payload, false)?;
+        self.pushed(pushed);
         Ok(())
     }
 
@@ -366,12 +430,13 @@ impl Side {
         let call = NewCall { destination, label: 1, source: "", caller, context, payload };
         let pushed = self.session().push_call(now, &call)?;
         self.woken(pushed.wake);
+        self.exported.extend(pushed.exported.iter().cloned());
         Ok(pushed)
     }
 
     pub fn reply(&mut self, call_id: u64, payload: &[u8]) -> Result<(), PushError> {
-        let wake = self.session().reply(call_id, payload)?;
-        self.woken(wake);
+        let pushed = self.session().reply(call_id, payload)?;
+        self.pushed(pushed);
         Ok(())
     }
 

@@ -14,6 +14,8 @@ use legation_channel::knock::KnockInitiator;
 use legation_channel::plain::PlainChannel;
 use legation_proto::certificate::LinkCertificate;
 use legation_proto::error::CloseCode;
+use legation_proto::etf::{Owner, Wire};
+use legation_proto::frame::batch::{exit, kind};
 use legation_proto::frame::cert::Cert;
 use legation_proto::frame::close::Close;
 use legation_proto::frame::forget::{Forget, ForgetReason};
@@ -454,10 +456,20 @@ fn frames() -> String {
             .put("text", close.text.as_bytes())
             .put("frame", &written(&|out| close.encode(out)));
     }
-    let releases = [Release::Caller(7), Release::Call(number)];
+    let releases = [
+        Release::Ended { number: 7, reason: ForgetReason::Killed },
+        Release::Call(number),
+        Release::Dropped { number: 8, count: 3 },
+        Release::DroppedReference { number: 9, count: 1 },
+    ];
     file.record("handle release")
-        .put("caller", &7u64.to_le_bytes())
+        .put("ended", &7u64.to_le_bytes())
+        .put("reason", &[ForgetReason::Killed as u8])
         .put("call", &le)
+        .put("dropped", &8u64.to_le_bytes())
+        .put("dropped_count", &3u64.to_le_bytes())
+        .put("reference", &9u64.to_le_bytes())
+        .put("reference_count", &1u64.to_le_bytes())
         .put("frame", &written(&|out| handle_release::encode(&releases, out)));
     file.record("skipped").put("frame", &[0x40, 0, 2, 0, 0, 0, 9, 9]);
     file.record("refused unknown_frame").put("frame", &[0x40, 1, 0, 0, 0, 0]);
@@ -469,6 +481,7 @@ fn frames() -> String {
 /// Name, source engine and messages of each batch.
 fn batch_list() -> Vec<(&'static str, &'static str, Vec<RawMessage>)> {
     let hello = term::text("hello");
+    let reason = term::payload(&term::atom("shutdown"));
     let aligned = |message: RawMessage| RawMessage { flags: ALIGNED, ..message };
     vec![
         ("one", "ping", vec![RawMessage::cast("pong", &hello)]),
@@ -494,7 +507,25 @@ fn batch_list() -> Vec<(&'static str, &'static str, Vec<RawMessage>)> {
                 RawMessage::cast("pong", &term::number(2)),
             ],
         ),
+        (
+            "handles",
+            "ping",
+            vec![
+                RawMessage::send("@1f", &wire(Wire::Pid { number: 5, owner: Owner::Sender })),
+                RawMessage::call("@abcdef0123456789", 6, 5, &wire(Wire::Engine("pong"))),
+                RawMessage { kind: kind::EXIT, caller: 5, detail: exit::LINKED, ..RawMessage::send("pong", &reason) },
+                RawMessage { kind: kind::DOWN, caller: 5, ..RawMessage::send("", &reason) },
+                RawMessage { kind: kind::DOWN, ..RawMessage::send("", &reason) },
+            ],
+        ),
     ]
+}
+
+/// The payload of one identifier.
+fn wire(wire: Wire<'_>) -> Vec<u8> {
+    let mut payload = vec![131];
+    wire.put(&mut payload);
+    payload
 }
 
 fn batch(engine: &str, messages: Vec<RawMessage>) -> Vec<u8> {
@@ -574,7 +605,8 @@ fn receipts() -> String {
 fn terms() -> String {
     let mut file = File::new(
         "Payloads (protocol.md 13, 10.5). `accepted`; `refused` with its reason; `disguised`: a term that is accepted in a\n\
-         cast, but not as a plain message.",
+         cast, but not as a plain message; `handle`: an identifier with its number (13.4); `answer`: accepted as a plain\n\
+         message from whom this reference was given.",
     );
     let deep = |depth| [vec![131], [104, 1].repeat(depth), vec![106]].concat();
     let accepted: [(&str, Vec<u8>); 22] = [
@@ -635,7 +667,7 @@ fn terms() -> String {
     for (name, bytes) in malformed {
         file.record(&format!("refused bad_term: {name}")).put("term", &bytes);
     }
-    let identifiers: [(&str, Vec<u8>); 10] = [
+    let identifiers: [(&str, Vec<u8>); 14] = [
         ("pid 88", term::pid("a@b", 1)),
         ("pid 103", [vec![103], term::atom("a@b"), vec![0; 9]].concat()),
         ("port 89", term::port("a@b", 1)),
@@ -645,10 +677,30 @@ fn terms() -> String {
         ("reference 101", [vec![101], term::atom("a@b"), vec![0; 5]].concat()),
         ("fun 112", [vec![112, 0, 0, 0, 30], vec![7; 26]].concat()),
         ("fun 113", term::export("erlang", "halt", 0)),
+        ("pid of nobody", [vec![88], term::atom(""), vec![0; 8], vec![0, 0, 0, 1]].concat()),
+        ("pid of a creation that there isn't", [vec![88], term::atom(""), vec![1; 8], vec![0, 0, 0, 3]].concat()),
+        ("engine that can't be", [vec![88], term::atom("a@b"), vec![0; 8], vec![0, 0, 0, 3]].concat()),
+        ("reference of one word", [vec![90, 0, 1], term::atom(""), vec![0, 0, 0, 1, 0, 0, 0, 1]].concat()),
         ("pid within", term::tuple(&[term::small(1), term::list(&[term::pid("a@b", 1)], &[106])])),
     ];
     for (name, element) in identifiers {
         file.record(&format!("refused identifiers: {name}")).put("term", &term::payload(&element));
+    }
+    let number = 0x0102_0304_0506_0708;
+    for (owner, of) in [(Owner::Sender, "sender"), (Owner::Receiver, "receiver")] {
+        for (what, handle) in [("pid", Wire::Pid { number, owner }), ("reference", Wire::Reference { number, owner })] {
+            file.record(&format!("handle: {what} of the {of}"));
+            file.put("number", &number.to_le_bytes()).put("term", &wire(handle));
+        }
+    }
+    file.record("handle: engine of the receiver").put("engine", "größe 1".as_bytes());
+    file.put("term", &wire(Wire::Engine("größe 1")));
+    let given = wire(Wire::Reference { number, owner: Owner::Receiver })[1..].to_vec();
+    let alias = term::list(&[term::atom("alias")], &given);
+    let nested = term::list(std::slice::from_ref(&alias), &given);
+    for (name, tag) in [("reference", given), ("alias", alias), ("alias, nested", nested)] {
+        file.record(&format!("answer: {name}")).put("number", &number.to_le_bytes());
+        file.put("term", &term::payload(&term::tuple(&[tag, term::small(1)])));
     }
     for (name, bytes) in term::disguises() {
         file.record(&format!("disguised: {name}")).put("term", &bytes);

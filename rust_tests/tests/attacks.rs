@@ -2,6 +2,8 @@
 
 use legation_channel::channel::Profile;
 use legation_proto::error::{CloseCode, LinkError, PeerMisbehaved};
+use legation_proto::frame::batch::kind;
+use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::FrameType;
 use legation_proto::identity::{NetworkKey, Purpose};
 use legation_proto::keyring::Keyring;
@@ -556,7 +558,7 @@ fn a_call_id_in_use_is_not_served_a_second_time() {
 #[test]
 fn labels_that_nobody_has_are_forbidden() {
     let mut versus = up();
-    for (call_id, label) in [(1, 0), (2, 3), (3, 5), (4, 255)] {
+    for (call_id, label) in [(1, 0), (2, 3), (3, 7), (4, 255)] {
         versus
             .peer
             .send("e1", vec![RawMessage { detail: label, ..RawMessage::call("b", call_id, 1, &term::text("x")) }]);
@@ -564,7 +566,7 @@ fn labels_that_nobody_has_are_forbidden() {
         assert_eq!(versus.side.take_events(), []);
         assert_eq!(versus.peer.refusals().last(), Some(&(call_id, 1)));
     }
-    for (call_id, label) in [(11, 1), (12, 2), (14, 4)] {
+    for (call_id, label) in [(11, 1), (12, 2), (14, 4), (15, 5), (16, 6)] {
         versus
             .peer
             .send("e1", vec![RawMessage { detail: label, ..RawMessage::call("b", call_id, 1, &term::text("x")) }]);
@@ -574,37 +576,56 @@ fn labels_that_nobody_has_are_forbidden() {
 }
 
 #[test]
+fn a_disguise_gets_no_further_for_being_asked_after() {
+    let mut versus = up();
+    let disguised = term::payload(&term::tuple(&[term::atom("system"), term::small(1), term::small(2)]));
+    let message = RawMessage { detail: 6, ..RawMessage::call("b", 1, 1, &disguised) };
+    versus.peer.send("e1", vec![message]);
+    versus.settle();
+    assert_eq!(versus.side.take_events(), []);
+    assert_eq!(versus.peer.refusals(), [(1, 1)]);
+    assert_eq!(versus.side.count("disguised"), 1);
+}
+
+#[test]
 fn unknown_kinds_use_up_their_number_and_are_counted() {
     let mut versus = up();
-    for kind in [0, 6, 7, 8, 9, 10, 11, 12, 13, 255] {
+    for kind in [0, 7, 8, 9, 10, 12, 13, 255] {
         versus.peer.send("e1", vec![RawMessage { kind, call_id: 7, detail: 9, ..RawMessage::cast("", &[1, 2]) }]);
     }
     versus.settle();
-    assert_eq!((versus.side.count("unknown_kind"), versus.side.take_events().len()), (10, 0));
+    assert_eq!((versus.side.count("unknown_kind"), versus.side.take_events().len()), (8, 0));
+    // An exit of a kind that is not known is none, and its process is given back.
+    let exit = RawMessage { kind: kind::EXIT, caller: 5, detail: 3, ..RawMessage::send("b", &term::text("x")) };
+    versus.peer.send("e1", vec![exit]);
+    versus.settle();
+    assert_eq!((versus.side.count("unknown_kind"), versus.side.take_events().len()), (9, 0));
     versus.assert_alive();
 }
 
 #[test]
 fn a_release_of_what_nobody_has_does_nothing() {
     let mut versus = up();
-    let entry = |what: u8, number: u64| [&[what], &number.to_le_bytes()[..]].concat();
-    let body = [vec![2, 0], entry(1, 77), entry(2, 77)].concat();
+    let entry = |what: u8, rest: &[u8]| [&[what], &77u64.to_le_bytes()[..], rest].concat();
+    let count = 5u64.to_le_bytes();
+    let body = [vec![4, 0], entry(1, &[1]), entry(2, &[]), entry(3, &count), entry(4, &count)].concat();
     versus.peer.write_frame(FrameType::HandleRelease, &body);
     versus.settle();
-    assert_eq!(versus.side.take_events(), []);
+    assert_eq!(versus.side.take_events(), [Seen::HandleEnded { number: 77, reason: ForgetReason::Normal }]);
     versus.assert_alive();
 }
 
 #[test]
-fn a_release_ends_the_callers_calls_and_is_told_once() {
+fn a_release_ends_the_callers_calls_and_is_no_more_when_it_comes_twice() {
     let mut versus = up();
     versus.peer.send("e1", vec![RawMessage::call("b", 1, 9, &term::text("x"))]);
     versus.settle();
     versus.side.events.clear();
-    let body = [&[2, 0, 1][..], &9u64.to_le_bytes(), &[1], &9u64.to_le_bytes()].concat();
+    let body = [&[2, 0, 1][..], &9u64.to_le_bytes(), &[4, 1], &9u64.to_le_bytes(), &[1]].concat();
     versus.peer.write_frame(FrameType::HandleRelease, &body);
     versus.settle();
-    assert_eq!(versus.side.take_events(), [Seen::Released { caller: 9 }]);
+    let ended = |reason| Seen::HandleEnded { number: 9, reason };
+    assert_eq!(versus.side.take_events(), [ended(ForgetReason::Crashed), ended(ForgetReason::Normal)]);
     assert!(versus.side.reply(1, &term::text("late")).is_err());
 }
 

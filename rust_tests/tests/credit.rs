@@ -3,6 +3,7 @@
 use legation_channel::channel::Profile;
 use legation_proto::error::CloseCode;
 use legation_proto::frame::batch::Refusal;
+use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::FrameType;
 use legation_proto::limits::{Limits, Overflow};
 use legation_proto::session::{PushError, Room};
@@ -124,8 +125,10 @@ fn a_call_that_is_given_up_while_it_waits_is_never_heard_of() {
     pair.settle();
     pair.bob.take_events();
     let session = pair.alice.session();
-    pair.alice.woken(session.cancel(cancelled.call_id) | session.release_caller(orphan.new_caller.unwrap()));
+    let ended = session.export_ended(orphan.exported[0].number, ForgetReason::Normal, None);
+    pair.alice.woken(session.cancel(cancelled.call_id) | ended.wake);
     pair.settle();
+    assert!(matches!(pair.bob.take_events()[..], [Seen::HandleEnded { .. }]), "of its caller, that it has ended");
     grant(&mut pair, "b", 0);
     let events = pair.bob.take_events();
     assert!(matches!(events[..], [Seen::Call { call_id, .. }] if call_id == other.call_id), "{events:?}");

@@ -13,11 +13,12 @@ use rust_tests::raw_batch::{fragment, staged, RawMessage, STAGED};
 use rust_tests::raw_peer::Versus;
 use rust_tests::term;
 
+/// These links begin to cut here, as a fragment is never longer.
 const FRAGMENT: usize = 64 * 1024;
 const LARGE: usize = 1_000_000;
 
 fn without_credit() -> Limits {
-    Limits { credit_bytes: 0, ..Limits::default() }
+    Limits { credit_bytes: 0, fragment_bytes: FRAGMENT, ..Limits::default() }
 }
 
 fn config(profile: Profile) -> PairConfig {
@@ -197,7 +198,7 @@ fn what_is_under_way_or_waits_behind_it_goes_into_the_next_session() {
     let old = pair.alice.session();
     old.end();
     let mut pair = up();
-    assert_eq!(pair.alice.session().adopt(&old), 3);
+    assert_eq!(pair.alice.session().adopt(&old).0, 3);
     pair.alice.woken(true);
     pair.settle();
     assert_eq!(marks(pair.bob.take_events()), expected([("b", 1), ("b", 2), ("b", 3)]));
@@ -209,8 +210,8 @@ fn a_receipt_of_a_large_message_proves_it() {
         let mut pair = up();
         pair.bob.session().make_receipts_for(["b".into()].into_iter());
         let sent = payload(LARGE, 9);
-        let wake = pair.alice.session().push(Delivery::Cast, "a", "b", &sent, aligned).unwrap();
-        pair.alice.woken(wake);
+        let pushed = pair.alice.session().push(Delivery::Cast, "a", "b", &sent, aligned).unwrap();
+        pair.alice.pushed(pushed);
         pair.settle();
         let events = pair.bob.take_events();
         let Some(Seen::Deliver { receipt: Some(bytes), .. }) = events.first() else { panic!("no receipt") };
@@ -229,13 +230,13 @@ fn a_large_call_that_is_given_up_on_its_way_leaves_nothing_behind() {
         one_flush(&mut pair);
         let session = pair.alice.session();
         let wake = match caller_ends {
-            true => session.release_caller(call.new_caller.unwrap()),
+            true => session.export_ended(call.exported[0].number, ForgetReason::Crashed, None).wake,
             false => session.cancel(call.call_id),
         };
         pair.alice.woken(wake);
         pair.settle();
         assert_eq!(pair.bob.count("calls_served"), 0);
-        let released = pair.bob.take_events().iter().any(|event| matches!(event, Seen::Released { .. }));
+        let released = pair.bob.take_events().iter().any(|event| matches!(event, Seen::HandleEnded { .. }));
         assert_eq!(released, caller_ends);
     }
 }

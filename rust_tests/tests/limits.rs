@@ -139,8 +139,8 @@ fn a_batch_of_many_aligned_messages_is_one_that_the_peer_takes() {
     let small = Limits { message_bytes_max: 64, ..Limits::default() };
     let mut pair = pair([small.clone(), small]);
     for _ in 0..BATCH_MESSAGES_MAX {
-        let wake = pair.alice.session().push(Delivery::Cast, "a", "b", &term::of_size(64), true).unwrap();
-        pair.alice.woken(wake);
+        let pushed = pair.alice.session().push(Delivery::Cast, "a", "b", &term::of_size(64), true).unwrap();
+        pair.alice.pushed(pushed);
     }
     pair.settle();
     assert_eq!(pair.bob.take_payloads().len(), BATCH_MESSAGES_MAX, "{:?}", pair.bob.fault);
@@ -279,7 +279,7 @@ fn callers_are_bounded_on_both_sides() {
     assert_eq!(versus.side.take_payloads().len(), 3);
     assert_eq!(versus.peer.refusals(), [(3, Refusal::Overload as u8)]);
     // A caller that is released makes room.
-    versus.peer.write_frame(FrameType::HandleRelease, &[&[1, 0, 1][..], &1u64.to_le_bytes()].concat());
+    versus.peer.write_frame(FrameType::HandleRelease, &[&[1, 0, 1][..], &1u64.to_le_bytes(), &[1]].concat());
     versus.peer.send("e1", vec![call(5, 3)]);
     versus.settle();
     assert_eq!(versus.side.take_payloads().len(), 1);

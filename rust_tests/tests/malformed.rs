@@ -428,7 +428,7 @@ proptest! {
                         prop_assert!(["b", "init"].contains(&destination.as_str()));
                         prop_assert!(legation_proto::etf::scan(payload, &Default::default()).is_ok());
                     }
-                    Seen::Released { .. } => released += 1,
+                    Seen::HandleEnded { .. } => released += 1,
                     _ => {}
                 }
             }

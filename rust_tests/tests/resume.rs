@@ -101,7 +101,7 @@ fn announcements_and_releases_are_not_lost_with_a_link() {
     pair.settle();
     let [Seen::Call { caller, .. }] = pair.bob.take_events()[..] else { panic!("one call") };
     pair.alice.export("late");
-    pair.alice.session().release_caller(caller);
+    pair.alice.session().export_ended(caller, ForgetReason::Killed, None);
     pair.alice.withdraw("a", ForgetReason::Withdrawn);
     pair.alice.woken(true);
     pair.alice.flush();
@@ -111,7 +111,13 @@ fn announcements_and_releases_are_not_lost_with_a_link() {
     let events = pair.bob.take_events();
     let learned = |event: &&Seen| matches!(event, Seen::Learned(learn) if learn.engine == "late");
     assert_eq!(events.iter().filter(learned).count(), 1);
-    assert_eq!(events.iter().filter(|event| **event == Seen::Released { caller }).count(), 1);
+    assert_eq!(
+        events
+            .iter()
+            .filter(|event| **event == Seen::HandleEnded { number: caller, reason: ForgetReason::Killed })
+            .count(),
+        1
+    );
     assert!(events.contains(&Seen::Forgotten { engine: "a".into(), reason: ForgetReason::Withdrawn }));
 }
 
@@ -149,7 +155,7 @@ fn what_was_not_signed_goes_into_the_next_session_and_the_rest_is_a_gap() {
     next.settle();
     next.alice.certify(next.now);
     next.alice.export("a");
-    assert_eq!(next.alice.session().adopt(&old), 3, "the call has ended with its session");
+    assert_eq!(next.alice.session().adopt(&old).0, 3, "the call has ended with its session");
     next.alice.woken(true);
     next.settle();
     assert_eq!(numbers(next.bob.take_payloads()), [3, 4, 5]);

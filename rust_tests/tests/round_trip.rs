@@ -91,7 +91,7 @@ proptest! {
 
     #[test]
     fn control_frames_read_as_they_were_written(
-        number in any::<u64>(), code in 0..CloseCode::ALL.len(), text in "\\PC{0,60}", entries in prop::collection::vec((any::<bool>(), any::<u64>()), 0..100),
+        number in any::<u64>(), code in 0..CloseCode::ALL.len(), text in "\\PC{0,60}", entries in prop::collection::vec((0..4u8, any::<u64>(), 1..=u64::MAX), 0..100),
     ) {
         let written = |write: &dyn Fn(&mut Vec<u8>)| {
             let mut out = Vec::new();
@@ -109,7 +109,12 @@ proptest! {
         let out = written(&|out| close.encode(out));
         prop_assert_eq!((out[0], Close::decode(&out[6..])), (FrameType::Close as u8, Ok(close)));
         let entries: Vec<Release> =
-            entries.into_iter().map(|(call, number)| if call { Release::Call(number) } else { Release::Caller(number) }).collect();
+            entries.into_iter().map(|(what, number, count)| match what {
+                0 => Release::Ended { number, reason: ForgetReason::ALL[(count % 8) as usize] },
+                1 => Release::Call(number),
+                2 => Release::Dropped { number, count },
+                _ => Release::DroppedReference { number, count },
+            }).collect();
         let out = written(&|out| handle_release::encode(&entries, out));
         prop_assert_eq!((out[0], handle_release::decode(&out[6..])), (FrameType::HandleRelease as u8, Ok(entries)));
     }

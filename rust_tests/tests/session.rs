@@ -170,7 +170,7 @@ fn a_lone_message_goes_at_once_and_many_share_one_signature() {
 fn a_push_wakes_the_writer_once_until_it_has_flushed() {
     let pair = up(Profile::Plain);
     let session = pair.alice.session();
-    let push = || session.push(Delivery::Cast, "a", "b", &term::text("x"), false).unwrap();
+    let push = || session.push(Delivery::Cast, "a", "b", &term::text("x"), false).unwrap().wake;
     assert!(push());
     assert!(!push());
     let mut out = Vec::new();
@@ -224,21 +224,24 @@ fn a_caller_that_ends_is_told_and_its_calls_are_given_up() {
     let first = pair.alice.call(now, "b", b"pid 1", b"1", &term::text("x")).unwrap();
     let second = pair.alice.call(now, "b", b"pid 1", b"2", &term::text("x")).unwrap();
     let other = pair.alice.call(now, "b", b"pid 2", b"3", &term::text("x")).unwrap();
-    let caller = first.new_caller.unwrap();
-    assert!(second.new_caller.is_none() && other.new_caller.is_some());
+    let [exported] = &first.exported[..] else { panic!("one caller") };
+    let caller = exported.number;
+    assert_eq!(*exported.pid, *b"pid 1");
+    assert!(second.exported.is_empty() && other.exported.len() == 1);
     pair.settle();
     let got = calls(pair.bob.take_events());
-    let wake = pair.alice.session().release_caller(caller);
-    pair.alice.woken(wake);
+    let pushed = pair.alice.session().export_ended(caller, ForgetReason::Crashed, None);
+    pair.alice.pushed(pushed);
     pair.settle();
-    assert_eq!(pair.bob.take_events(), [Seen::Released { caller }]);
+    assert_eq!(pair.bob.take_events(), [Seen::HandleEnded { number: caller, reason: ForgetReason::Crashed }]);
     assert_eq!(pair.bob.count("calls_served"), 1);
     assert_eq!(pair.bob.reply(got[0].0, &term::text("late")), Err(PushError::UnknownCall));
     pair.bob.reply(got[2].0, &term::text("in time")).unwrap();
     pair.settle();
     assert_eq!(pair.alice.take_events(), [Seen::Reply { context: b"3".to_vec(), payload: term::text("in time") }]);
     // The same process again is a new caller.
-    assert_ne!(pair.alice.call(now, "b", b"pid 1", b"4", &term::text("x")).unwrap().new_caller, Some(caller));
+    let again = pair.alice.call(now, "b", b"pid 1", b"4", &term::text("x")).unwrap();
+    assert!(again.exported.len() == 1 && again.exported[0].number != caller);
 }
 
 #[test]
@@ -492,8 +495,8 @@ fn aligned_messages_arrive_like_others() {
     let mut pair = up(Profile::Plain);
     let session = pair.alice.session();
     for (number, aligned) in [true, false, true, true, false, false].into_iter().enumerate() {
-        let wake = session.push(Delivery::Cast, "a", "b", &term::number(number as u32), aligned).unwrap();
-        pair.alice.woken(wake);
+        let pushed = session.push(Delivery::Cast, "a", "b", &term::number(number as u32), aligned).unwrap();
+        pair.alice.pushed(pushed);
     }
     pair.settle();
     assert_eq!(pair.bob.take_payloads(), (0..6).map(term::number).collect::<Vec<_>>());
@@ -537,8 +540,8 @@ proptest! {
                     let mut payload = term::of_size(bytes);
                     payload[6..10].copy_from_slice(&(number as u32).to_le_bytes());
                     let (source, destination) = (SOURCES[source], DESTINATIONS[destination]);
-                    let wake = pair.alice.session().push(Delivery::Cast, source, destination, &payload, aligned);
-                    pair.alice.woken(wake.unwrap());
+                    let sent = pair.alice.session().push(Delivery::Cast, source, destination, &payload, aligned);
+                    pair.alice.pushed(sent.unwrap());
                     pushed.entry(destination.into()).or_default().push(payload);
                 }
                 Do::Settle => pair.settle(),

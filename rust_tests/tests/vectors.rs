@@ -6,11 +6,11 @@ use legation_channel::channel::{Channel, Profile};
 use legation_channel::knock::{KnockMemory, KnockResponder, KnockSettings, KnockVerdict};
 use legation_channel::plain::PlainChannel;
 use legation_proto::error::{CloseCode, LinkError};
-use legation_proto::etf::{disguise, scan, TermLimits};
+use legation_proto::etf::{disguise, scan, scan_wire, Owner, TermLimits, Wire};
 use legation_proto::frame::batch::Batch;
 use legation_proto::frame::cert::Cert;
 use legation_proto::frame::close::Close;
-use legation_proto::frame::forget::Forget;
+use legation_proto::frame::forget::{Forget, ForgetReason};
 use legation_proto::frame::handle_release::{self, Release};
 use legation_proto::frame::hello::Hello;
 use legation_proto::frame::learn::Learn;
@@ -333,7 +333,16 @@ fn control_frames() {
                 assert!(record.name.ends_with(close.code.name()));
             }
             "handle" => {
-                let expected = vec![Release::Caller(record.number("caller")), Release::Call(record.number("call"))];
+                let reason = ForgetReason::ALL[record.number("reason") as usize];
+                let expected = vec![
+                    Release::Ended { number: record.number("ended"), reason },
+                    Release::Call(record.number("call")),
+                    Release::Dropped { number: record.number("dropped"), count: record.number("dropped_count") },
+                    Release::DroppedReference {
+                        number: record.number("reference"),
+                        count: record.number("reference_count"),
+                    },
+                ];
                 assert_eq!(handle_release::decode(&frame().1), Ok(expected));
             }
             "skipped" => assert_eq!(frame::head(bytes, &limits), Ok(Head::Skip { bytes: bytes.len() })),
@@ -349,7 +358,7 @@ fn control_frames() {
 #[test]
 fn batches() {
     let records = read("batches.txt");
-    assert_eq!(records.len(), 4);
+    assert_eq!(records.len(), 5);
     for record in records {
         let (kind, bytes) = body(record.get("frame"));
         assert_eq!(kind, FrameType::Batch);
@@ -378,7 +387,7 @@ fn batches() {
 #[test]
 fn receipts() {
     let records = read("receipts.txt");
-    assert_eq!(records.len(), 11);
+    assert_eq!(records.len(), 16);
     for record in records {
         let verify = |bytes: &[u8]| receipt::verify(bytes, &record.array("identity_key"), &record.array("network_id"));
         let verified = verify(record.get("receipt")).unwrap();
@@ -398,9 +407,32 @@ fn terms() {
         let term = record.get("term");
         let scanned = scan(term, &TermLimits::default());
         match record.name.split_once(':').unwrap().0 {
-            "accepted" => assert_eq!((scanned, disguise(term)), (Ok(()), None), "{}", record.name),
-            "disguised" => assert!(scanned.is_ok() && disguise(term).is_some(), "{}", record.name),
-            "refused identifiers" => assert!(scanned.unwrap_err().is_identifiers(), "{}", record.name),
+            "accepted" => assert_eq!((scanned, disguise(term, &|_| false)), (Ok(()), None), "{}", record.name),
+            "disguised" => assert!(scanned.is_ok() && disguise(term, &|_| false).is_some(), "{}", record.name),
+            "handle" => {
+                assert!(scanned.unwrap_err().is_identifiers(), "{}", record.name);
+                assert_eq!(scan_wire(term, &TermLimits::default()), Ok(true), "{}", record.name);
+                let number = || record.number("number");
+                let expected = match record.name.split_once(": ").unwrap().1 {
+                    "pid of the sender" => Wire::Pid { number: number(), owner: Owner::Sender },
+                    "pid of the receiver" => Wire::Pid { number: number(), owner: Owner::Receiver },
+                    "engine of the receiver" => Wire::Engine(std::str::from_utf8(record.get("engine")).unwrap()),
+                    "reference of the sender" => Wire::Reference { number: number(), owner: Owner::Sender },
+                    "reference of the receiver" => Wire::Reference { number: number(), owner: Owner::Receiver },
+                    other => panic!("{other}"),
+                };
+                assert_eq!(Wire::parse(&term[1..]), Some(expected));
+            }
+            "answer" => {
+                let given = record.number("number");
+                assert_eq!(scan_wire(term, &TermLimits::default()), Ok(true), "{}", record.name);
+                assert!(disguise(term, &|number| number == given).is_none(), "{}", record.name);
+                assert!(disguise(term, &|_| false).is_some(), "{}", record.name);
+            }
+            "refused identifiers" => {
+                assert!(scanned.unwrap_err().is_identifiers(), "{}", record.name);
+                assert!(scan_wire(term, &TermLimits::default()).unwrap_err().is_identifiers(), "{}", record.name);
+            }
             "refused bad_term" => assert!(!scanned.unwrap_err().is_identifiers(), "{}", record.name),
             other => panic!("{other}"),
         }

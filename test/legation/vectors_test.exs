@@ -250,7 +250,15 @@ defmodule Legation.VectorsTest do
     resume = frames["resume"]
     assert resume["frame"] == tagged(0x02, 1, resume["session_id"] <> resume["received"] <> resume["next"])
     release = frames["handle release"]
-    assert release["frame"] == tagged(0x0F, 1, <<2::little-16, 1>> <> release["caller"] <> <<2>> <> release["call"])
+
+    entries = [
+      <<1>> <> release["ended"] <> release["reason"],
+      <<2>> <> release["call"],
+      <<3>> <> release["dropped"] <> release["dropped_count"],
+      <<4>> <> release["reference"] <> release["reference_count"]
+    ]
+
+    assert release["frame"] == tagged(0x0F, 1, <<4::little-16>> <> IO.iodata_to_binary(entries))
 
     codes = ~w(normal protocol version unlisted wrong_realm bad_signature expired duplicate timeout abuse unknown_frame
                too_large shutdown overload replaced)
@@ -451,11 +459,23 @@ defmodule Legation.VectorsTest do
 
   describe "terms.txt" do
     test "what is accepted is what OTP decodes; what is refused is refused for its reason" do
-      for {name, %{"term" => term}} <- records("terms.txt") do
+      for {name, %{"term" => term} = fields} <- records("terms.txt") do
         case String.split(name, [": ", " "], parts: 3) do
           ["refused", reason, _what] ->
             assert {:error, {kind, _offset}} = Native.scan(term), name
             assert Atom.to_string(kind) == reason, name
+
+          # 13.4: no term of ours, but in this form.
+          ["handle" | _what] ->
+            assert {:error, {:identifiers, _offset}} = Native.scan(term), name
+            assert term == handle(String.replace_prefix(name, "handle: ", ""), fields), name
+
+          # 10.5: from whom the reference was given.
+          ["answer", _what | _rest] ->
+            <<number::little-64>> = fields["number"]
+            assert {tag, 1} = :erlang.binary_to_term(term)
+            reference = :erlang.binary_to_term(<<131, 90, 2::16, 119, 0, 2::32, number::64>>)
+            assert tag in [reference, [:alias | reference], [[:alias | reference] | reference]], name
 
           [accepted, _what | _rest] when accepted in ["accepted", "disguised"] ->
             assert Native.scan(term) == :ok, name
@@ -463,6 +483,18 @@ defmodule Legation.VectorsTest do
         end
       end
     end
+
+    defp handle("engine of the receiver", %{"engine" => name}),
+      do: <<131, 88, 119, byte_size(name)>> <> name <> <<0::64, 3::32>>
+
+    defp handle("pid of the " <> whose, %{"number" => <<number::little-64>>}),
+      do: <<131, 88, 119, 0, number::64, owner(whose)::32>>
+
+    defp handle("reference of the " <> whose, %{"number" => <<number::little-64>>}),
+      do: <<131, 90, 2::16, 119, 0, owner(whose)::32, number::64>>
+
+    defp owner("sender"), do: 1
+    defp owner("receiver"), do: 2
 
     @heads [:system, :EXIT, :DOWN, :io_request, :io_reply, :nodedown, :nodeup, :global_name_conflict]
     @requests [

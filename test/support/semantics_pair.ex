@@ -133,7 +133,7 @@ defmodule Legation.Semantics.Pair do
     pair
   end
 
-  @doc "A link again, and a session of its own."
+  @doc "A link again, and a session of its own; all that was published before is announced."
   def begin_again(pair) do
     :ok = Cable.mend(pair.cable)
     await(pair.watch_bob, {:peer_up, pair.realm})

@@ -24,6 +24,7 @@ defmodule Legation.TestVM do
     * `:args` - more arguments for `erl`, in place of those that make a node of it
     * `:env` - environment, `[{"NAME", "value"}]`
     * `:quiet` - what it writes to the terminal is thrown away
+    * `:netns` - the network namespace that it is in
   """
   def start!(opts \\ []) do
     opts = Keyword.put(opts, :owner, self())
@@ -48,6 +49,9 @@ defmodule Legation.TestVM do
     end
   end
 
+  @doc "A signal, `STOP` or `CONT`, say."
+  def signal(vm, name), do: GenServer.call(vm, {:signal, name}, @patience_ms)
+
   @doc "`kill -9`. Returns when the process is gone."
   def kill(vm), do: GenServer.call(vm, :kill, @patience_ms)
 
@@ -69,6 +73,10 @@ defmodule Legation.TestVM do
 
     quiet = if opts[:quiet], do: " >/dev/null 2>&1", else: ""
 
+    erl = System.find_executable("erl")
+    # `ip` becomes the program, too.
+    program = if opts[:netns], do: [System.find_executable("ip"), "netns", "exec", opts[:netns], erl], else: [erl]
+
     # Descriptors 3 and 4 of the child: what it prints is no answer.
     port =
       Port.open({:spawn_executable, System.find_executable("sh")}, [
@@ -77,7 +85,7 @@ defmodule Legation.TestVM do
         :exit_status,
         packet: 4,
         # The shell becomes erl and erl the VM, so that the number is the VM's.
-        args: ["-c", ~s(exec "$0" "$@") <> quiet, System.find_executable("erl") | args],
+        args: ["-c", ~s(exec "$0" "$@") <> quiet] ++ program ++ args,
         env: for({name, value} <- Keyword.get(opts, :env, []), do: {to_charlist(name), to_charlist(value)})
       ])
 
@@ -91,6 +99,11 @@ defmodule Legation.TestVM do
   def handle_call({:command, command}, from, state) do
     Port.command(state.port, :erlang.term_to_binary({state.number, command}))
     {:noreply, %{state | waiting: Map.put(state.waiting, state.number, from), number: state.number + 1}}
+  end
+
+  def handle_call({:signal, name}, _from, state) do
+    {"", 0} = System.cmd("kill", ["-" <> name, Integer.to_string(state.os_pid)])
+    {:reply, :ok, state}
   end
 
   def handle_call(:kill, _from, %{port: nil} = state), do: {:reply, :ended, state}

@@ -17,7 +17,13 @@ defmodule Legation.CNode.Mirror do
 
   @doc "How it is when the link begins: told as if it had happened now."
   def restore(%{peers: peers, engines: engines}, state) do
-    state = Enum.reduce(peers, state, fn {realm, info}, state -> take({:peer_up, realm, info}, state) end)
+    state =
+      Enum.reduce(peers, state, fn {realm, info}, state ->
+        state = take({:peer_up, realm, info}, state)
+        # Its session was there before we were, and has no link at present.
+        if info[:state] == :lost, do: take({:peer_lost, realm, :noconnection}, state), else: state
+      end)
+
     Enum.reduce(engines, state, fn {name, info}, state -> take({:engine_learned, name, info}, state) end)
   end
 
@@ -32,10 +38,31 @@ defmodule Legation.CNode.Mirror do
   def take({:peer_up, realm, info}, %{instance: instance} = state) do
     state = if is_map_key(state.links, realm), do: down(realm, :replaced, state), else: state
     status = info |> Map.put(:realm, realm) |> Shape.link()
-    :ets.insert(instance.sessions, {realm, realm, nil, Map.put(status, :state, :up)})
+    # In a snapshot it may be one that waits for a link.
+    :ets.insert(instance.sessions, {realm, realm, nil, Map.put(status, :state, Map.get(info, :state, :up))})
     state = %{state | links: Map.put(state.links, realm, %{realm: realm, status: status})}
     Events.notify({:peer_up, realm, status}, state)
   end
+
+  # The last link has gone, the session has not.
+  def take({:peer_lost, realm, reason}, state) do
+    case state.links do
+      %{^realm => %{status: status}} ->
+        :ets.update_element(state.instance.sessions, realm, {4, Map.put(status, :state, :lost)})
+        Events.notify({:peer_lost, realm, reason}, state)
+
+      _unknown ->
+        state
+    end
+  end
+
+  def take({:peer_resumed, realm, info}, %{instance: instance} = state) when is_map_key(state.links, realm) do
+    status = info |> Map.put(:realm, realm) |> Shape.link()
+    :ets.update_element(instance.sessions, realm, {4, Map.put(status, :state, :up)})
+    Events.notify({:peer_resumed, realm, status}, put_in(state.links[realm].status, status))
+  end
+
+  def take({:gap, realm, messages}, state), do: Events.notify({:gap, realm, messages}, state)
 
   def take({:peer_down, realm, reason}, state) do
     # By its own word, or ours.

@@ -447,13 +447,14 @@ defmodule Legation.Connection.Reader do
   def terminate(reason, state) do
     why = with {:shutdown, why} <- reason, do: why
 
-    # First those who wait: if the session ends, their calls end now, not when the last bytes have left, and the Peer can
+    # If the session goes on, what it has to say is for another link, from before anybody hears of the end of this one.
+    if state.channel && Links.keeps_session?(why), do: Native.channel_detach(state.channel)
+
+    # Then those who wait: if the session ends, their calls end now, not when the last bytes have left, and the Peer can
     # dial again.
     if state.peer, do: send(state.peer, {state.connection.tag, :ended, why})
 
     if state.phase == :up, do: link_failed(why, state)
-    # If the session goes on, what it has to say is for another link.
-    if state.channel && Links.keeps_session?(why), do: Native.channel_detach(state.channel)
     flushed = if state.channel, do: finish(why, state), else: :ok
     if state.channel, do: Native.channel_detach(state.channel)
     if state.conn, do: close(flushed, state)

@@ -142,7 +142,16 @@ defmodule Legation.Transport.CNode do
       for {realm, {peer, state}} <- listed, not Enum.any?(known, &(&1.realm == realm)) do
         state = if state in [:disconnected, :revoked], do: state, else: :waiting
         error = if state == :waiting, do: why
-        %{realm: realm, key: Options.format_key(peer.key), state: state, attempts: 0, last_error: error, counters: %{}}
+
+        %{
+          realm: realm,
+          key: Options.format_key(peer.key),
+          state: state,
+          attempts: 0,
+          last_error: error,
+          counters: %{},
+          links: []
+        }
       end
 
     Enum.sort_by(known ++ missing, & &1.realm)
@@ -151,8 +160,11 @@ defmodule Legation.Transport.CNode do
   @impl true
   def connections(instance) do
     case Control.call(instance, :connections) do
-      {:ok, links} -> for link <- links, do: link |> Shape.link() |> Map.put(:counters, Map.get(link, :counters, %{}))
-      {:error, _reason} -> []
+      {:ok, links} ->
+        for link <- links, do: link |> Shape.connection() |> Map.put(:counters, Map.get(link, :counters, %{}))
+
+      {:error, _reason} ->
+        []
     end
   end
 

@@ -11,7 +11,7 @@ use legation_proto::etf::TermLimits;
 use legation_proto::frame::batch::Refusal;
 use legation_proto::hello::Role;
 use legation_proto::limits::{Limits, Overflow};
-use legation_proto::session::{Acknowledge, Delivery, Event, Session, Wake};
+use legation_proto::session::{Acknowledge, Delivery, Destination, Event, Session, Wake};
 use rustler::types::tuple::make_tuple;
 use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, OwnedBinary, Resource, ResourceArc, Term};
 
@@ -495,7 +495,9 @@ fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &mut V
     };
     let receipt_term = |receipt: Option<Vec<u8>>| receipt.map(|receipt| large_binary(env, &receipt));
     let term = match event {
-        Event::Deliver { delivery, destination, source, payload, receipt } => {
+        Event::Deliver {
+            delivery, destination: Destination::Engine(destination), source, payload, receipt, ..
+        } => {
             // Told all the same: Elixir drops it as it drops others, with an event and a line in the log.
             let payload = decode(env, payload).unwrap_or_else(|| {
                 count_undecodable();
@@ -507,10 +509,14 @@ fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &mut V
             };
             (kind, destination, source, payload, receipt_term(receipt)).encode(env)
         }
-        Event::Call { destination, source, label, call_id, caller, payload, receipt } => {
-            let Some(payload) = decode(env, payload) else {
+        Event::Call { destination, source, label, call_id, caller, payload, receipt, .. } => {
+            let (Destination::Engine(destination), Some(payload)) = (destination, decode(env, payload)) else {
                 return Some(call_id);
             };
+            // Stands for the caller until that has ended.
+            if let Some(session) = link.session().filter(|session| session.import(caller).is_none()) {
+                let _ = session.bind_import(caller, &[&b"caller"[..], &caller.to_le_bytes()].concat());
+            }
             // Longer than the tuples that rustler encodes by itself.
             let elements = [
                 atoms::call().encode(env),
@@ -524,7 +530,7 @@ fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &mut V
             ];
             make_tuple(env, &elements)
         }
-        Event::Reply { context, payload } => {
+        Event::Reply { context, payload, .. } => {
             let (from, _) = env.binary_to_term(context)?;
             match decode(env, payload) {
                 Some(payload) => (atoms::reply(), from, payload).encode(env),
@@ -550,8 +556,15 @@ fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &mut V
                 .fold(Term::map_new(env), |map, (key, value)| map.map_put(key, value).unwrap_or(map));
             (atoms::learn(), learn.engine.as_str(), map).encode(env)
         }
-        Event::Forgotten { engine, reason } => (atoms::forget(), engine, atom(env, reason.name())).encode(env),
-        Event::Released { caller } => (atoms::release(), caller).encode(env),
+        Event::Forgotten { engine, reason, .. } => (atoms::forget(), engine, atom(env, reason.name())).encode(env),
+        Event::HandleEnded { number, .. } => {
+            if let Some(session) = link.session() {
+                session.drop_import(number);
+            }
+            (atoms::release(), number).encode(env)
+        }
+        // Identifiers don't cross yet: nothing has been given away but callers.
+        Event::Deliver { .. } | Event::Exit { .. } | Event::Unexported { .. } => return None,
         Event::Rotated(rotation) => (atoms::rotated(), rotation.serial, binary(env, &rotation.new)).encode(env),
         Event::Closed { code, text } => (atoms::closed(), atom(env, code.name()), text).encode(env),
     };

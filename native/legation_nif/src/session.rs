@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use legation_proto::frame::batch::Refusal;
+use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::FrameType;
-use legation_proto::session::{Delivery, NewCall, PushError, Session};
+use legation_proto::session::{Delivery, NewCall, PushError, Pushed, Session};
 use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, Resource, ResourceArc, Term};
 
 use crate::atoms;
@@ -94,9 +95,9 @@ impl SessionResource {
         atoms::ok()
     }
 
-    fn pushed<'a>(&self, env: Env<'a>, result: Result<bool, PushError>) -> Term<'a> {
+    fn pushed<'a>(&self, env: Env<'a>, result: Result<Pushed, PushError>) -> Term<'a> {
         match result {
-            Ok(wake) => self.woken(env, wake).encode(env),
+            Ok(pushed) => self.woken(env, pushed.wake).encode(env),
             Err(reason) => (atoms::error(), push_reason(reason)).encode(env),
         }
     }
@@ -167,12 +168,15 @@ fn push_call<'a>(
         destination,
         label,
         source,
-        caller: caller.as_slice(),
+        // Without the version.
+        caller: caller.get(1..).unwrap_or_default(),
         context: context.as_slice(),
         payload: payload.as_slice(),
     };
     Ok(match session.session.push_call(crate::channel::now_ms(), &call) {
-        Ok(pushed) => (session.woken(env, pushed.wake), pushed.new_caller).encode(env),
+        Ok(pushed) => {
+            (session.woken(env, pushed.wake), pushed.exported.first().map(|caller| caller.number)).encode(env)
+        }
         Err(reason) => (atoms::error(), push_reason(reason)).encode(env),
     })
 }
@@ -248,7 +252,7 @@ fn session_tell_identity(env: Env<'_>, session: SessionArc) -> Atom {
 
 #[rustler::nif]
 fn session_release(env: Env<'_>, session: SessionArc, caller: u64) -> Atom {
-    session.woken(env, session.session.release_caller(caller))
+    session.woken(env, session.session.export_ended(caller, ForgetReason::Normal, None).wake)
 }
 
 #[rustler::nif]
@@ -310,7 +314,7 @@ fn session_gap(session: SessionArc) -> u64 {
 /// Copies what waits, up to the bound of a queue.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn session_adopt(env: Env<'_>, session: SessionArc, ended: SessionArc) -> Atom {
-    let adopted = session.session.adopt(&ended.session);
+    let (adopted, _) = session.session.adopt(&ended.session);
     session.woken(env, adopted > 0)
 }
 

@@ -32,6 +32,8 @@ pub enum PeerMisbehaved {
     SequenceGap { expected: u64, got: u64 },
     #[error("acknowledged {got}, only {sent} were sent")]
     AckBeyondSent { sent: u64, got: u64 },
+    #[error("dropped more copies of the handle {number} than were sent")]
+    DroppedBeyondSent { number: u64 },
     #[error("a batch names other realms than the session's")]
     ForeignBatch,
     #[error("{failures} frames that failed verification within the window")]

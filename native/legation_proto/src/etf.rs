@@ -2,15 +2,19 @@
 //!
 //! * [`scan`]: is this one well-formed, bounded term without identifiers? Asked once per payload, before anything
 //!   decodes it (`protocol.md` 13).
+//! * [`identifiers()`]: where are the pids and references in it? Asked only where the scan has met some.
 //! * [`disguise`]: would OTP take this plain message for something else? Asked for every SEND (`protocol.md` 10.5).
 //!
-//! Both look at the bytes as they came and allocate nothing.
+//! All look at the bytes as they came and allocate nothing.
 
+mod identifiers;
 mod keys;
 mod scan;
 mod shape;
 
-pub use scan::{scan, IdentifierKind, TermError, TermErrorKind, TermLimits, DEPTH_MAX};
+pub use identifiers::{identifiers, rewrite, Identifiers, Owner, Place, Wire};
+pub(crate) use scan::has_key_twice;
+pub use scan::{scan, scan_local, scan_wire, IdentifierKind, TermError, TermErrorKind, TermLimits, DEPTH_MAX};
 pub use shape::{disguise, Disguise};
 
 /// The first byte of every term.

@@ -47,6 +47,14 @@ pub const DESTINATIONS_MAX: usize = 2 * 65_536;
 /// would come to thousands of times what was received.
 pub const RECEIPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Entries of HANDLE_RELEASE that may wait, but for those that there can be only so many of. A peer that sends handles that are
+/// not wanted, and doesn't read, would have more and more of them waiting; past this its own table keeps them.
+pub const RELEASES_MAX: usize = 256 * 1024;
+
+/// Reason terms that wait for the end they belong to, and their bytes. Past either the end is told by its class.
+pub const REASONS_MAX: usize = 4_096;
+pub const REASON_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Settings of one session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -61,8 +69,14 @@ pub struct Limits {
     pub engine_queue_bytes_max: Option<usize>,
     /// Calls in flight, each way.
     pub calls_max: usize,
-    /// Processes of the peer that have calls in flight here, and of ours there.
+    /// Processes of the peer that call here, and of ours that have calls in flight there.
     pub callers_max: usize,
+    /// Whether payloads may hold pids and references. If not they are refused as `identifiers`, either way.
+    pub identifiers: bool,
+    /// Processes that each side has of the other's: pids that were given away, and stand-ins for those that came.
+    pub handles_max: usize,
+    /// The same of references. The oldest gives way to a new one.
+    pub references_max: usize,
     /// From the carrier's start to the peer's hello.
     pub handshake_ms: u64,
     /// Between two PINGs; twice as long a silence ends the link.
@@ -79,6 +93,7 @@ pub struct Limits {
     /// ([`crate::session::Session::grant`]). Half of it must hold a usual message. 0: the peer needs no credit.
     pub credit_bytes: u32,
     /// Payloads over this go in fragments of at most so many bytes (and never more than 64 KiB), between which others go; not 0.
+    /// The first value is half of what a batch of many is closed at: longer ones have a signature of their own anyway.
     pub fragment_bytes: usize,
     /// Casts, sends and calls that wait for longer don't go any more, ms. None: they wait for as long as it takes.
     pub message_ttl_ms: Option<u64>,
@@ -105,6 +120,9 @@ impl Default for Limits {
             engine_queue_bytes_max: None,
             calls_max: 65_536,
             callers_max: 65_536,
+            identifiers: false,
+            handles_max: 65_536,
+            references_max: 65_536,
             handshake_ms: 5_000,
             ping_ms: 15_000,
             resume_bytes_max: 16 * 1024 * 1024,
@@ -112,7 +130,7 @@ impl Default for Limits {
             failures_window_ms: 60_000,
             overflow: Overflow::Newest,
             credit_bytes: 256 * 1024,
-            fragment_bytes: 64 * 1024,
+            fragment_bytes: 128 * 1024,
             message_ttl_ms: None,
             room_waiters_max: 16_384,
             term: TermLimits::default(),

@@ -18,8 +18,11 @@ mod attachment;
 mod calls;
 mod counters;
 mod credit;
+mod crossing;
+mod delivery;
 mod flow;
 mod fragments;
+mod handles;
 mod inbound;
 mod lanes;
 mod linking;
@@ -27,6 +30,7 @@ mod named;
 mod outbound;
 mod peer_identity;
 mod queue;
+mod reasons;
 mod replay;
 mod room;
 mod shares;
@@ -36,13 +40,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::CloseCode;
 use crate::etf;
-use crate::frame::batch::{kind, Refusal};
+use crate::frame::batch::{kind, Address, Refusal};
 use crate::frame::forget::ForgetReason;
 use crate::frame::handle_release::Release;
 use crate::frame::learn::Learn;
 use crate::frame::FrameType;
 use crate::hello::Agreed;
-use crate::identity::{check_public_key, is_engine_name, KeyError};
+use crate::identity::{check_public_key, KeyError};
 use crate::keyring::Keyring;
 use crate::limits::{Limits, Overflow};
 use crate::rotation::Rotation;
@@ -51,12 +55,15 @@ use crate::UnixMs;
 pub use attachment::Attachment;
 pub use calls::Pending;
 pub use counters::{Counter, Counters};
+pub use crossing::{ExitKind, Locals, TranslateError, Wanted};
+pub use handles::{DropOutcome, Exported, NoRoom};
 pub use inbound::Acknowledge;
 pub use linking::Wake;
 pub use room::Room;
 
 use calls::{Calls, Served};
 use credit::Debts;
+use crossing::{handle, refusal_of, Crossing};
 use inbound::Inbound;
 use lanes::Lanes;
 use outbound::Outbound;
@@ -65,52 +72,100 @@ use queue::{Full, NewMessage, NewPayload, Queue};
 use replay::Replay;
 
 /// What comes out of [`Session::handle_bytes`], in order. Borrowed from the receive buffer.
+///
+/// `handles`: the payload holds pids or references in the form that they have on the wire. It is for
+/// [`Session::translate_in`] or [`Session::discard_in`], one of which must be called for it.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A cast or a plain message for an engine of ours.
+    /// A cast or a plain message for an engine or another process of ours.
     Deliver {
         delivery: Delivery,
-        destination: &'a str,
+        destination: Destination<'a>,
         /// The engine that signed it; empty for the realm itself.
         source: &'a str,
         payload: &'a [u8],
+        handles: bool,
         receipt: Option<Vec<u8>>,
     },
-    /// A call to an engine of ours. To be answered by [`Session::reply`] or [`Session::refuse`].
+    /// A call to an engine or another process of ours. To be answered by [`Session::reply`] or [`Session::refuse`].
     Call {
-        destination: &'a str,
+        destination: Destination<'a>,
         source: &'a str,
         label: u8,
         call_id: u64,
+        /// The peer's number for the calling process, the same as in payloads. With a stand-in
+        /// ([`Session::bind_import`]) it lives until that is dropped, without one until its calls are answered.
         caller: u64,
         payload: &'a [u8],
+        handles: bool,
         receipt: Option<Vec<u8>>,
     },
     /// The answer to a call of ours; `context` is what [`Session::push_call`] was given.
     Reply {
         context: &'a [u8],
         payload: &'a [u8],
+        handles: bool,
     },
     Refused {
         context: &'a [u8],
         refusal: Refusal,
     },
+    /// An exit signal for an engine or another process of ours. [`Session::settle_handle`] must be called for `from`.
+    Exit {
+        exit: ExitKind,
+        /// The peer's number for the process that it comes from.
+        from: u64,
+        destination: Destination<'a>,
+        source: &'a str,
+        /// The reason.
+        payload: &'a [u8],
+        handles: bool,
+    },
     Learned(&'a Learn),
     Forgotten {
         engine: &'a str,
         reason: ForgetReason,
+        term: Option<ReasonTerm<'a>>,
     },
     /// The peer has another identity key from now on. The list knows it by its first one, as before.
     Rotated(&'a Rotation),
-    /// The process behind a caller number of the peer's has ended.
-    Released {
-        caller: u64,
+    /// A process of the peer's that it gave to us has ended, and so have calls of it and to it. Its stand-in, if there is one,
+    /// exits, and [`Session::drop_import`] must be called.
+    HandleEnded {
+        number: u64,
+        reason: ForgetReason,
+        term: Option<ReasonTerm<'a>>,
+    },
+    /// A process of ours that the peer doesn't have any more: it need not be watched.
+    Unexported {
+        number: u64,
     },
     /// The peer's CLOSE: nothing comes after it.
     Closed {
         code: CloseCode,
         text: String,
     },
+}
+
+/// Whom a message is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination<'a> {
+    Engine(&'a str),
+    /// A process that the peer was given.
+    Process {
+        /// Our number for it.
+        number: u64,
+        /// External term format without the leading 131.
+        pid: Arc<[u8]>,
+    },
+}
+
+/// Why something ended, as the peer's Erlang system has it. Of a peer that tells more than the class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReasonTerm<'a> {
+    pub payload: &'a [u8],
+    /// As in [`Event`]. One that is not wanted is for [`Session::discard_in`].
+    pub handles: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +185,7 @@ pub enum PushError {
     Disconnect,
     #[error("the payload is over the limit")]
     TooLarge,
-    #[error("the payload holds a pid, reference, port or fun")]
+    #[error("the payload holds a port or fun, or a pid or reference where they may not cross")]
     Identifiers,
     #[error("the payload is no external term within the bounds")]
     BadTerm,
@@ -138,6 +193,8 @@ pub enum PushError {
     UnknownCall,
     #[error("no engine has such a name")]
     BadName,
+    #[error("the process has ended, or its stand-in was dropped")]
+    UnknownHandle,
     #[error("the session has ended")]
     Ended,
 }
@@ -145,25 +202,34 @@ pub enum PushError {
 /// A call as it is pushed.
 #[derive(Clone, Copy, Debug)]
 pub struct NewCall<'a> {
+    /// An engine's name, or the text of an [`Address`].
     pub destination: &'a str,
     /// See [`crate::frame::batch::label`].
     pub label: u8,
     /// Signing engine; falls back to the realm when the peer has not been told of it.
     pub source: &'a str,
-    /// The driver's key for the calling process.
+    /// The pid of the calling process, in external term format without the leading 131.
     pub caller: &'a [u8],
     /// How to answer it; comes back in [`Event::Reply`].
     pub context: &'a [u8],
     pub payload: &'a [u8],
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A message that has been queued.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pushed {
+    /// The active link's writer must be woken.
+    pub wake: bool,
+    /// Processes of ours that the peer is given with it for the first time.
+    pub exported: Vec<Exported>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushedCall {
     pub call_id: u64,
     pub wake: bool,
-    /// The number of the calling process, when this is its first call: the driver watches it and says
-    /// [`Session::release_caller`] when it ends.
-    pub new_caller: Option<u64>,
+    /// As in [`Pushed`]. The calling process is among them when this is its first call.
+    pub exported: Vec<Exported>,
 }
 
 /// What both halves read.
@@ -175,6 +241,8 @@ pub(crate) struct Shared {
     /// The last sequence number that was signed, and the last of the peer's that was handed to mailboxes.
     pub sent_sequence: AtomicU64,
     pub delivered: AtomicU64,
+    /// Exports whose process has ended, see [`handles`].
+    pub exports_ended: AtomicUsize,
 }
 
 pub struct Session {
@@ -215,7 +283,7 @@ impl Session {
             inbound: Mutex::new(Inbound::new(PeerIdentity::new(identity, &agreed), limits.message_bytes_max)),
             outbound: Mutex::new(Outbound::new(agreed.peer_message_bytes_max)),
             replay: Mutex::new(Replay::new(limits.resume_bytes_max)),
-            calls: Mutex::new(Calls::default()),
+            calls: Mutex::new(Calls::new(&limits)),
             queue: Mutex::new(Queue::new(limits.queue_bytes_max, limits.engine_queue_bytes_max, limits.overflow)),
             lanes: Mutex::new(Lanes::new(agreed.peer_credit_bytes, limits.overflow == Overflow::Oldest)),
             debts: Mutex::new(Debts::new(limits.credit_bytes)),
@@ -227,6 +295,7 @@ impl Session {
                 counters: Counters::default(),
                 sent_sequence: AtomicU64::new(0),
                 delivered: AtomicU64::new(0),
+                exports_ended: AtomicUsize::new(0),
             },
         })
     }
@@ -241,7 +310,10 @@ impl Session {
 
     // In from above.
 
-    /// A cast or a plain message. `Ok(true)`: wake the Writer.
+    /// A cast or a plain message. `destination`: an engine's name, or the text of an [`Address`].
+    ///
+    /// # Errors
+    /// See [`PushError`]; nothing has been queued.
     pub fn push(
         &self,
         delivery: Delivery,
@@ -249,132 +321,154 @@ impl Session {
         destination: &str,
         payload: &[u8],
         aligned: bool,
-    ) -> Result<bool, PushError> {
-        check_destination(destination)?;
-        self.check_push(source, payload)?;
+    ) -> Result<Pushed, PushError> {
+        let to = handle(check_destination(destination)?);
+        let holds = self.check_push(source, payload)?;
         let kind = match delivery {
             Delivery::Send => kind::SEND,
             Delivery::Cast => kind::CAST,
         };
-        let message = NewMessage {
-            kind,
-            detail: 0,
-            aligned,
-            call_id: 0,
-            caller: 0,
-            source,
-            destination,
-            payload: self.new_payload(payload),
-        };
-        self.enqueue(message, false)
+        let copied = if holds { NewPayload::Slice(&[]) } else { self.new_payload(payload) };
+        let message = NewMessage { kind, aligned, ..NewMessage::new(source, destination, copied) };
+        match holds || to.is_some() {
+            true => self.push_crossing(message, &Crossing::of(payload, holds, to), false),
+            false => self.enqueue(None, message, false).map(|wake| Pushed { wake, exported: Vec::new() }),
+        }
     }
 
     fn new_payload<'a>(&self, payload: &'a [u8]) -> NewPayload<'a> {
         NewPayload::of(payload, self.shared.limits.fragment_bytes)
     }
 
-    fn enqueue(&self, message: NewMessage<'_>, always: bool) -> Result<bool, PushError> {
-        let pushed = lock(&self.queue).push(message, always, &self.lanes, &self.shared.counters);
+    /// `calls`: the lock that is held, if it is.
+    fn enqueue(&self, calls: Option<&mut Calls>, message: NewMessage<'_>, always: bool) -> Result<bool, PushError> {
+        let (pushed, lost) = {
+            let mut queue = lock(&self.queue);
+            let pushed = queue.push(message, always, &self.lanes, &self.shared.counters);
+            // Here, too: while nothing can go no flush says so.
+            self.shared.counters.queue_bytes.set(queue.bytes() as u64);
+            (pushed, queue.take_lost())
+        };
+        if !lost.is_empty() {
+            let unsend = |calls: &mut Calls| {
+                lost.into_iter().for_each(|copy| calls.handles.unsend(copy));
+                self.gauge(calls);
+            };
+            match calls {
+                Some(calls) => unsend(calls),
+                None => unsend(&mut lock(&self.calls)),
+            }
+        }
         pushed.map_err(|full| match full {
             Full::Refused => PushError::Overload,
             Full::Disconnect => PushError::Disconnect,
         })
     }
 
+    /// # Errors
+    /// See [`PushError`]; nothing has been queued.
     pub fn push_call(&self, now: UnixMs, call: &NewCall<'_>) -> Result<PushedCall, PushError> {
-        check_destination(call.destination)?;
-        self.check_push(call.source, call.payload)?;
-        let payload = self.new_payload(call.payload);
+        let to = handle(check_destination(call.destination)?);
+        let holds = self.check_push(call.source, call.payload)?;
+        let crossing = Crossing::of(call.payload, holds, to);
+        let copied = if holds { NewPayload::Slice(&[]) } else { self.new_payload(call.payload) };
         let pending = Pending { context: call.context.into(), destination: call.destination.into(), since: now };
+        let mut exported = Vec::new();
         let mut calls = lock(&self.calls);
-        let begun = calls.begin(call.caller, pending, &self.shared.limits);
+        let begun = calls.begin(call.caller, pending, &self.shared.limits, &mut exported);
         let begun = begun.map_err(|bound| {
             self.shared.counters.over(bound);
             self.shared.counters.overload_out.one();
+            self.gauge(&calls);
             PushError::Overload
         })?;
         let message = NewMessage {
             kind: kind::GENCALL,
             detail: call.label,
-            aligned: false,
+            handles: holds || to.is_some(),
             call_id: begun.call_id,
             caller: begun.caller,
-            source: call.source,
-            destination: call.destination,
-            payload,
+            ..NewMessage::new(call.source, call.destination, copied)
         };
-        let wake = self.enqueue(message, false).inspect_err(|_| {
-            calls.finish(begun.call_id);
-            if begun.new_caller {
-                calls.release_own_caller(begun.caller);
+        let pushed = match calls.handles.count(to, None, &crossing.places, &mut exported) {
+            Ok(counted) => {
+                let pushed = self.rewritten(&crossing, &counted).and_then(|bytes| {
+                    let message = match &bytes {
+                        Some(bytes) => NewMessage { payload: self.new_payload(bytes), ..message },
+                        None => message,
+                    };
+                    self.enqueue(Some(&mut calls), message, false)
+                });
+                pushed.inspect_err(|_| calls.handles.uncount(&counted, to, &mut exported))
             }
-        })?;
+            Err(error) => {
+                self.not_counted(&mut calls, error);
+                Err(error.into())
+            }
+        };
+        let wake = pushed.inspect_err(|_| calls.never_begun(&begun, &mut exported))?;
         self.shared.counters.calls_pending.set(calls.pending() as u64);
-        Ok(PushedCall { call_id: begun.call_id, wake, new_caller: begun.new_caller.then_some(begun.caller) })
+        self.gauge(&calls);
+        Ok(PushedCall { call_id: begun.call_id, wake, exported })
     }
 
-    /// Answers a call of the peer's. `Ok(true)`: wake the Writer. A payload that can't go is counted, and the caller is
+    /// Answers a call of the peer's. A payload that can't go is counted, and the caller is
     /// sent a refusal in its place, so that it doesn't wait.
     ///
     /// # Errors
     /// [`PushError::UnknownCall`] when it was answered before or its caller is gone.
-    pub fn reply(&self, call_id: u64, payload: &[u8]) -> Result<bool, PushError> {
-        let refusal = match self.check_push("", payload) {
-            Ok(()) => None,
+    pub fn reply(&self, call_id: u64, payload: &[u8]) -> Result<Pushed, PushError> {
+        let refused = |wake| Pushed { wake, exported: Vec::new() };
+        let holds = match self.check_push("", payload) {
+            Ok(holds) => holds,
             Err(PushError::Ended) => return Err(PushError::Ended),
-            Err(PushError::TooLarge) => Some(Refusal::TooLarge),
-            Err(PushError::Identifiers) => Some(Refusal::Identifiers),
-            Err(_) => Some(Refusal::Undecodable),
+            Err(error) => return Ok(refused(self.refuse(call_id, refusal_of(error)))),
         };
-        if let Some(refusal) = refusal {
-            return Ok(self.refuse(call_id, refusal));
-        }
-        let payload = self.new_payload(payload);
-        let served = {
-            let mut calls = lock(&self.calls);
-            let served = calls.served(call_id).ok_or(PushError::UnknownCall)?;
-            self.shared.counters.calls_served.set(calls.being_served() as u64);
-            served
-        };
+        let copied = if holds { NewPayload::Slice(&[]) } else { self.new_payload(payload) };
+        let (served, told) = self.no_longer_served(call_id).ok_or(PushError::UnknownCall)?;
         let message = NewMessage {
             kind: kind::REPLY,
-            detail: 0,
-            aligned: false,
             call_id,
             caller: served.caller,
-            source: &served.engine,
-            destination: "",
-            payload,
+            ..NewMessage::new(&served.engine, "", copied)
         };
-        let pushed = self.enqueue(message, true);
-        Ok(pushed.unwrap_or_else(|_| self.push_refusal(call_id, &served, Refusal::Overload)))
+        let pushed = match holds {
+            true => self.push_crossing(message, &Crossing::of(payload, holds, None), true),
+            false => self.enqueue(None, message, true).map(|wake| Pushed { wake, exported: Vec::new() }),
+        };
+        let mut pushed = pushed.unwrap_or_else(|error| refused(self.push_refusal(call_id, &served, refusal_of(error))));
+        pushed.wake |= told;
+        Ok(pushed)
     }
 
-    /// Refuses a call of the peer's. True: wake the Writer.
+    /// Refuses a call of the peer's. True: wake the active link's writer.
     pub fn refuse(&self, call_id: u64, refusal: Refusal) -> bool {
-        let served = {
-            let mut calls = lock(&self.calls);
-            let served = calls.served(call_id);
-            self.shared.counters.calls_served.set(calls.being_served() as u64);
-            served
-        };
-        match served {
-            Some(served) => self.push_refusal(call_id, &served, refusal),
+        match self.no_longer_served(call_id) {
+            Some((served, told)) => self.push_refusal(call_id, &served, refusal) | told,
             None => false,
         }
     }
 
+    /// Takes a call of the peer's out. True: wake the active link's writer.
+    fn no_longer_served(&self, call_id: u64) -> Option<(Served, bool)> {
+        let mut calls = lock(&self.calls);
+        let served = calls.served(call_id)?;
+        self.shared.counters.calls_served.set(calls.being_served() as u64);
+        let told = self.tell(&mut calls);
+        Some((served, told))
+    }
+
     /// Refuses all calls of one of the peer's processes that are being served: nothing can answer them any more.
     pub fn abandon(&self, caller: u64) -> bool {
-        let abandoned = {
+        let (abandoned, told) = {
             let mut calls = lock(&self.calls);
             let abandoned = calls.abandon(caller);
             self.shared.counters.calls_served.set(calls.being_served() as u64);
-            abandoned
+            (abandoned, self.tell(&mut calls))
         };
         abandoned
             .into_iter()
-            .fold(false, |wake, (call_id, served)| self.push_refusal(call_id, &served, Refusal::Abandoned) | wake)
+            .fold(told, |wake, (call_id, served)| self.push_refusal(call_id, &served, Refusal::Abandoned) | wake)
     }
 
     /// An ERROR has no payload: it goes even when the queue is full of answers.
@@ -382,14 +476,11 @@ impl Session {
         let message = NewMessage {
             kind: kind::ERROR,
             detail: refusal as u8,
-            aligned: false,
             call_id,
             caller: served.caller,
-            source: &served.engine,
-            destination: "",
-            payload: NewPayload::Slice(&[]),
+            ..NewMessage::new(&served.engine, "", NewPayload::Slice(&[]))
         };
-        self.enqueue(message, true).unwrap_or(false)
+        self.enqueue(None, message, true).unwrap_or(false)
     }
 
     /// LEARN, FORGET or CERT with its signature, for the peer. What our identity key has become meanwhile goes first.
@@ -427,20 +518,12 @@ impl Session {
         wake
     }
 
-    /// A process of ours that had a caller number has ended.
-    pub fn release_caller(&self, number: u64) -> bool {
-        let mut calls = lock(&self.calls);
-        let known = calls.release_own_caller(number);
-        self.shared.counters.calls_pending.set(calls.pending() as u64);
-        drop(calls);
-        known && lock(&self.queue).release(Release::Caller(number))
-    }
-
     /// Nobody waits for a call of ours any more.
     pub fn cancel(&self, call_id: u64) -> bool {
         let mut calls = lock(&self.calls);
         let known = calls.finish(call_id).is_some();
         self.shared.counters.calls_pending.set(calls.pending() as u64);
+        self.gauge(&calls);
         drop(calls);
         known && lock(&self.queue).release(Release::Call(call_id))
     }
@@ -469,7 +552,8 @@ impl Session {
         lock(&self.queue).waiters.serve_all();
     }
 
-    fn check_push(&self, source: &str, payload: &[u8]) -> Result<(), PushError> {
+    /// True: the payload holds identifiers.
+    fn check_push(&self, source: &str, payload: &[u8]) -> Result<bool, PushError> {
         let (limits, counters) = (&self.shared.limits, &self.shared.counters);
         if self.ended.load(Ordering::Relaxed) {
             return Err(PushError::Ended);
@@ -477,22 +561,26 @@ impl Session {
         if source.len() > 255 {
             return Err(PushError::BadName);
         }
-        let largest = limits.message_bytes_max.min(self.shared.agreed.peer_message_bytes_max);
-        if payload.len() > largest as usize {
+        if payload.len() > self.largest_out() {
             counters.too_large_out.one();
             return Err(PushError::TooLarge);
         }
-        match etf::scan(payload, &limits.term) {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_identifiers() => {
-                counters.identifiers_out.one();
-                Err(PushError::Identifiers)
-            }
-            Err(_) => {
+        match etf::scan_local(payload, &limits.term) {
+            Ok(holds) if !holds || limits.identifiers => Ok(holds),
+            Err(error) if !error.is_identifiers() => {
                 counters.bad_term_out.one();
                 Err(PushError::BadTerm)
             }
+            _ => {
+                counters.identifiers_out.one();
+                Err(PushError::Identifiers)
+            }
         }
+    }
+
+    /// Bytes of the largest payload that goes to the peer.
+    fn largest_out(&self) -> usize {
+        self.shared.limits.message_bytes_max.min(self.shared.agreed.peer_message_bytes_max) as usize
     }
 }
 
@@ -503,11 +591,8 @@ impl std::fmt::Debug for Session {
 }
 
 /// The peer would close the link over any other name.
-fn check_destination(name: &str) -> Result<(), PushError> {
-    match is_engine_name(name) {
-        true => Ok(()),
-        false => Err(PushError::BadName),
-    }
+fn check_destination(address: &str) -> Result<Address<'_>, PushError> {
+    Address::parse(address).ok_or(PushError::BadName)
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -122,7 +122,7 @@ impl Peers {
         }
         if let Some(before) = taken.adopted {
             // Behind the announcements that it may need.
-            let adopted = session.core.adopt(&before);
+            let (adopted, _) = session.core.adopt(&before);
             tracing::debug!(%realm, adopted, "what waited in the last session goes into this one");
         }
         // A new session sends on its first link by itself.

@@ -480,7 +480,12 @@ pub fn reason_class(reason: &[u8]) -> ForgetReason {
 pub fn put_exit_reason(out: &mut Vec<u8>, reason: ForgetReason) {
     match reason {
         ForgetReason::Withdrawn => term::put_atom(out, "noproc"),
-        ForgetReason::Normal | ForgetReason::Shutdown | ForgetReason::Killed => term::put_atom(out, reason.name()),
+        ForgetReason::Normal
+        | ForgetReason::Shutdown
+        | ForgetReason::Killed
+        | ForgetReason::Noproc
+        | ForgetReason::Noconnection
+        | ForgetReason::Timeout => term::put_atom(out, reason.name()),
         ForgetReason::Crashed => {
             term::put_tuple_header(out, 2);
             term::put_atom(out, "remote_exit");

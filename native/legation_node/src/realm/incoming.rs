@@ -111,6 +111,9 @@ impl<'a> Context<'a> {
 impl Realm {
     /// True: there is something to flush in this session.
     pub(crate) fn arrive(&self, session: &Arc<PeerSession>, parcel: Parcel<'_>) -> bool {
+        if session.is_draining() && matches!(parcel.kind, Kind::Call { .. }) {
+            return self.turn_away(session, &parcel, Refusal::Draining);
+        }
         let reach = match self.reach(session, &parcel) {
             Ok(reach) => reach,
             Err(refusal) => {
@@ -322,6 +325,8 @@ impl Realm {
                 };
                 self.reach_engine(session, &parcel.engine, operation, &parcel.payload)
             }
+            // Goodbye is said when no call is open.
+            Kind::Call { .. } if session.is_draining() => Err(Refusal::Draining),
             Kind::Call { label, .. } => {
                 self.reach_engine(session, &parcel.engine, operation_of(*label), &parcel.payload)
             }
@@ -411,6 +416,10 @@ impl Realm {
         let body = Body::StandIn(StandIn { session: session.clone(), caller });
         let number = lock(&self.space).spawn(Arc::new(body));
         stand_ins.insert((session.tag, caller), number);
+        let mut pid = Vec::with_capacity(40);
+        self.put_own_pid(&mut pid, number);
+        // Full: the core forgets the caller with its last call.
+        let _ = session.core.bind_import(caller, &pid);
         Some(number)
     }
 

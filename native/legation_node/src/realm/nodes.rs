@@ -176,7 +176,8 @@ impl Realm {
                 let start = reply.start - 1;
                 message[start] = term::VERSION;
                 // Answered already, or nobody waits any more, or the session is over: then it is lost, as it must be.
-                if let Ok(true) = stand_in.session.core.reply(call_id, &message[start..reply.end]) {
+                let pushed = stand_in.session.core.reply(call_id, &message[start..reply.end]);
+                if pushed.is_ok_and(|pushed| pushed.wake) {
                     stand_in.session.wake();
                 }
             }
@@ -450,7 +451,7 @@ impl Realm {
     fn watched_ended(&self, node: &Arc<Node>, number: u64, watch: Watch, reason: &[u8]) {
         match watch {
             Watch::Caller { session, number, .. } => {
-                if session.core.release_caller(number) {
+                if session.core.export_ended(number, reason_class(reason), None).wake {
                     session.wake();
                 }
             }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use legation_proto::error::CloseCode;
+use legation_proto::frame::forget::ForgetReason;
 use legation_proto::session::{Delivery, NewCall, PushError};
 
 use crate::dist::term::{self, Pid};
@@ -94,8 +95,8 @@ impl Realm {
                     let key = MonitorKey { node: node.link.number, words };
                     lock(&self.space).guard_call(number, &key, proxy.session.tag, pushed.call_id);
                 }
-                if let Some(caller_number) = pushed.new_caller {
-                    self.watch_caller(caller, proxy, caller_number);
+                for exported in &pushed.exported {
+                    self.watch_caller(&exported.pid, proxy, exported.number);
                 }
             }
             // The session is over, and so is the proxy in a moment: then the caller gets a real signal.
@@ -134,8 +135,11 @@ impl Realm {
                         Some(node) => {
                             realm.watch(&node, &caller, watch);
                         }
-                        None if session.core.release_caller(number) => session.wake(),
-                        None => {}
+                        None => {
+                            if session.core.export_ended(number, ForgetReason::Noconnection, None).wake {
+                                session.wake();
+                            }
+                        }
                     }
                 });
             }
@@ -146,8 +150,8 @@ impl Realm {
         let source = from.and_then(|from| self.published_as(from.raw));
         let source = source.as_deref().unwrap_or("");
         match proxy.session.core.push(delivery, source, &proxy.engine, payload, false) {
-            Ok(wake) => {
-                if wake {
+            Ok(pushed) => {
+                if pushed.wake {
                     proxy.session.wake();
                 }
             }

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use legation_proto::frame::batch::Refusal;
 use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::learn::Learn;
 use legation_proto::key_text::format_public_key;
-use legation_proto::session::Event;
+use legation_proto::session::{Destination, DropOutcome, Event};
 
 use crate::dist::term;
 use crate::peers::{LinkEnd, PeerSession, SessionEvents};
@@ -32,17 +33,36 @@ impl SessionEvents for Realm {
 
     fn session_event(&self, session: &Arc<PeerSession>, event: Event<'_>) -> bool {
         match event {
-            Event::Deliver { delivery, destination, source, payload, receipt } => {
+            Event::Deliver {
+                delivery,
+                destination: Destination::Engine(destination),
+                source,
+                payload,
+                receipt,
+                ..
+            } => {
                 let kind = Kind::Deliver(delivery);
                 let (engine, source) = (Cow::Borrowed(destination), Cow::Borrowed(source));
                 self.arrive(session, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt })
             }
-            Event::Call { destination, source, label, call_id, caller, payload, receipt } => {
+            Event::Call { destination: Destination::Process { .. }, call_id, .. } => {
+                session.core.refuse(call_id, Refusal::Noproc)
+            }
+            Event::Call {
+                destination: Destination::Engine(destination),
+                source,
+                label,
+                call_id,
+                caller,
+                payload,
+                receipt,
+                ..
+            } => {
                 let kind = Kind::Call { label, call_id, caller };
                 let (engine, source) = (Cow::Borrowed(destination), Cow::Borrowed(source));
                 self.arrive(session, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt })
             }
-            Event::Reply { context, payload } => {
+            Event::Reply { context, payload, .. } => {
                 let kind = Kind::Reply { context: Cow::Borrowed(context) };
                 let (engine, source) = (Cow::Borrowed(""), Cow::Borrowed(""));
                 self.arrive(session, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt: None })
@@ -59,11 +79,11 @@ impl SessionEvents for Realm {
                 self.learned(session, learn);
                 false
             }
-            Event::Forgotten { engine, reason } => {
+            Event::Forgotten { engine, reason, .. } => {
                 self.forgotten(session, engine, reason);
                 false
             }
-            Event::Released { caller } => {
+            Event::HandleEnded { number: caller, .. } => {
                 // Once for what has been delivered, and once behind what is held.
                 for node in self.connected_nodes() {
                     if let Some(hold) = lock(&node.holds).get_mut(&session.tag) {
@@ -71,8 +91,11 @@ impl SessionEvents for Realm {
                     }
                 }
                 self.release_stand_in(session.tag, caller, Some(session.tag));
-                false
+                matches!(session.core.drop_import(caller), DropOutcome::Dropped { wake: true })
             }
+            // Identifiers don't cross yet: nothing has been given away but callers.
+            Event::Deliver { .. } | Event::Unexported { .. } => false,
+            Event::Exit { from, .. } => session.core.settle_handle(from),
             Event::Rotated(rotation) => {
                 let (realm, key) = (&*session.realm, format_public_key(&rotation.new));
                 tracing::info!(realm, serial = rotation.serial, key, "a peer has a new identity key");

@@ -18,7 +18,7 @@ use legation_proto::frame::cert::Cert;
 use legation_proto::frame::FrameType;
 use legation_proto::identity::{NetworkKey, Purpose};
 use legation_proto::keyring::Keyring;
-use legation_proto::session::{Delivery, Event, NewCall, PushError};
+use legation_proto::session::{Delivery, Destination, Event, NewCall, PushError};
 use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver, UnboundedSender};
 use tokio::time::timeout;
 
@@ -101,7 +101,7 @@ impl SessionEvents for Recorder {
     fn session_event(&self, session: &Arc<PeerSession>, event: Event<'_>) -> bool {
         assert!(self.up.lock().unwrap().contains(&session.tag), "an event outside of its session's life");
         self.tell(match event {
-            Event::Deliver { destination, payload, .. } => {
+            Event::Deliver { destination: Destination::Engine(destination), payload, .. } => {
                 self.delivered.fetch_add(1, Ordering::Relaxed);
                 if self.counting.load(Ordering::Relaxed) {
                     return false;
@@ -113,7 +113,9 @@ impl SessionEvents for Recorder {
             Event::Call { call_id, payload, .. } => {
                 Heard::Call { session: session.clone(), call_id, payload: payload.to_vec() }
             }
-            Event::Reply { context, payload } => Heard::Reply { context: context.to_vec(), payload: payload.to_vec() },
+            Event::Reply { context, payload, .. } => {
+                Heard::Reply { context: context.to_vec(), payload: payload.to_vec() }
+            }
             Event::Refused { context, .. } => Heard::Refused { context: context.to_vec() },
             other => Heard::Other(format!("{other:?}")),
         });
@@ -340,7 +342,7 @@ pub fn now_ms() -> u64 {
 
 /// A cast by the realm itself.
 pub fn cast(session: &PeerSession, destination: &str, payload: &[u8]) -> Result<(), PushError> {
-    if session.core.push(Delivery::Cast, "", destination, payload, false)? {
+    if session.core.push(Delivery::Cast, "", destination, payload, false)?.wake {
         session.wake();
     }
     Ok(())
@@ -355,7 +357,7 @@ pub fn call(session: &PeerSession, destination: &str, context: &[u8]) {
 }
 
 pub fn reply(session: &PeerSession, call_id: u64) {
-    if session.core.reply(call_id, &binary_term(b"answer")).unwrap() {
+    if session.core.reply(call_id, &binary_term(b"answer")).unwrap().wake {
         session.wake();
     }
 }

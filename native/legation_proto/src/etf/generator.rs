@@ -34,8 +34,18 @@ pub fn list(elements: &[Vec<u8>], tail: &[u8]) -> Vec<u8> {
 }
 
 /// A term without the leading 131.
-pub fn any_element() -> impl Strategy<Value = Vec<u8>> {
-    let leaf = prop_oneof![
+pub fn any_element() -> BoxedStrategy<Vec<u8>> {
+    any_element_with(any_leaf())
+}
+
+/// A complete payload with some of these leaves among all others.
+pub fn any_term_with(leaf: BoxedStrategy<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    any_element_with(prop_oneof![3 => any_leaf(), 2 => leaf].boxed())
+        .prop_map(|element| [&[131], &element[..]].concat())
+}
+
+fn any_leaf() -> BoxedStrategy<Vec<u8>> {
+    prop_oneof![
         any::<u8>().prop_map(|n| vec![97, n]),
         any::<i32>().prop_map(|n| [&[98], &n.to_be_bytes()[..]].concat()),
         Just(vec![106]),
@@ -56,7 +66,11 @@ pub fn any_element() -> impl Strategy<Value = Vec<u8>> {
             data
         ]
         .concat()),
-    ];
+    ]
+    .boxed()
+}
+
+fn any_element_with(leaf: BoxedStrategy<Vec<u8>>) -> BoxedStrategy<Vec<u8>> {
     leaf.prop_recursive(20, 60, 6, |element| {
         prop_oneof![
             (any::<bool>(), vec(element.clone(), 0..6)).prop_map(|(large, elements)| tuple(large, &elements)),
@@ -72,6 +86,7 @@ pub fn any_element() -> impl Strategy<Value = Vec<u8>> {
             }),
         ]
     })
+    .boxed()
 }
 
 fn counted(tag: u8, count: u32) -> Vec<u8> {

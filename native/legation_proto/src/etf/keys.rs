@@ -8,12 +8,15 @@
 //!  a text               any atom, UTF-8                           b bits bytes binaries and bit strings
 //!  n                    the empty list                            c head       one cell of a list, its tail behind it
 //!  t arity ...          m pairs ...   sorted                      h digest     of what is longer than 64 bytes
+//!  p node id creation   r node id creation    pids and references
 //! ```
 //!
 //! Each with its length in front, where it has one. What is long becomes its digest, so that keys in keys in keys cost their size once.
 //!
 //! Only what has passed the walk of [`scan`](super::scan()) comes here: complete, bounded, nested no deeper than allowed.
 
+use super::identifiers::parts;
+use super::scan::IdentifierKind;
 use super::shape::skip;
 use super::tag;
 
@@ -199,7 +202,15 @@ fn put_whole_form<'a>(term: &'a [u8], out: &mut Vec<u8>, twice: &mut Option<&'a 
             }
             Some(rest)
         }
-        _ => None,
+        _ => {
+            let parts = parts(term)?;
+            out.push(if parts.kind == IdentifierKind::Pid { b'p' } else { b'r' });
+            put_whole_form(parts.node, out, twice)?;
+            out.push(parts.ids.len() as u8);
+            out.extend_from_slice(parts.ids);
+            out.extend_from_slice(&parts.creation.to_le_bytes());
+            term.get(parts.bytes..)
+        }
     }
 }
 

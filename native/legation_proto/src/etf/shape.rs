@@ -2,8 +2,8 @@
 //!
 //! A SEND may be all that policy grants a peer, yet to a process on the BEAM there are only messages: a plain
 //! `{'$gen_call', From, Req}` runs `handle_call`, `{system, From, {terminate, _}}` stops a server. The kind on the wire
-//! is therefore a hint, and the receiver looks at what the term *is*. What each family listens to without asking for an
-//! identifier inside (those the scan has refused already):
+//! is therefore a hint, and the receiver looks at what the term *is*. What each family listens to without asking for a
+//! pid or reference of its own inside:
 //!
 //! | who | takes from its mailbox |
 //! |---|---|
@@ -18,13 +18,17 @@
 //! On OTP 25 a plain `{nobody, {nowhere, tag}, {add_handler, Module, Args}}` made an event manager run
 //! `Module:init(Args)` of the sender's choice; `{x, y, stop}` stopped it.
 //!
+//! An answer is let through to who waits for it where every reference in its tag was given to the peer in this session and comes
+//! home: it is what a process gets that sends its pid and a reference, and waits for `{Ref, Answer}`.
+//!
 //! Left alone, on purpose: `{notify, Event}`, the plain message of event managers; `timeout`, which `handle_info` can't
 //! tell from its own and mustn't trust; `{timeout, Ref, _}`, `{'$socket', ..}`, `{tcp, Port, _}`, `{ack, Pid, _}` and
-//! the like, which mean something only with an identifier in it.
+//! the like, which mean something only with an identifier in it that the peer was given, or can't have.
 //!
 //! **One term, many spellings.** An atom has four (tags 100, 115, 118, 119), a tuple two (104, 105), and OTP reads a
 //! [list of no elements](super::scan()) as its tail. All of them are recognised.
 
+use super::identifiers::{length, Owner, Wire};
 use super::{tag, VERSION};
 
 /// What a plain message would be taken for.
@@ -38,11 +42,12 @@ pub enum Disguise {
     EventRequest,
 }
 
-/// What OTP would take a SEND's payload for, if not for a message.
+/// What OTP would take a SEND's payload for, if not for a message. `known`: whether a reference of this number was given to
+/// the peer, which then may answer with it.
 ///
 /// Total on arbitrary bytes, without allocation. It is meant for payloads that passed [`scan`](super::scan()): what is
 /// not a term is not recognised as anything.
-pub fn disguise(payload: &[u8]) -> Option<Disguise> {
+pub fn disguise(payload: &[u8], known: &dyn Fn(u64) -> bool) -> Option<Disguise> {
     let (&version, term) = payload.split_first()?;
     if version != VERSION {
         return None;
@@ -60,7 +65,7 @@ pub fn disguise(payload: &[u8]) -> Option<Disguise> {
         }
     }
     match arity {
-        2 if is_call_tag(first) => Some(Disguise::Reply),
+        2 if is_call_tag(first) && !is_given_tag(first, known) => Some(Disguise::Reply),
         3 if is_event_request(skip(skip(first)?)?) => Some(Disguise::EventRequest),
         _ => None,
     }
@@ -94,6 +99,36 @@ fn is_call_tag(term: &[u8]) -> bool {
         term = first;
     }
     in_list && atom(term) == Some(b"alias")
+}
+
+/// A reference that we gave, `[alias | _]` with one, or `[[alias | _] | _]` with two, and no other spelling of it.
+fn is_given_tag(term: &[u8], known: &dyn Fn(u64) -> bool) -> bool {
+    let given = |term| after_given(term, known);
+    let in_alias = |term| given(after_alias(term)?);
+    given(term).is_some()
+        || in_alias(term).is_some()
+        || after_list_of_one(term).and_then(|alias| given(in_alias(alias)?)).is_some()
+}
+
+fn after_given<'a>(term: &'a [u8], known: &dyn Fn(u64) -> bool) -> Option<&'a [u8]> {
+    let (raw, after) = term.split_at_checked(length(term)?)?;
+    match Wire::parse(raw) {
+        Some(Wire::Reference { number, owner: Owner::Receiver }) if known(number) => Some(after),
+        _ => None,
+    }
+}
+
+/// The tail of a list whose one element is `alias`.
+fn after_alias(term: &[u8]) -> Option<&[u8]> {
+    let elements = after_list_of_one(term)?;
+    (atom(elements)? == b"alias").then(|| skip(elements)).flatten()
+}
+
+fn after_list_of_one(term: &[u8]) -> Option<&[u8]> {
+    match *term {
+        [tag::LIST, 0, 0, 0, 1, ref elements @ ..] => Some(elements),
+        _ => None,
+    }
 }
 
 /// What `gen_event` matches as the third element, with the arities it has from OTP 25 to 29.
@@ -156,29 +191,34 @@ pub(super) fn skip(bytes: &[u8]) -> Option<&[u8]> {
         if pending > rest.len() as u64 {
             return None;
         }
-        let length16 = |body: &[u8]| Some(usize::from(u16::from_be_bytes(*body.first_chunk()?)));
-        let length32 = |body: &[u8]| Some(u32::from_be_bytes(*body.first_chunk()?));
-        let (&tag, body) = rest.split_first()?;
-        let (bytes, elements) = match tag {
-            tag::NIL => (0, 0),
-            tag::SMALL_INTEGER => (1, 0),
-            tag::INTEGER => (4, 0),
-            tag::NEW_FLOAT => (8, 0),
-            tag::SMALL_ATOM | tag::SMALL_ATOM_UTF8 => (1 + usize::from(*body.first()?), 0),
-            tag::SMALL_BIG => (2 + usize::from(*body.first()?), 0),
-            tag::ATOM | tag::ATOM_UTF8 | tag::STRING => (2 + length16(body)?, 0),
-            tag::BINARY => (length32(body)? as usize + 4, 0),
-            tag::LARGE_BIG | tag::BIT_BINARY => (length32(body)? as usize + 5, 0),
-            tag::SMALL_TUPLE => (1, u64::from(*body.first()?)),
-            tag::LARGE_TUPLE => (4, u64::from(length32(body)?)),
-            tag::LIST => (4, u64::from(length32(body)?) + 1),
-            tag::MAP => (4, 2 * u64::from(length32(body)?)),
-            _ => return None,
-        };
-        rest = body.get(bytes..)?;
+        let (bytes, elements) = own_bytes(rest)?;
+        rest = rest.get(bytes..)?;
         pending = pending - 1 + elements;
     }
     Some(rest)
+}
+
+/// What the first term takes without its elements, and how many follow. The bytes may be more than there are.
+pub(super) fn own_bytes(term: &[u8]) -> Option<(usize, u64)> {
+    let length16 = |body: &[u8]| Some(usize::from(u16::from_be_bytes(*body.first_chunk()?)));
+    let length32 = |body: &[u8]| Some(u32::from_be_bytes(*body.first_chunk()?));
+    let (&tag, body) = term.split_first()?;
+    Some(match tag {
+        tag::NIL => (1, 0),
+        tag::SMALL_INTEGER => (2, 0),
+        tag::INTEGER => (5, 0),
+        tag::NEW_FLOAT => (9, 0),
+        tag::SMALL_ATOM | tag::SMALL_ATOM_UTF8 => (2 + usize::from(*body.first()?), 0),
+        tag::SMALL_BIG => (3 + usize::from(*body.first()?), 0),
+        tag::ATOM | tag::ATOM_UTF8 | tag::STRING => (3 + length16(body)?, 0),
+        tag::BINARY => (length32(body)? as usize + 5, 0),
+        tag::LARGE_BIG | tag::BIT_BINARY => (length32(body)? as usize + 6, 0),
+        tag::SMALL_TUPLE => (2, u64::from(*body.first()?)),
+        tag::LARGE_TUPLE => (5, u64::from(length32(body)?)),
+        tag::LIST => (5, u64::from(length32(body)?) + 1),
+        tag::MAP => (5, 2 * u64::from(length32(body)?)),
+        _ => (length(term)?, 0),
+    })
 }
 
 #[cfg(test)]
@@ -190,6 +230,11 @@ mod tests {
     const SPELLINGS: [u8; 4] = [100, 115, 118, 119];
     const ONE: [u8; 2] = [97, 1];
 
+    /// As seen of a peer that has no reference of ours.
+    fn stranger(payload: &[u8]) -> Option<Disguise> {
+        disguise(payload, &|_| false)
+    }
+
     /// The payload in both spellings of the outer tuple, and behind lists of no elements.
     fn seen_as(elements: &[Vec<u8>], expected: Option<Disguise>) {
         for large in [false, true] {
@@ -198,7 +243,7 @@ mod tests {
             let inside: Vec<_> = elements.iter().map(|element| [&[108, 0, 0, 0, 0], &element[..]].concat()).collect();
             for term in [bare, hollow, tuple(large, &inside)] {
                 let payload = [&[131], &term[..]].concat();
-                assert_eq!(disguise(&payload), expected, "{payload:?}");
+                assert_eq!(stranger(&payload), expected, "{payload:?}");
             }
         }
     }
@@ -238,12 +283,12 @@ mod tests {
         seen_as(&[tuple(false, &[atom(119, "EXIT")]), ONE.to_vec()], None);
         for spelling in SPELLINGS {
             let payload = [&[131], &atom(spelling, "system")[..]].concat();
-            assert_eq!(disguise(&payload), None);
+            assert_eq!(stranger(&payload), None);
             let payload = [&[131], &list(&[atom(spelling, "system"), ONE.to_vec()], &[106])[..]].concat();
-            assert_eq!(disguise(&payload), None);
+            assert_eq!(stranger(&payload), None);
         }
-        assert_eq!(disguise(&[131, 104, 0]), None);
-        assert_eq!(disguise(&[131, 105, 0, 0, 0, 0]), None);
+        assert_eq!(stranger(&[131, 104, 0]), None);
+        assert_eq!(stranger(&[131, 105, 0, 0, 0, 0]), None);
     }
 
     #[test]
@@ -271,6 +316,39 @@ mod tests {
             seen_as(&[alias.clone(), ONE.to_vec()], None);
             seen_as(&[list(&[ONE.to_vec(), alias], &[106]), ONE.to_vec()], None);
         }
+    }
+
+    #[test]
+    fn an_answer_passes_where_every_reference_in_its_tag_was_given_and_comes_home() {
+        let reference = |number, owner| {
+            let mut raw = Vec::new();
+            Wire::Reference { number, owner }.put(&mut raw);
+            raw
+        };
+        let verdict = |tag: &[u8]| {
+            let payload = [&[131][..], &tuple(false, &[tag.to_vec(), ONE.to_vec()])].concat();
+            let ours = disguise(&payload, &|number| number < 10);
+            assert_eq!(stranger(&payload), Some(Disguise::Reply), "{tag:?}");
+            ours.is_none()
+        };
+        let (given, other) = (reference(7, Owner::Receiver), reference(8, Owner::Receiver));
+        let strange =
+            [reference(10, Owner::Receiver), reference(7, Owner::Sender), vec![114, 0, 1, 119, 0, 1, 0, 0, 0, 7]];
+        let alias = |tail: &[u8]| list(&[atom(119, "alias")], tail);
+        assert!(verdict(&given));
+        assert!(verdict(&alias(&given)));
+        assert!(verdict(&list(&[alias(&given)], &other)));
+        for strange in &strange {
+            assert!(!verdict(strange));
+            assert!(!verdict(&alias(strange)));
+            assert!(!verdict(&list(&[alias(strange)], &other)));
+            assert!(!verdict(&list(&[alias(&given)], strange)));
+        }
+        assert!(!verdict(&alias(&[106])));
+        assert!(!verdict(&list(&[alias(&given)], &[106])));
+        assert!(!verdict(&list(&[atom(119, "alias"), given.clone()], &other)));
+        assert!(!verdict(&list(&[list(&[alias(&given)], &other)], &other)));
+        assert!(!verdict(&[&[108, 0, 0, 0, 0], &given[..]].concat()));
     }
 
     #[test]
@@ -306,10 +384,10 @@ mod tests {
     #[test]
     fn what_is_no_term_is_nothing() {
         for bytes in [&[][..], &[131], &[130, 104, 1, 119, 6], &[131, 104, 1, 119, 6, b's'], &[131, 104, 3, 116, 255]] {
-            assert_eq!(disguise(bytes), None);
+            assert_eq!(stranger(bytes), None);
         }
         let lists = [&[131, 104, 2][..], &[108, 255, 255, 255, 255].repeat(100_000)].concat();
-        assert_eq!(disguise(&lists), None);
+        assert_eq!(stranger(&lists), None);
     }
 
     proptest! {
@@ -317,7 +395,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(prop_oneof![100..120u8, 0..4u8, any::<u8>()], 0..200)) {
-            let _ = disguise(&[&[131], &bytes[..]].concat());
+            let _ = stranger(&[&[131], &bytes[..]].concat());
         }
 
         #[test]
@@ -335,7 +413,7 @@ mod tests {
 
         #[test]
         fn a_valid_term_is_looked_at_without_panic(term in any_term()) {
-            let _ = disguise(&term);
+            let _ = stranger(&term);
         }
     }
 }

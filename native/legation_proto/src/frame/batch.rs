@@ -27,13 +27,51 @@ const FLAG_ALIGNED: u8 = 2;
 const FLAG_STAGED: u8 = 4;
 const MODE_ENGINE: u8 = 1;
 
-/// Kinds of message (`protocol.md` 10.1). 6 to 12 are reserved: DOWN, MONITOR, DEMONITOR, LINK, UNLINK, EXIT, EVENT.
+/// Kinds of message (`protocol.md` 10.1). 7 to 10 and 12 are reserved: MONITOR, DEMONITOR, LINK, UNLINK, EVENT.
 pub mod kind {
     pub const SEND: u8 = 1;
     pub const CAST: u8 = 2;
     pub const GENCALL: u8 = 3;
     pub const REPLY: u8 = 4;
     pub const ERROR: u8 = 5;
+    pub const DOWN: u8 = 6;
+    pub const EXIT: u8 = 11;
+}
+
+/// What an EXIT stands for (`protocol.md` 10.7).
+pub mod exit {
+    /// A process that was linked to the destination has ended.
+    pub const LINKED: u8 = 1;
+    /// `exit/2`.
+    pub const SENT: u8 = 2;
+}
+
+/// Where a message goes (`protocol.md` 10.8): an engine by its name, or a process that its receiver has given to its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address<'a> {
+    Engine(&'a str),
+    /// The receiver's number for it.
+    Handle(u64),
+}
+
+impl<'a> Address<'a> {
+    /// `@` and the number in lowercase hexadecimal without leading zeros, or a name that an engine can have.
+    pub fn parse(text: &'a str) -> Option<Address<'a>> {
+        let Some(digits) = text.strip_prefix('@') else {
+            return is_engine_name(text).then_some(Address::Engine(text));
+        };
+        let hex = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+        let canonical = (1..=16).contains(&digits.len()) && !digits.starts_with('0') && digits.bytes().all(hex);
+        match canonical {
+            true => u64::from_str_radix(digits, 16).ok().map(Address::Handle),
+            false => None,
+        }
+    }
+
+    /// The text of a process's address.
+    pub fn of_handle(number: u64) -> String {
+        format!("@{number:x}")
+    }
 }
 
 /// Labels of GENCALL (`protocol.md` 10.2).
@@ -41,6 +79,9 @@ pub mod label {
     pub const GEN_CALL: u8 = 1;
     pub const SYSTEM: u8 = 2;
     pub const CALLER: u8 = 4;
+    /// A cast and a plain message of which the caller is told that they are in the engine's mailbox.
+    pub const CAST: u8 = 5;
+    pub const SEND: u8 = 6;
 }
 
 /// Why a single call was refused (`protocol.md` 10.4).
@@ -227,7 +268,7 @@ pub(super) fn put_lengths(body: usize, at: usize, count: u16, table: usize, payl
 
 pub(super) fn put_row(row: &Row<'_>, out: &mut Vec<u8>) {
     out.put_u8(row.kind);
-    out.put_u8(u8::from(row.aligned) * FLAG_ALIGNED | u8::from(row.staged) * FLAG_STAGED);
+    out.put_u8((u8::from(row.aligned) * FLAG_ALIGNED) | (u8::from(row.staged) * FLAG_STAGED));
     out.put_u64(row.call_id);
     out.put_u64(row.caller);
     out.put_u32(row.payload_bytes);
@@ -445,10 +486,12 @@ pub(super) fn read_single_row(table: &[u8]) -> Result<Row<'_>, InvalidFrame> {
 
 /// The fields that `protocol.md` 10.1 fixes for each kind. Unknown kinds may have any.
 fn check_row(row: &Row<'_>) -> Result<(), InvalidFrame> {
-    let to_engine = is_engine_name(row.destination);
+    let addressed = Address::parse(row.destination).is_some();
     let fits = match row.kind {
-        kind::SEND | kind::CAST => row.call_id == 0 && row.caller == 0 && row.detail == 0 && to_engine,
-        kind::GENCALL => row.call_id != 0 && row.caller != 0 && to_engine,
+        kind::SEND | kind::CAST => row.call_id == 0 && row.caller == 0 && row.detail == 0 && addressed,
+        kind::GENCALL => row.call_id != 0 && row.caller != 0 && addressed,
+        kind::EXIT => row.call_id == 0 && row.caller != 0 && addressed,
+        kind::DOWN => row.call_id == 0 && row.detail == 0 && row.destination.is_empty(),
         kind::REPLY => row.call_id != 0 && row.caller == 0 && row.detail == 0 && row.destination.is_empty(),
         kind::ERROR => row.call_id != 0 && row.caller == 0 && row.destination.is_empty() && row.payload_bytes == 0,
         _ => true,
@@ -538,6 +581,16 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_read_as_it_is_written() {
+        for number in [1, 15, 16, 0xdead_beef, u64::MAX] {
+            assert_eq!(Address::parse(&Address::of_handle(number)), Some(Address::Handle(number)));
+        }
+        assert_eq!(Address::parse("ping"), Some(Address::Engine("ping")));
+        assert_eq!(Address::parse("ping@bob"), None);
+        assert_eq!(Address::parse(""), None);
+    }
+
+    #[test]
     fn every_cut_of_a_batch_is_malformed() {
         let bytes = encoded(&[message("a", b"one", true), message("b", b"two", false)]);
         let body = &bytes[HEADER_BYTES..];
@@ -583,6 +636,18 @@ mod tests {
             (kind::REPLY, 0, 0, ""),
             (kind::REPLY, 1, 0, "a"),
             (kind::ERROR, 1, 1, ""),
+            (kind::SEND, 0, 0, "@"),
+            (kind::SEND, 0, 0, "@0"),
+            (kind::SEND, 0, 0, "@01"),
+            (kind::SEND, 0, 0, "@1F"),
+            (kind::SEND, 0, 0, "@1g"),
+            (kind::SEND, 0, 0, "@+1"),
+            (kind::SEND, 0, 0, "@11111111111111111"),
+            (kind::EXIT, 0, 0, "a"),
+            (kind::EXIT, 1, 1, "a"),
+            (kind::EXIT, 0, 1, ""),
+            (kind::DOWN, 0, 1, "a"),
+            (kind::DOWN, 1, 1, ""),
         ] {
             let message = Message { kind, aligned: false, call_id, caller, detail: 0, destination, payload: b"" };
             let mut out = Vec::new();

@@ -12,7 +12,7 @@ use crate::codec::{Reader, Writer};
 use crate::error::InvalidFrame;
 use crate::identity::RealmId;
 
-/// The class of what ended the engine; the reason itself stays at home.
+/// The class of what ended an engine, or a process that was given away; the reason itself stays at home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ForgetReason {
@@ -21,16 +21,31 @@ pub enum ForgetReason {
     Shutdown = 2,
     Killed = 3,
     Crashed = 4,
+    /// It had ended before.
+    Noproc = 5,
+    /// It is where nothing is heard from any more: on another node, behind another peer.
+    Noconnection = 6,
+    Timeout = 7,
 }
 
 impl ForgetReason {
-    pub const ALL: [ForgetReason; 5] = [
+    pub const ALL: [ForgetReason; 8] = [
         ForgetReason::Withdrawn,
         ForgetReason::Normal,
         ForgetReason::Shutdown,
         ForgetReason::Killed,
         ForgetReason::Crashed,
+        ForgetReason::Noproc,
+        ForgetReason::Noconnection,
+        ForgetReason::Timeout,
     ];
+
+    /// # Errors
+    /// [`InvalidFrame::Value`] for a number that no class has.
+    pub(super) fn read(reader: &mut Reader<'_>, what: &'static str) -> Result<ForgetReason, InvalidFrame> {
+        let number = usize::from(reader.u8(what)?);
+        Self::ALL.get(number).copied().ok_or(InvalidFrame::Value(what))
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -39,6 +54,9 @@ impl ForgetReason {
             ForgetReason::Shutdown => "shutdown",
             ForgetReason::Killed => "killed",
             ForgetReason::Crashed => "crashed",
+            ForgetReason::Noproc => "noproc",
+            ForgetReason::Noconnection => "noconnection",
+            ForgetReason::Timeout => "timeout",
         }
     }
 }
@@ -69,9 +87,7 @@ impl Forget {
             realm: RealmId(reader.array("forget realm")?),
             engine: super::learn::engine_name(&mut reader)?,
             serial: reader.u64("forget serial")?,
-            reason: *ForgetReason::ALL
-                .get(usize::from(reader.u8("forget reason")?))
-                .ok_or(InvalidFrame::Value("forget reason"))?,
+            reason: ForgetReason::read(&mut reader, "forget reason")?,
         };
         let signature = reader.array("forget signature")?;
         reader.finish("forget")?;

@@ -287,7 +287,7 @@ mod tests {
             let item = batch.messages().next().unwrap().unwrap();
             prop_assert_eq!(item.payload, &payload[..]);
             prop_assert!(item.row.staged && item.row.destination == destination);
-            prop_assert!(!aligned || item.offset % ALIGNMENT == 0 && signed.len() % ALIGNMENT == 0);
+            prop_assert!(!aligned || item.offset.is_multiple_of(ALIGNMENT) && signed.len().is_multiple_of(ALIGNMENT));
             let (_, row, offset) = locate(&signed[..batch.table_end], signed.len(), 0).unwrap();
             prop_assert_eq!((row, offset), (item.row, item.offset));
 

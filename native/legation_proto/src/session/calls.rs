@@ -1,12 +1,18 @@
-//! Calls in flight, both ways, and the numbers that stand for callers.
+//! Calls in flight, both ways.
 //!
 //! An own call is an entry that holds whatever the driver needs to answer its caller, opaque here. It is freed by
 //! reply, refusal, cancellation, its caller's end, or the session's. What belongs to one caller is found by its number, so that
 //! many releases at once don't look at all calls each.
+//!
+//! A caller's number is that of its pid among the [`Handles`], and a call is a copy of it that goes over.
 
 use std::collections::{HashMap, HashSet};
 
+use crate::frame::batch::Address;
+use crate::frame::forget::ForgetReason;
+use crate::frame::handle_release::Release;
 use crate::limits::Limits;
+use crate::session::handles::{DropOutcome, Exported, Handles};
 use crate::UnixMs;
 
 #[derive(Debug)]
@@ -17,39 +23,33 @@ pub struct Pending {
     pub since: UnixMs,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Calls {
+    pub handles: Handles,
     next_call: u64,
     /// With the number of the caller.
     pending: HashMap<u64, (u64, Pending)>,
     in_flight: InFlight,
-    next_caller: u64,
-    /// Own callers: the driver's key for a process, and its number.
-    callers: HashMap<Box<[u8]>, u64>,
-    own_callers: HashMap<u64, OwnCaller>,
+    /// Own callers that have calls in flight, and which.
+    own_callers: HashMap<u64, HashSet<u64>>,
+    /// Processes of the peer's that calls are in flight to, and which.
+    to_handles: HashMap<u64, HashSet<u64>>,
     /// The peer's calls that are being served: call id to caller.
     served: HashMap<u64, Served>,
-    /// Their callers, and which of their calls are being served.
+    /// Their callers, and which of their calls are being served. One that has a stand-in stays until that goes.
     remote_callers: HashMap<u64, HashSet<u64>>,
-}
-
-#[derive(Debug)]
-struct OwnCaller {
-    key: Box<[u8]>,
-    calls: HashSet<u64>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Served {
     pub caller: u64,
-    /// The engine that was called: its key signs the answer.
+    /// The engine that was called: its key signs the answer. Empty for another process.
     pub engine: Box<str>,
 }
 
 pub(crate) struct Begun {
     pub call_id: u64,
     pub caller: u64,
-    pub new_caller: bool,
 }
 
 /// Which bound is reached.
@@ -57,6 +57,8 @@ pub(crate) struct Begun {
 pub(crate) enum Bound {
     Calls,
     Callers,
+    /// Counted by the handles themselves.
+    Handles,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -109,29 +111,52 @@ impl Default for InFlight {
 }
 
 impl Calls {
+    pub fn new(limits: &Limits) -> Calls {
+        Calls {
+            handles: Handles::new(limits.handles_max, limits.references_max),
+            next_call: 0,
+            pending: HashMap::new(),
+            in_flight: InFlight::default(),
+            own_callers: HashMap::new(),
+            to_handles: HashMap::new(),
+            served: HashMap::new(),
+            remote_callers: HashMap::new(),
+        }
+    }
+
     /// Enters a call of ours.
-    pub fn begin(&mut self, caller_key: &[u8], pending: Pending, limits: &Limits) -> Result<Begun, Bound> {
+    pub fn begin(
+        &mut self,
+        caller_pid: &[u8],
+        pending: Pending,
+        limits: &Limits,
+        exported: &mut Vec<Exported>,
+    ) -> Result<Begun, Bound> {
         if self.pending.len() >= limits.calls_max {
             return Err(Bound::Calls);
         }
-        let (caller, new_caller) = match self.callers.get(caller_key) {
-            Some(number) => (*number, false),
-            None if self.callers.len() >= limits.callers_max => return Err(Bound::Callers),
-            None => {
-                self.next_caller += 1;
-                self.callers.insert(caller_key.into(), self.next_caller);
-                let caller = OwnCaller { key: caller_key.into(), calls: HashSet::new() };
-                self.own_callers.insert(self.next_caller, caller);
-                (self.next_caller, true)
-            }
-        };
+        let before = exported.len();
+        let caller = self.handles.export(caller_pid, exported).map_err(|_| Bound::Handles)?;
+        if !self.own_callers.contains_key(&caller) && self.own_callers.len() >= limits.callers_max {
+            self.handles.unsend_pid(caller, exported, before);
+            return Err(Bound::Callers);
+        }
         self.next_call += 1;
-        if let Some(caller) = self.own_callers.get_mut(&caller) {
-            caller.calls.insert(self.next_call);
+        self.handles.hold(caller);
+        self.own_callers.entry(caller).or_default().insert(self.next_call);
+        if let Some(Address::Handle(number)) = Address::parse(&pending.destination) {
+            self.to_handles.entry(number).or_default().insert(self.next_call);
         }
         self.in_flight.begun(&pending.destination);
         self.pending.insert(self.next_call, (caller, pending));
-        Ok(Begun { call_id: self.next_call, caller, new_caller })
+        Ok(Begun { call_id: self.next_call, caller })
+    }
+
+    /// The message of a call that has just begun can't go.
+    pub fn never_begun(&mut self, begun: &Begun, exported: &mut Vec<Exported>) {
+        self.handles.unsend_pid(begun.caller, exported, exported.len());
+        self.finish(begun.call_id);
+        self.handles.never_told(exported, 0);
     }
 
     /// Which engine a call of ours in flight was made to.
@@ -139,17 +164,14 @@ impl Calls {
         self.pending.get(&call_id).map(|(_, pending)| &*pending.destination)
     }
 
-    /// Whether a process of ours still has its number.
-    pub fn is_own_caller(&self, number: u64) -> bool {
-        self.own_callers.contains_key(&number)
-    }
-
     pub fn finish(&mut self, call_id: u64) -> Option<Pending> {
         let (caller, pending) = self.pending.remove(&call_id)?;
-        if let Some(caller) = self.own_callers.get_mut(&caller) {
-            caller.calls.remove(&call_id);
+        remove_from(&mut self.own_callers, caller, call_id);
+        if let Some(Address::Handle(number)) = Address::parse(&pending.destination) {
+            remove_from(&mut self.to_handles, number, call_id);
         }
         self.in_flight.ended(&pending.destination);
+        self.handles.unhold(caller);
         Some(pending)
     }
 
@@ -164,18 +186,11 @@ impl Calls {
 
     /// Takes out the calls to an engine that was forgotten: its proxy's exit tells their callers. Returns their ids.
     pub fn forget_destination(&mut self, engine: &str) -> Vec<u64> {
-        let own_callers = &mut self.own_callers;
-        let mut forgotten = Vec::new();
-        self.pending.retain(|call_id, (caller, pending)| {
-            let keep = *pending.destination != *engine;
-            if !keep {
-                forgotten.push(*call_id);
-                if let Some(caller) = own_callers.get_mut(caller) {
-                    caller.calls.remove(call_id);
-                }
-            }
-            keep
-        });
+        let to_it = self.pending.iter().filter(|(_, (_, pending))| *pending.destination == *engine);
+        let forgotten: Vec<u64> = to_it.map(|(call_id, _)| *call_id).collect();
+        for call_id in &forgotten {
+            self.finish(*call_id);
+        }
         self.in_flight.by_engine.remove(engine);
         forgotten
     }
@@ -187,31 +202,32 @@ impl Calls {
             .map(|(id, (_, pending))| (*id, pending))
     }
 
-    /// A process of ours has ended, and nobody waits for its calls.
-    pub fn release_own_caller(&mut self, number: u64) -> bool {
-        let Some(caller) = self.own_callers.remove(&number) else {
-            return false;
-        };
-        for call_id in &caller.calls {
-            if let Some((_, pending)) = self.pending.remove(call_id) {
-                self.in_flight.ended(&pending.destination);
-            }
+    /// A process of ours has ended, and nobody waits for its calls. False when the peer doesn't have it.
+    pub fn export_ended(&mut self, number: u64, reason: ForgetReason) -> bool {
+        for call_id in self.own_callers.remove(&number).unwrap_or_default() {
+            self.finish(call_id);
         }
-        self.callers.remove(&caller.key).is_some()
+        self.handles.export_ended(number, reason)
     }
 
-    /// Enters a call of the peer's.
+    /// Enters a call of the peer's. The copy of its caller's number is counted in any case.
     pub fn serve(&mut self, call_id: u64, served: Served, limits: &Limits) -> Result<(), NotServed> {
-        if self.served.contains_key(&call_id) {
-            return Err(NotServed::Duplicate);
+        let caller = served.caller;
+        let refused = if self.served.contains_key(&call_id) {
+            Some(NotServed::Duplicate)
+        } else if self.served.len() >= limits.calls_max {
+            Some(NotServed::Full(Bound::Calls))
+        } else if !self.remote_callers.contains_key(&caller) && self.remote_callers.len() >= limits.callers_max {
+            Some(NotServed::Full(Bound::Callers))
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            self.handles.settle(caller);
+            return Err(refused);
         }
-        if self.served.len() >= limits.calls_max {
-            return Err(NotServed::Full(Bound::Calls));
-        }
-        if !self.remote_callers.contains_key(&served.caller) && self.remote_callers.len() >= limits.callers_max {
-            return Err(NotServed::Full(Bound::Callers));
-        }
-        self.remote_callers.entry(served.caller).or_default().insert(call_id);
+        self.handles.serve(caller);
+        self.remote_callers.entry(caller).or_default().insert(call_id);
         self.served.insert(call_id, served);
         Ok(())
     }
@@ -221,13 +237,25 @@ impl Calls {
         let served = self.served.remove(&call_id)?;
         if let Some(calls) = self.remote_callers.get_mut(&served.caller) {
             calls.remove(&call_id);
+            if calls.is_empty() {
+                self.nothing_served_for(served.caller);
+            }
         }
         Some(served)
     }
 
+    fn nothing_served_for(&mut self, caller: u64) {
+        if self.handles.import(caller).is_none() {
+            self.remote_callers.remove(&caller);
+            self.handles.served(caller);
+        }
+    }
+
     /// The calls of one of the peer's processes, taken out: what was to answer them has lost its way.
     pub fn abandon(&mut self, caller: u64) -> Vec<(u64, Served)> {
-        let ids = self.remote_callers.get_mut(&caller).map(std::mem::take).unwrap_or_default();
+        let Some(calls) = self.remote_callers.get_mut(&caller) else { return Vec::new() };
+        let ids = std::mem::take(calls);
+        self.nothing_served_for(caller);
         ids.into_iter().filter_map(|id| self.served.remove(&id).map(|served| (id, served))).collect()
     }
 
@@ -235,15 +263,36 @@ impl Calls {
         self.served.len()
     }
 
-    /// A process of the peer's has ended. False when it had never called.
-    pub fn release_remote_caller(&mut self, number: u64) -> bool {
-        let Some(calls) = self.remote_callers.remove(&number) else {
-            return false;
-        };
-        for call_id in &calls {
-            self.served.remove(call_id);
+    /// A process of the peer's has ended: so have its calls, and ours to it, which the exit of its stand-in tells.
+    pub fn import_ended(&mut self, number: u64) {
+        for call_id in self.remote_callers.remove(&number).unwrap_or_default() {
+            self.served.remove(&call_id);
         }
-        true
+        for call_id in self.to_handles.remove(&number).unwrap_or_default() {
+            self.finish(call_id);
+            // The peer still keeps it as a call that somebody may answer.
+            self.handles.releases.push(Release::Call(call_id));
+        }
+        self.handles.import_ended(number);
+    }
+
+    /// See [`Handles::drop_import`].
+    pub fn drop_import(&mut self, number: u64) -> DropOutcome {
+        let serves = self.remote_callers.get(&number).is_some_and(|calls| !calls.is_empty());
+        let outcome = self.handles.drop_import(number, serves || self.to_handles.contains_key(&number));
+        if matches!(outcome, DropOutcome::Dropped { .. }) && !serves {
+            self.remote_callers.remove(&number);
+        }
+        outcome
+    }
+}
+
+fn remove_from(sets: &mut HashMap<u64, HashSet<u64>>, key: u64, value: u64) {
+    if let Some(set) = sets.get_mut(&key) {
+        set.remove(&value);
+        if set.is_empty() {
+            sets.remove(&key);
+        }
     }
 }
 
@@ -259,27 +308,78 @@ mod tests {
         Served { caller, engine: "ping".into() }
     }
 
+    fn begin(calls: &mut Calls, caller: &[u8], limits: &Limits) -> Result<(Begun, bool), Bound> {
+        let mut exported = Vec::new();
+        let begun = calls.begin(caller, pending(), limits, &mut exported);
+        assert!(begun.is_ok() || exported.is_empty());
+        begun.map(|begun| (begun, !exported.is_empty()))
+    }
+
+    fn to_handle(calls: &mut Calls, number: u64) -> u64 {
+        let pending = Pending { destination: Address::of_handle(number).into(), ..pending() };
+        calls.begin(b"p1", pending, &Limits::default(), &mut Vec::new()).ok().unwrap().call_id
+    }
+
     #[test]
-    fn a_caller_keeps_its_number_until_it_is_released() {
-        let (mut calls, limits) = (Calls::default(), Limits::default());
-        let first = calls.begin(b"p1", pending(), &limits).unwrap();
-        let second = calls.begin(b"p1", pending(), &limits).unwrap();
-        assert!(first.new_caller && !second.new_caller);
+    fn a_caller_keeps_its_number_until_it_ends() {
+        let limits = Limits::default();
+        let mut calls = Calls::new(&limits);
+        let (first, new) = begin(&mut calls, b"p1", &limits).ok().unwrap();
+        let (second, again) = begin(&mut calls, b"p1", &limits).ok().unwrap();
+        assert!(new && !again);
         assert_eq!(first.caller, second.caller);
         assert_ne!(first.call_id, second.call_id);
-        assert!(calls.release_own_caller(first.caller));
-        assert!(!calls.release_own_caller(first.caller));
-        assert_ne!(calls.begin(b"p1", pending(), &limits).unwrap().caller, first.caller);
+        assert!(calls.export_ended(first.caller, ForgetReason::Normal));
+        assert!(!calls.export_ended(first.caller, ForgetReason::Normal));
+        assert_ne!(begin(&mut calls, b"p1", &limits).ok().unwrap().0.caller, first.caller);
+    }
+
+    #[test]
+    fn calls_to_a_process_end_with_it_and_keep_its_stand_in_until_then() {
+        let mut calls = Calls::new(&Limits::default());
+        calls.handles.bind_import(5, b"stand-in").unwrap();
+        let other = to_handle(&mut calls, 6);
+        let answered = to_handle(&mut calls, 5);
+        let open = to_handle(&mut calls, 5);
+        assert!(calls.finish(answered).is_some());
+        assert_eq!(calls.drop_import(5), DropOutcome::InUse);
+        calls.import_ended(5);
+        assert!(calls.finish(open).is_none());
+        assert_eq!(calls.handles.releases, [Release::Call(open)]);
+        assert_eq!(calls.drop_import(5), DropOutcome::Dropped { wake: false });
+        assert_eq!(calls.drop_import(5), DropOutcome::Unknown);
+        assert!(calls.finish(other).is_some());
+        assert!(calls.to_handles.is_empty() && calls.own_callers.is_empty());
+    }
+
+    #[test]
+    fn a_caller_without_a_stand_in_is_dropped_when_its_last_call_is_answered() {
+        let limits = Limits::default();
+        let mut calls = Calls::new(&limits);
+        calls.serve(1, served(7), &limits).unwrap();
+        calls.serve(2, served(7), &limits).unwrap();
+        assert!(calls.served(1).is_some());
+        assert_eq!(calls.handles.releases, []);
+        assert!(calls.served(2).is_some());
+        assert_eq!(calls.handles.releases, [Release::Dropped { number: 7, count: 2 }]);
+        calls.serve(3, served(8), &limits).unwrap();
+        calls.handles.bind_import(8, b"stand-in").unwrap();
+        assert_eq!(calls.drop_import(8), DropOutcome::InUse);
+        assert!(calls.served(3).is_some());
+        assert!(calls.remote_callers.contains_key(&8), "its stand-in answers the next call, too");
+        assert_eq!(calls.drop_import(8), DropOutcome::Dropped { wake: false });
+        assert!(calls.remote_callers.is_empty());
     }
 
     #[test]
     fn calls_and_callers_are_bounded_at_the_limit_and_one_past_it() {
         let limits = Limits { calls_max: 2, callers_max: 1, ..Limits::default() };
-        let mut calls = Calls::default();
-        assert!(calls.begin(b"p1", pending(), &limits).is_ok());
-        assert_eq!(calls.begin(b"p2", pending(), &limits).err(), Some(Bound::Callers), "a second caller");
-        assert!(calls.begin(b"p1", pending(), &limits).is_ok());
-        assert_eq!(calls.begin(b"p1", pending(), &limits).err(), Some(Bound::Calls), "a third call");
+        let mut calls = Calls::new(&limits);
+        assert!(begin(&mut calls, b"p1", &limits).is_ok());
+        assert_eq!(begin(&mut calls, b"p2", &limits).err(), Some(Bound::Callers), "a second caller");
+        assert_eq!(calls.handles.sizes(), [1, 0, 0, 0], "nothing is left of it");
+        assert!(begin(&mut calls, b"p1", &limits).is_ok());
+        assert_eq!(begin(&mut calls, b"p1", &limits).err(), Some(Bound::Calls), "a third call");
         assert!(calls.serve(1, served(1), &limits).is_ok());
         assert_eq!(calls.serve(1, served(1), &limits), Err(NotServed::Duplicate));
         assert_eq!(calls.serve(2, served(2), &limits), Err(NotServed::Full(Bound::Callers)), "a second caller");
@@ -291,42 +391,45 @@ mod tests {
 
     #[test]
     fn a_caller_that_ends_takes_its_calls_with_it() {
-        let (mut calls, limits) = (Calls::default(), Limits::default());
+        let limits = Limits::default();
+        let mut calls = Calls::new(&limits);
         calls.serve(1, served(7), &limits).unwrap();
         calls.serve(2, served(8), &limits).unwrap();
-        assert!(calls.release_remote_caller(7));
-        assert!(!calls.release_remote_caller(7));
+        calls.import_ended(7);
+        calls.import_ended(7);
         assert!(calls.served(1).is_none());
         assert!(calls.served(2).is_some());
     }
 
     #[test]
     fn an_own_caller_that_ends_leaves_no_call_behind() {
-        let (mut calls, limits) = (Calls::default(), Limits::default());
-        let ended = calls.begin(b"p1", pending(), &limits).unwrap();
-        let other = calls.begin(b"p2", pending(), &limits).unwrap();
-        assert!(calls.release_own_caller(ended.caller));
+        let limits = Limits::default();
+        let mut calls = Calls::new(&limits);
+        let (ended, _) = begin(&mut calls, b"p1", &limits).ok().unwrap();
+        let (other, _) = begin(&mut calls, b"p2", &limits).ok().unwrap();
+        assert!(calls.export_ended(ended.caller, ForgetReason::Crashed));
         assert!(calls.finish(ended.call_id).is_none());
         assert_eq!(calls.pending(), 1);
         assert_eq!(calls.forget_destination("pong"), []);
         assert_eq!(calls.forget_destination("ping"), [other.call_id]);
         assert_eq!(calls.pending(), 0);
-        assert!(calls.release_own_caller(other.caller));
+        assert!(calls.export_ended(other.caller, ForgetReason::Normal));
     }
 
     #[test]
     fn each_engine_has_as_many_calls_in_flight_as_were_begun_and_have_not_ended() {
-        let (mut calls, limits) = (Calls::default(), Limits::default());
+        let limits = Limits::default();
+        let mut calls = Calls::new(&limits);
         let to = |engine: &str| Pending { destination: engine.into(), ..pending() };
-        let first = calls.begin(b"p1", to("store"), &limits).unwrap();
-        calls.begin(b"p1", to("store"), &limits).unwrap();
-        let other = calls.begin(b"p2", to("store"), &limits).unwrap();
-        calls.begin(b"p1", to("ping"), &limits).unwrap();
+        let first = calls.begin(b"p1", to("store"), &limits, &mut Vec::new()).ok().unwrap();
+        calls.begin(b"p1", to("store"), &limits, &mut Vec::new()).ok().unwrap();
+        let other = calls.begin(b"p2", to("store"), &limits, &mut Vec::new()).ok().unwrap();
+        calls.begin(b"p1", to("ping"), &limits, &mut Vec::new()).ok().unwrap();
         assert_eq!((calls.pending_at("store"), calls.pending_at("ping"), calls.pending_at("none")), (3, 1, 0));
         calls.finish(first.call_id);
         calls.finish(first.call_id);
         assert_eq!(calls.pending_at("store"), 2, "it ends once");
-        calls.release_own_caller(other.caller);
+        calls.export_ended(other.caller, ForgetReason::Normal);
         assert_eq!(calls.pending_at("store"), 1);
         calls.forget_destination("store");
         assert_eq!((calls.pending_at("store"), calls.pending_at("ping")), (0, 1));
@@ -334,11 +437,12 @@ mod tests {
 
     #[test]
     fn engines_without_a_call_are_kept_up_to_a_bound() {
-        let (mut calls, limits) = (Calls::default(), Limits::default());
-        calls.begin(b"p", Pending { destination: "open".into(), ..pending() }, &limits).unwrap();
+        let limits = Limits::default();
+        let mut calls = Calls::new(&limits);
+        calls.begin(b"p", Pending { destination: "open".into(), ..pending() }, &limits, &mut Vec::new()).ok().unwrap();
         for number in 0..3 * InFlight::KEPT {
             let destination = format!("e{number}").into();
-            let begun = calls.begin(b"p", Pending { destination, ..pending() }, &limits).unwrap();
+            let begun = calls.begin(b"p", Pending { destination, ..pending() }, &limits, &mut Vec::new()).ok().unwrap();
             calls.finish(begun.call_id);
             assert!(calls.in_flight.by_engine.len() <= InFlight::KEPT);
         }
@@ -348,13 +452,14 @@ mod tests {
     /// A frame of releases is handled under the lock that pushes wait for: each must cost its own calls and no more.
     #[test]
     fn releasing_many_callers_does_not_look_at_all_calls_each_time() {
-        let (mut calls, limits) = (Calls::default(), Limits::default());
+        let limits = Limits::default();
+        let mut calls = Calls::new(&limits);
         let numbers = 1..=limits.callers_max as u64;
         for number in numbers.clone() {
             calls.serve(number, served(number), &limits).unwrap();
         }
         let begun = std::time::Instant::now();
-        assert!(numbers.clone().all(|number| calls.release_remote_caller(number)));
+        numbers.clone().for_each(|number| calls.import_ended(number));
         assert_eq!(calls.being_served(), 0);
         // Looking at all would take minutes.
         assert!(begun.elapsed().as_secs() < 5);

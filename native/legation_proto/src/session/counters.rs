@@ -12,6 +12,8 @@ macro_rules! counters {
                 match bound {
                     super::calls::Bound::Calls => self.calls_over_limit.one(),
                     super::calls::Bound::Callers => self.callers_over_limit.one(),
+                    // The tables of handles count it.
+                    super::calls::Bound::Handles => {}
                 }
             }
 
@@ -67,6 +69,14 @@ counters! {
     rotations,
     /// Which bound a refused call met, either way; they count in `overload_in` and `overload_out`, too.
     calls_over_limit, callers_over_limit,
+    /// Gauges: processes and references of ours that the peer has, and of theirs that we have.
+    handles_exported, handles_imported, references_exported, references_imported,
+    /// How often there was no room for another process, and references that gave way to newer ones.
+    handles_over_limit, references_evicted,
+    /// Messages to a process that is not known (any more), either way.
+    unknown_handle,
+    /// Reason terms and releases that were left away.
+    reasons_over_limit, releases_over_limit,
     /// Receipts that were not made, their messages being delivered without.
     receipts_over_limit,
     /// Callers that could not wait for room.

@@ -25,17 +25,25 @@ impl Session {
         let over = |since: u32| clock.wrapping_sub(since) >= ttl_ms;
         let mut calls = Vec::new();
         let mut dropped = 0;
+        let lost;
         {
             let mut outbound = lock(&self.outbound);
             let mut queue = lock(&self.queue);
-            dropped += outbound.expire(over, &mut calls, |share, cost| queue.gone(share, cost));
+            dropped += outbound.expire(over, &mut calls, &mut queue);
             lock(&self.lanes).expire(over, |held| {
                 queue.gone(held.share, held.cost);
+                queue.lose(held.copies());
                 dropped += note_expired(held.call_id, &mut calls);
             });
             dropped += queue.expire(ttl_ms, &mut calls);
             queue.serve_waiters();
+            lost = queue.take_lost();
             self.shared.counters.queue_bytes.set(queue.bytes() as u64);
+        }
+        if !lost.is_empty() {
+            let mut calls = lock(&self.calls);
+            lost.into_iter().for_each(|copy| calls.handles.unsend(copy));
+            self.gauge(&calls);
         }
         let counters = &self.shared.counters;
         counters.expired.add(dropped + calls.len() as u64);
@@ -44,6 +52,7 @@ impl Session {
                 let mut calls = lock(&self.calls);
                 let pending = calls.finish(call_id);
                 counters.calls_pending.set(calls.pending() as u64);
+                self.gauge(&calls);
                 pending
             };
             if let Some(pending) = pending {

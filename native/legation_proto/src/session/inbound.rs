@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 use ed25519_dalek::VerifyingKey;
 
 use crate::error::{InvalidFrame, LinkError, PeerMisbehaved};
-use crate::etf;
-use crate::frame::batch::{kind, label, Batch, Header, Item, Refusal};
+use crate::frame::batch::{kind, Batch, Header, Item};
 use crate::frame::close::Close;
 use crate::frame::fragment::Fragment;
 use crate::frame::handle_release::Release;
@@ -20,11 +19,14 @@ use crate::identity::{check_public_key, verify, NetworkId, Purpose};
 use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
 use crate::receipt::{ReceiptMaker, ReceiptParts};
 use crate::session::attachment::{Attachment, LinkInbound};
-use crate::session::calls::{NotServed, Served};
+use crate::session::credit::cost;
+use crate::session::delivery::{deliver, keep_reason, turn_away};
 use crate::session::fragments::Staging;
+use crate::session::handles::MoreThanSent;
 use crate::session::linking::Wake;
 use crate::session::peer_identity::PeerIdentity;
-use crate::session::{lock, Delivery, Event, Session, Shared};
+use crate::session::reasons::{Reason, Reasons, Whose};
+use crate::session::{lock, Event, Session, Shared};
 use crate::UnixMs;
 
 /// A key of the peer's, in force from then till then.
@@ -99,6 +101,7 @@ pub(crate) struct Inbound {
     /// The driver was told to see to it that an ACK goes out.
     acknowledge_later: bool,
     failures: VecDeque<UnixMs>,
+    reasons: Reasons,
     /// What has come of payloads that come in fragments.
     staging: Staging,
     receipts_for: HashSet<Box<str>>,
@@ -140,6 +143,7 @@ impl Inbound {
             unacknowledged_bytes: 0,
             acknowledge_later: false,
             failures: VecDeque::new(),
+            reasons: Reasons::default(),
             receipts_for: HashSet::new(),
             receipt_bytes: 0,
         }
@@ -185,6 +189,11 @@ impl Inbound {
                 received.closed = true;
             }
         }
+        let mut calls = lock(&session.calls);
+        wake.session |= session.tell(&mut calls);
+        let unexported = std::mem::take(&mut calls.handles.unexported);
+        drop(calls);
+        unexported.into_iter().for_each(|number| sink(Event::Unexported { number }));
         received.buffer = buffer;
         received.buffer.drain(..at);
         if received.buffer.is_empty() && received.buffer.capacity() > 1024 * 1024 {
@@ -376,25 +385,49 @@ impl Inbound {
             }
             FrameType::Revoke => self.identity.revoke(shared, body).map(|()| nothing),
             FrameType::HandleRelease => {
-                let releases = handle_release::decode(body)?;
-                let mut calls = lock(&session.calls);
-                let mut ended = Vec::new();
-                for release in releases {
-                    match release {
-                        handle_release::Release::Caller(number) if calls.release_remote_caller(number) => {
-                            ended.push(number);
-                        }
-                        handle_release::Release::Caller(_) => {}
-                        handle_release::Release::Call(id) => drop(calls.served(id)),
-                    }
-                }
-                shared.counters.calls_served.set(calls.being_served() as u64);
-                drop(calls);
-                ended.into_iter().for_each(|caller| sink(Event::Released { caller }));
-                Ok(nothing)
+                let woken = self.handle_releases(session, body, sink)?;
+                Ok(Wake { link: false, session: woken })
             }
             _ => Err(PeerMisbehaved::UnexpectedFrame(kind as u8).into()),
         }
+    }
+
+    fn handle_releases(
+        &mut self,
+        session: &Session,
+        body: &[u8],
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<bool, LinkError> {
+        let releases = handle_release::decode(body)?;
+        let counters = &session.shared.counters;
+        let mut calls = lock(&session.calls);
+        let mut ended = Vec::new();
+        for release in releases {
+            match release {
+                Release::Ended { number, reason } => {
+                    calls.import_ended(number);
+                    ended.push((number, reason));
+                }
+                Release::Call(id) => drop(calls.served(id)),
+                Release::Dropped { number, count } => calls
+                    .handles
+                    .dropped(number, count)
+                    .map_err(|MoreThanSent| PeerMisbehaved::DroppedBeyondSent { number })?,
+                Release::DroppedReference { number, count } => calls
+                    .handles
+                    .dropped_reference(number, count)
+                    .map_err(|MoreThanSent| PeerMisbehaved::DroppedBeyondSent { number })?,
+            }
+        }
+        counters.calls_served.set(calls.being_served() as u64);
+        counters.calls_pending.set(calls.pending() as u64);
+        let wake = session.tell(&mut calls);
+        drop(calls);
+        for (number, reason) in ended {
+            let term = self.reasons.take(&Whose::Handle(number));
+            sink(Event::HandleEnded { number, reason, term: term.as_ref().map(Reason::term) });
+        }
+        Ok(wake)
     }
 
     fn count_announcement(
@@ -496,15 +529,17 @@ impl Inbound {
             self.forgotten.clear();
         }
         self.forgotten.insert(forget.engine.as_str().into(), forget.serial);
+        let term = self.reasons.take(&Whose::Engine(forget.engine.as_str().into()));
         if self.engines.remove(&*forget.engine).is_none() {
             shared.counters.unknown_forget.one();
-            return Ok(Ok(false));
+            return Ok(Ok(term.is_some_and(|term| term.handles && session.discard_in(&term.payload))));
         }
         let mut calls = lock(&session.calls);
         let given_up = calls.forget_destination(&forget.engine);
         shared.counters.calls_pending.set(calls.pending() as u64);
         drop(calls);
-        sink(Event::Forgotten { engine: &forget.engine, reason: forget.reason });
+        let term = term.as_ref().map(Reason::term);
+        sink(Event::Forgotten { engine: &forget.engine, reason: forget.reason, term });
         // The peer still keeps them as calls that somebody may answer.
         let mut queue = lock(&session.queue);
         let wake = given_up.into_iter().fold(false, |wake, id| queue.release(Release::Call(id)) | wake);
@@ -618,10 +653,11 @@ impl Inbound {
         let Some(certified) = certified else {
             counters.bad_signature.one();
             // Its sender has used up credit for it.
+            let mut windows = Windows::new(session);
             for item in batch.messages() {
-                within_window(session, &item?);
+                windows.take(&item?);
             }
-            note_due(session);
+            drop(windows);
             self.failed(shared, now)?;
             return Ok(false);
         };
@@ -631,13 +667,12 @@ impl Inbound {
         self.unacknowledged_bytes += batch.signed.len() as u64;
         let mut wake = false;
         let mut maker = None;
+        let mut windows = Windows::new(session);
         for (index, item) in batch.messages().enumerate() {
             let item = item?;
-            if !within_window(session, &item) {
+            if !windows.take(&item) {
                 counters.credit_exceeded.one();
-                if item.row.kind == kind::GENCALL {
-                    wake |= refuse_unserved(session, &item);
-                }
+                wake |= turn_away(session, &item);
                 continue;
             }
             let receipt = match self.receipts_for.contains(item.row.destination) {
@@ -662,147 +697,61 @@ impl Inbound {
                 false => None,
             };
             self.receipt_bytes += receipt.as_ref().map_or(0, Vec::len);
-            wake |= deliver(session, batch.header.engine, &item, receipt, sink);
+            wake |= match item.row.kind {
+                kind::DOWN => keep_reason(session, &mut self.reasons, batch.header.engine, &item),
+                _ => deliver(session, batch.header.engine, &item, receipt, sink),
+            };
         }
-        note_due(session);
         Ok(wake)
     }
 }
 
-/// A message to a destination has come: whether there was credit for it.
-fn within_window(session: &Session, item: &Item<'_>) -> bool {
-    item.row.destination.is_empty() || lock(&session.debts).received(item.row.destination, item.payload.len())
+/// The messages of a batch as they use up credit: those to one destination that follow each other are counted together.
+struct Windows<'a> {
+    session: &'a Session,
+    destination: &'a str,
+    /// What was left for it when the first of them came.
+    left: u64,
+    messages: u64,
+    bytes: u64,
 }
 
-fn note_due(session: &Session) {
-    let debts = lock(&session.debts);
-    if debts.any_due() {
-        session.any_due.store(true, Ordering::Release);
+impl<'a> Windows<'a> {
+    fn new(session: &'a Session) -> Windows<'a> {
+        Windows { session, destination: "", left: 0, messages: 0, bytes: 0 }
     }
-}
 
-/// A call that met a bound.
-fn refuse_unserved(session: &Session, item: &Item<'_>) -> bool {
-    let served = Served { caller: item.row.caller, engine: "".into() };
-    session.push_refusal(item.row.call_id, &served, Refusal::Overload)
-}
+    /// Whether there was credit for it. What has no destination needs none.
+    fn take(&mut self, item: &Item<'a>) -> bool {
+        if self.session.shared.limits.credit_bytes == 0 || item.row.destination.is_empty() {
+            return true;
+        }
+        if item.row.destination != self.destination {
+            self.note();
+            self.destination = item.row.destination;
+            self.left = lock(&self.session.debts).left(self.destination);
+        }
+        let within = self.bytes < self.left;
+        self.messages += 1;
+        self.bytes += cost(item.payload.len());
+        within
+    }
 
-/// One message of a verified batch: bounds, terms and disguises are checked; what passes is an event.
-fn deliver(
-    session: &Session,
-    source: &str,
-    item: &Item<'_>,
-    receipt: Option<Vec<u8>>,
-    sink: &mut dyn FnMut(Event<'_>),
-) -> bool {
-    let (row, payload) = (&item.row, item.payload);
-    match row.kind {
-        kind::SEND | kind::CAST => {
-            let checked = check_payload(session, payload);
-            let disguised = row.kind == kind::SEND && checked.is_ok() && etf::disguise(payload).is_some();
-            if disguised {
-                session.shared.counters.disguised.one();
-            } else if checked.is_ok() {
-                let delivery = if row.kind == kind::SEND { Delivery::Send } else { Delivery::Cast };
-                sink(Event::Deliver { delivery, destination: row.destination, source, payload, receipt });
-            }
-            false
+    fn note(&mut self) {
+        if self.messages == 0 {
+            return;
         }
-        kind::GENCALL => deliver_call(session, source, item, receipt, sink),
-        kind::REPLY | kind::ERROR => {
-            let mut calls = lock(&session.calls);
-            // An engine answers its own calls; the realm, for one that is not announced (any more).
-            if !source.is_empty() && calls.destination(row.call_id).is_some_and(|called| called != source) {
-                session.shared.counters.foreign_reply.one();
-                return false;
-            }
-            let finished = calls.finish(row.call_id);
-            session.shared.counters.calls_pending.set(calls.pending() as u64);
-            drop(calls);
-            let Some(pending) = finished else {
-                session.shared.counters.late_reply.one();
-                return false;
-            };
-            let context = &pending.context;
-            if row.kind == kind::ERROR {
-                let refusal = Refusal::from_wire(row.detail).unwrap_or(Refusal::Forbidden);
-                sink(Event::Refused { context, refusal });
-            } else {
-                match check_payload(session, payload) {
-                    Ok(()) => sink(Event::Reply { context, payload }),
-                    Err(refusal) => sink(Event::Refused { context, refusal }),
-                }
-            }
-            false
+        let mut debts = lock(&self.session.debts);
+        debts.received(self.destination, self.messages, self.bytes);
+        if debts.any_due() {
+            self.session.any_due.store(true, Ordering::Release);
         }
-        _ => {
-            session.shared.counters.unknown_kind.one();
-            false
-        }
+        (self.messages, self.bytes) = (0, 0);
     }
 }
 
-fn deliver_call(
-    session: &Session,
-    source: &str,
-    item: &Item<'_>,
-    receipt: Option<Vec<u8>>,
-    sink: &mut dyn FnMut(Event<'_>),
-) -> bool {
-    let (row, payload, shared) = (&item.row, item.payload, &session.shared);
-    let served = Served { caller: row.caller, engine: row.destination.into() };
-    let outcome = {
-        let mut calls = lock(&session.calls);
-        let outcome = calls.serve(row.call_id, served, &shared.limits);
-        shared.counters.calls_served.set(calls.being_served() as u64);
-        outcome
-    };
-    match outcome {
-        Ok(()) => {}
-        Err(NotServed::Duplicate) => {
-            shared.counters.duplicate_call.one();
-            return false;
-        }
-        Err(NotServed::Full(bound)) => {
-            shared.counters.over(bound);
-            shared.counters.overload_in.one();
-            return refuse_unserved(session, item);
-        }
-    }
-    if let Err(refusal) = check_payload(session, payload) {
-        return session.refuse(row.call_id, refusal);
-    }
-    if !matches!(row.detail, label::GEN_CALL | label::SYSTEM | label::CALLER) {
-        return session.refuse(row.call_id, Refusal::Forbidden);
-    }
-    sink(Event::Call {
-        destination: row.destination,
-        source,
-        label: row.detail,
-        call_id: row.call_id,
-        caller: row.caller,
-        payload,
-        receipt,
-    });
-    false
-}
-
-/// Size, form and contents of a payload, counted when they fail.
-fn check_payload(session: &Session, payload: &[u8]) -> Result<(), Refusal> {
-    let (limits, counters) = (&session.shared.limits, &session.shared.counters);
-    if payload.len() > limits.message_bytes_max as usize {
-        counters.too_large.one();
-        return Err(Refusal::TooLarge);
-    }
-    match etf::scan(payload, &limits.term) {
-        Ok(()) => Ok(()),
-        Err(error) if error.is_identifiers() => {
-            counters.identifiers.one();
-            Err(Refusal::Identifiers)
-        }
-        Err(_) => {
-            counters.bad_term.one();
-            Err(Refusal::Undecodable)
-        }
+impl Drop for Windows<'_> {
+    fn drop(&mut self) {
+        self.note();
     }
 }

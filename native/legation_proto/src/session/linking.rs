@@ -12,6 +12,7 @@ use crate::frame::batch::kind;
 use crate::frame::close::Close;
 use crate::frame::ping;
 use crate::session::attachment::Attachment;
+use crate::session::handles::Exported;
 use crate::session::inbound::Acknowledge;
 use crate::session::queue::NewMessage;
 use crate::session::{lock, Event, Session};
@@ -88,22 +89,32 @@ impl Session {
         lock(&self.replay).messages()
     }
 
-    /// Takes over what `old` had not signed when it ended: casts and sends to engines, in their order. Calls ended with it. To be
-    /// called when our announcements are queued and before anything else is pushed. Returns how many.
-    pub fn adopt(&self, old: &Session) -> u64 {
-        let mut adopted = 0;
+    /// Takes over what `old` had not signed when it ended: casts and sends to engines, in their order. Calls ended with it, and so
+    /// did what the peer's handles meant. To be called when our announcements are queued and before anything else is pushed.
+    /// Returns how many, and what the driver has to watch.
+    pub fn adopt(&self, old: &Session) -> (u64, Vec<Exported>) {
+        let (mut adopted, mut exported) = (0, Vec::new());
+        let mut outbound = lock(&old.outbound);
+        let calls = lock(&old.calls);
+        let mut queue = lock(&old.queue);
         let mut adopt = |message: NewMessage<'_>| {
             // A handle's address has ended with its session.
-            if matches!(message.kind, kind::SEND | kind::CAST) && !message.destination.starts_with('@') {
-                adopted += u64::from(self.enqueue(message, false).is_ok());
+            if !matches!(message.kind, kind::SEND | kind::CAST) || message.destination.starts_with('@') {
+                return;
+            }
+            let taken = match message.handles {
+                true => self.adopt_handles(&calls, message),
+                false => self.enqueue(None, message, false).ok().map(|_| Vec::new()),
+            };
+            if let Some(new) = taken {
+                adopted += 1;
+                exported.extend(new);
             }
         };
-        let mut outbound = lock(&old.outbound);
-        let mut queue = lock(&old.queue);
         outbound.drain_unsigned(&mut lock(&old.lanes), &mut adopt);
         queue.drain_unsigned(&mut adopt);
         self.shared.counters.adopted.add(adopted);
-        adopted
+        (adopted, exported)
     }
 
     /// `decrypt` appends what the channel makes of received bytes; events go to `sink`.

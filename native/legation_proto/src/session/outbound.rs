@@ -22,7 +22,7 @@ use crate::frame::{self, ack, credit, forget, handle_release, learn, FrameType};
 use crate::limits::{BATCH_MESSAGES_MAX, BATCH_PAYLOAD_TARGET, FLUSH_TARGET};
 use crate::session::fragments::{Sent, Transfers};
 use crate::session::lanes::{Class, Held, Lanes, Want};
-use crate::session::queue::{Entry, Message, NewMessage, NewPayload, Taken};
+use crate::session::queue::{Entry, Message, NewMessage, NewPayload, Queue, Taken};
 use crate::session::replay::Replay;
 use crate::session::{lock, Session, Shared};
 
@@ -167,6 +167,7 @@ impl Outbound {
                 kind: held.kind,
                 detail: held.detail,
                 aligned: held.aligned,
+                handles: held.handles,
                 call_id: 0,
                 caller: held.caller,
                 source: held.source(),
@@ -249,8 +250,12 @@ impl Outbound {
             self.taken.releases.clear();
         }
 
+        let mut handles = handles_left(session, &let_go, gone, &self.taken.arena);
         let mut queue = lock(queue);
         queue.sent(gone, cost);
+        if !handles.is_empty() {
+            queue.release_all(&mut handles, &shared.counters);
+        }
         for (_, held) in &let_go {
             queue.gone(held.share, held.cost);
         }
@@ -305,14 +310,18 @@ impl Outbound {
         if !lanes.any_ready() {
             return let_go;
         }
-        let mut bytes = 0;
-        while bytes < LANES_TARGET {
-            let transfers = &self.transfers;
-            let Some((lane, mut held)) = lanes.next(|bytes| transfers.has_room_for(bytes)) else { break };
-            bytes += held.payload().len() + batch::ROW_BYTES;
-            match held.piece.take_if(|_| held.large) {
-                Some(piece) => self.transfers.begin(*piece, Large { lane, held }),
-                None => let_go.push((lane, held)),
+        let mut budget = LANES_TARGET;
+        while budget > 0 && lanes.any_ready() {
+            let (transfers, before) = (&self.transfers, let_go.len());
+            lanes.let_go(budget, |bytes| transfers.has_room_for(bytes), &mut let_go);
+            let cost: usize = let_go[before..].iter().map(|(_, held)| held.cost).sum();
+            budget = budget.saturating_sub(cost);
+            // A large one is the last.
+            let Some(piece) = let_go.last_mut().and_then(|(_, held)| held.piece.take_if(|_| held.large)) else {
+                continue;
+            };
+            if let Some((lane, held)) = let_go.pop() {
+                self.transfers.begin(*piece, Large { lane, held });
             }
         }
         drop(lanes);
@@ -333,6 +342,11 @@ impl Outbound {
         if cancelled.is_empty() {
             return;
         }
+        let mut calls = lock(&session.calls);
+        for (_, held) in &cancelled {
+            held.copies().for_each(|copy| calls.handles.unsend(copy));
+        }
+        drop(calls);
         let mut queue = lock(&session.queue);
         cancelled.iter().for_each(|(_, held)| queue.gone(held.share, held.cost));
         drop(queue);
@@ -367,6 +381,8 @@ impl Outbound {
             budget += batch_bytes + batch::ROW_BYTES;
             groups.add(index, source, wire_destination(lane, held), held.payload().len(), batch_bytes);
         }
+        // Most come from the same source as the one before.
+        let mut last_source = ("", "");
         let mut lanes = lock(&session.lanes);
         while let Some(Entry::Message(message)) = entries.get_mut(self.at) {
             if message.dropped {
@@ -377,15 +393,17 @@ impl Outbound {
                 break;
             }
             let large = message.payload_bytes() > session.shared.limits.fragment_bytes && message.piece.is_some();
-            if large || !lanes.is_quiet_for(message.class()) {
-                if !admit(message, arena, large, &mut lanes, &mut self.transfers) {
-                    *moved += message.payload_bytes() + batch::ROW_BYTES;
-                    self.at += 1;
-                    continue;
-                }
+            let asks = large || !lanes.is_quiet_for(message.class());
+            if asks && !admit(message, arena, large, &mut lanes, &mut self.transfers) {
+                *moved += message.payload_bytes() + batch::ROW_BYTES;
+                self.at += 1;
+                continue;
             }
             let source = message.source(arena);
-            let source = if self.announced.contains_key(source) { source } else { "" };
+            if source != last_source.0 {
+                last_source = (source, if self.announced.contains_key(source) { source } else { "" });
+            }
+            let source = last_source.1;
             budget += message.batch_bytes() + batch::ROW_BYTES;
             let member = let_go.len() + self.at;
             groups.add(member, source, message.destination(arena), message.payload_bytes(), message.batch_bytes());
@@ -455,8 +473,12 @@ impl Outbound {
             let start = out.len();
             let payload_bytes = piece.payload_bytes();
             let source = if self.announced.contains_key(large.held.source()) { large.held.source() } else { "" };
-            let sign = |body: &[u8]| self.sign(shared, source, body);
             let message = wire_held(&large.held, large.destination(), &[]);
+            let mut calls = lock(&session.calls);
+            large.held.copies_with(piece.payload()).for_each(|copy| calls.handles.left(copy));
+            self.taken.releases.append(&mut calls.handles.releases);
+            drop(calls);
+            let sign = |body: &[u8]| self.sign(shared, source, body);
             piece.encode(&header(shared, source), &message, number, sign, out);
             sent(shared, &session.replay, 1, 1, &out[start..]);
             count_batch(shared, 1, payload_bytes);
@@ -470,9 +492,7 @@ impl Outbound {
             // Released while it was on its way: the peer has to be told once it has it.
             let calls = lock(&session.calls);
             if calls.destination(held.call_id).is_none() {
-                let caller = calls.is_own_caller(held.caller);
                 self.taken.releases.push(Release::Call(held.call_id));
-                self.taken.releases.extend((!caller).then_some(Release::Caller(held.caller)));
             }
         }
         lock(&session.queue).gone(held.share, held.cost);
@@ -480,8 +500,8 @@ impl Outbound {
     }
 
     /// Casts, sends and calls that have been taken and wait for too long.
-    pub fn expire(&mut self, over: impl Fn(u32) -> bool, calls: &mut Vec<u64>, gone: impl FnMut(u32, usize)) -> u64 {
-        self.taken.expire(self.at, over, calls, gone)
+    pub fn expire(&mut self, over: impl Fn(u32) -> bool, calls: &mut Vec<u64>, queue: &mut Queue) -> u64 {
+        self.taken.expire(self.at, over, calls, queue)
     }
 }
 
@@ -499,7 +519,8 @@ fn admit(
     let of_answers;
     let lane = match message.class() {
         Class::Answer => {
-            of_answers = lane_of_answers(message.caller);
+            // The number in a DOWN is another's.
+            of_answers = lane_of_answers(if message.kind == kind::DOWN { 0 } else { message.caller });
             &of_answers
         }
         _ => message.destination(arena),
@@ -575,6 +596,28 @@ fn sent(shared: &Shared, replay: &Mutex<Replay>, count: u64, messages: u64, fram
     let mut replay = lock(replay);
     replay.keep(first, count, messages, frame);
     shared.counters.resume_bytes.set(replay.bytes() as u64);
+}
+
+/// Handles that have left the queue. What there is to say about them goes behind them, in the next flush.
+fn handles_left(session: &Session, let_go: &[(Arc<str>, Held)], gone: &[Entry], arena: &[u8]) -> Vec<Release> {
+    // Callers are looked at only while there is one that may have ended while its call waited.
+    let callers = session.shared.exports_ended.load(Ordering::Acquire) > 0;
+    let mut locked = None;
+    for (_, held) in let_go {
+        if held.handles || callers && held.caller != 0 {
+            let calls = locked.get_or_insert_with(|| lock(&session.calls));
+            held.copies().for_each(|copy| calls.handles.left(copy));
+        }
+    }
+    for entry in gone {
+        if let Entry::Message(message) = entry {
+            if !message.dropped && (message.handles || callers && message.caller != 0) {
+                let calls = locked.get_or_insert_with(|| lock(&session.calls));
+                message.copies(arena).for_each(|copy| calls.handles.left(copy));
+            }
+        }
+    }
+    locked.map_or_else(Vec::new, |mut calls| std::mem::take(&mut calls.handles.releases))
 }
 
 fn note_announced(announced: &mut HashMap<Box<str>, [u8; 32]>, kind: FrameType, signed: &[u8]) {

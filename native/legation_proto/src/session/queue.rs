@@ -8,11 +8,12 @@
 
 use std::sync::Mutex;
 
-use crate::frame::batch::{kind, ALIGNMENT};
+use crate::etf::{identifiers, Owner, Wire};
+use crate::frame::batch::{kind, Address, ALIGNMENT};
 use crate::frame::handle_release::Release;
 use crate::frame::staged::Piece;
 use crate::frame::FrameType;
-use crate::limits::Overflow;
+use crate::limits::{Overflow, RELEASES_MAX};
 use crate::session::counters::Counters;
 use crate::session::lanes::{Class, Facts, Held, Lanes};
 use crate::session::lock;
@@ -39,6 +40,8 @@ pub(crate) struct Message {
     pub kind: u8,
     pub detail: u8,
     pub aligned: bool,
+    /// There are handles in its payload, or it is to one.
+    pub handles: bool,
     /// Not here any more: it has given way, expired, or gone to a lane.
     pub dropped: bool,
     source_bytes: u8,
@@ -75,6 +78,20 @@ impl Message {
         }
     }
 
+    /// What of the tables of handles goes over with it: counted when it was pushed.
+    pub fn copies<'a>(&'a self, arena: &'a [u8]) -> impl Iterator<Item = Wire<'a>> {
+        let payload = if self.handles { self.payload(arena) } else { &[] };
+        copies(self.kind, self.caller, self.to(arena), payload)
+    }
+
+    /// The peer's process that it is for, if it is one; 0: it is not.
+    fn to(&self, arena: &[u8]) -> u64 {
+        match self.handles.then(|| Address::parse(self.destination(arena))) {
+            Some(Some(Address::Handle(number))) => number,
+            _ => 0,
+        }
+    }
+
     pub fn payload_bytes(&self) -> usize {
         self.payload_bytes as usize
     }
@@ -105,6 +122,8 @@ impl Message {
             detail: self.detail,
             aligned: self.aligned,
             large,
+            handles: self.handles,
+            to: self.to(arena),
             class: self.class(),
             since: self.since,
             share: self.share,
@@ -121,6 +140,25 @@ impl Message {
 
     fn cost(&self) -> usize {
         cost_of(self.payload_bytes(), usize::from(self.source_bytes), usize::from(self.destination_bytes))
+    }
+}
+
+/// The copies that a message takes along: who it is from, where it has to say so; whom it is to; and what is in its payload,
+/// if that holds handles.
+pub(crate) fn copies(message_kind: u8, caller: u64, to: u64, payload: &[u8]) -> impl Iterator<Item = Wire<'_>> {
+    // An answer only keeps its place by its caller, and the number in a DOWN gives nothing away.
+    let from = if matches!(message_kind, kind::GENCALL | kind::EXIT) { caller } else { 0 };
+    let pids = [(from, Owner::Sender), (to, Owner::Receiver)].into_iter().filter(|(number, _)| *number != 0);
+    pids.map(|(number, owner)| Wire::Pid { number, owner })
+        .chain(identifiers(payload).filter_map(|place| Wire::parse(place.raw)))
+}
+
+/// Without the names of engines, of which nothing is kept.
+fn owned(copy: Wire<'_>) -> Option<Wire<'static>> {
+    match copy {
+        Wire::Pid { number, owner } => Some(Wire::Pid { number, owner }),
+        Wire::Reference { number, owner } => Some(Wire::Reference { number, owner }),
+        Wire::Engine(_) => None,
     }
 }
 
@@ -142,6 +180,8 @@ pub(crate) struct NewMessage<'a> {
     pub kind: u8,
     pub detail: u8,
     pub aligned: bool,
+    /// See [`Message::handles`].
+    pub handles: bool,
     pub call_id: u64,
     pub caller: u64,
     pub source: &'a str,
@@ -149,7 +189,29 @@ pub(crate) struct NewMessage<'a> {
     pub payload: NewPayload<'a>,
 }
 
-impl NewMessage<'_> {
+impl<'a> NewMessage<'a> {
+    /// Without what its kind adds.
+    pub fn new(source: &'a str, destination: &'a str, payload: NewPayload<'a>) -> NewMessage<'a> {
+        NewMessage {
+            kind: kind::SEND,
+            detail: 0,
+            aligned: false,
+            handles: false,
+            call_id: 0,
+            caller: 0,
+            source,
+            destination,
+            payload,
+        }
+    }
+
+    /// The same but for the payload, of which there is none, and for handles.
+    pub fn like(other: &NewMessage<'a>) -> NewMessage<'a> {
+        let NewMessage { kind, detail, aligned, call_id, caller, .. } = *other;
+        let empty = NewMessage::new(other.source, other.destination, NewPayload::Slice(&[]));
+        NewMessage { kind, detail, aligned, call_id, caller, ..empty }
+    }
+
     fn cost(&self) -> usize {
         cost_of(self.payload.len(), self.source.len(), self.destination.len())
     }
@@ -169,11 +231,15 @@ impl<'a> NewPayload<'a> {
         }
     }
 
-    fn len(&self) -> usize {
+    pub fn bytes(&self) -> &[u8] {
         match self {
-            NewPayload::Slice(bytes) => bytes.len(),
-            NewPayload::Piece(piece) => piece.payload_bytes(),
+            NewPayload::Slice(bytes) => bytes,
+            NewPayload::Piece(piece) => piece.payload(),
         }
+    }
+
+    fn len(&self) -> usize {
+        self.bytes().len()
     }
 }
 
@@ -205,6 +271,8 @@ pub(crate) struct Queue {
     /// Where to look for the next that has waited for too long.
     expired: usize,
     pub waiters: Waiters,
+    /// Handles of messages that were dropped, to be taken off the tables.
+    lost: Vec<Wire<'static>>,
 }
 
 /// Nothing was queued; it has been counted.
@@ -230,6 +298,7 @@ impl Queue {
             clock: 0,
             expired: 0,
             waiters: Waiters::default(),
+            lost: Vec::new(),
         }
     }
 
@@ -284,6 +353,7 @@ impl Queue {
             kind: message.kind,
             detail: message.detail,
             aligned: message.aligned,
+            handles: message.handles,
             dropped: false,
             source_bytes: message.source.len() as u8,
             destination_bytes: message.destination.len() as u8,
@@ -310,6 +380,28 @@ impl Queue {
     pub fn release(&mut self, release: Release) -> bool {
         self.waiting.releases.push(release);
         self.wake()
+    }
+
+    /// What the tables of handles have to say. True: wake the Writer.
+    pub fn release_all(&mut self, releases: &mut Vec<Release>, counters: &Counters) -> bool {
+        for release in releases.drain(..) {
+            let unbounded = matches!(release, Release::Dropped { .. } | Release::DroppedReference { .. });
+            match unbounded && self.waiting.releases.len() >= RELEASES_MAX {
+                true => counters.releases_over_limit.one(),
+                false => self.waiting.releases.push(release),
+            }
+        }
+        self.wake()
+    }
+
+    /// A message was dropped, with these.
+    pub fn lose<'w>(&mut self, copies: impl Iterator<Item = Wire<'w>>) {
+        self.lost.extend(copies.filter_map(owned));
+    }
+
+    /// What the messages that were dropped since the last time held.
+    pub fn take_lost(&mut self) -> Vec<Wire<'static>> {
+        std::mem::take(&mut self.lost)
     }
 
     fn make_room(
@@ -349,6 +441,7 @@ impl Queue {
         let mut dropped = 0;
         while self.bytes + needed > self.bytes_max {
             let Some(held) = lanes.drop_oldest() else { break };
+            self.lose(held.copies());
             self.gone(held.share, held.cost);
             dropped += 1;
         }
@@ -392,6 +485,7 @@ impl Queue {
         let mut dropped = 0;
         while self.shares.as_ref().is_some_and(|shares| !shares.has_room(share, needed)) {
             let Some(held) = lanes.drop_oldest_of(engine) else { break };
+            self.lose(held.copies());
             self.gone(held.share, held.cost);
             dropped += 1;
         }
@@ -428,6 +522,7 @@ impl Queue {
 
     fn take_out(&mut self, index: usize) {
         let Entry::Message(message) = &mut self.waiting.entries[index] else { return };
+        self.lost.extend(message.copies(&self.waiting.arena).filter_map(owned));
         let (cost, share) = (message.cost(), message.share);
         message.dropped = true;
         message.piece = None;
@@ -613,6 +708,7 @@ impl Taken {
                 kind: message.kind,
                 detail: message.detail,
                 aligned: message.aligned,
+                handles: message.handles,
                 call_id: 0,
                 caller: message.caller,
                 source: message.source(arena),
@@ -625,23 +721,19 @@ impl Taken {
         }
     }
 
-    /// As [`Queue::expire`], of what a flush has taken and not come to: from `at`. Their costs are given to `gone`.
-    pub fn expire(
-        &mut self,
-        at: usize,
-        over: impl Fn(u32) -> bool,
-        calls: &mut Vec<u64>,
-        mut gone: impl FnMut(u32, usize),
-    ) -> u64 {
+    /// As [`Queue::expire`], of what a flush has taken and not come to: from `at`. What they took is given back to the queue.
+    pub fn expire(&mut self, at: usize, over: impl Fn(u32) -> bool, calls: &mut Vec<u64>, queue: &mut Queue) -> u64 {
+        let Taken { entries, arena, .. } = self;
         let mut expired = 0;
-        for entry in &mut self.entries[at..] {
+        for entry in &mut entries[at..] {
             let Entry::Message(message) = entry else { continue };
             if !over(message.since) {
                 break;
             }
             if !message.dropped && message.class() != Class::Answer {
                 expired += note_expired(message.call_id, calls);
-                gone(message.share, message.cost());
+                queue.gone(message.share, message.cost());
+                queue.lose(message.copies(arena));
                 message.dropped = true;
                 message.piece = None;
             }

@@ -5,6 +5,7 @@ fn cast(payload: &[u8]) -> NewMessage<'_> {
         kind: 2,
         detail: 0,
         aligned: false,
+        handles: false,
         call_id: 0,
         caller: 0,
         source: "",
