@@ -401,9 +401,10 @@ defmodule Legation.RotationTest do
   defp link_again(listener, dialler, {_, dialler_key}, {_, listener_key}) do
     address = listen(listener, :tcp_tls)
     :ok = reconnect([realm: realm(dialler), key: dialler_key, export: :all], listener)
-    watch = watch(listener)
+    watches = {watch(listener), watch(dialler)}
     :ok = reconnect([realm: realm(listener), key: listener_key, export: :all, connect: [address]], dialler)
-    await_up(watch, realm(dialler))
+    await_up(elem(watches, 0), realm(dialler))
+    await_up(elem(watches, 1), realm(listener))
   end
 
   defp reconnect(peer, instance) do
