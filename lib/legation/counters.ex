@@ -24,6 +24,9 @@ defmodule Legation.Counters do
     :handshakes_timed_out,
     :hellos_unlisted,
     :hellos_duplicate,
+    # Of those that failed: keys that have been replaced, and revoked ones.
+    :hellos_stale_key,
+    :hellos_revoked,
     :connections_accepted,
     :connections_evicted,
     # From an address that fails too often; and behind their knock, for want of a place.

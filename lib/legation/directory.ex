@@ -13,7 +13,7 @@ defmodule Legation.Directory do
 
   alias Legation.{Counters, GlobalNames, Instance, Keyholder, Native, Policy, Providers, Telemetry}
   alias Legation.Peer.Status
-  alias Legation.Directory.{Announcement, Events, Foreign, Subscribers}
+  alias Legation.Directory.{Announcement, Events, Foreign, Identity, Subscribers}
 
   # A registered name whose process died is looked up once more after this: its supervisor is starting it again now.
   @restart_grace_ms 100
@@ -54,6 +54,12 @@ defmodule Legation.Directory do
 
   def publish(name, engine, target, opts),
     do: GenServer.call(running!(name), {:publish, engine, target, opts}, :infinity)
+
+  def rotate_key(name, path), do: GenServer.call(running!(name), {:rotate_key, path}, :infinity)
+  def revoke_own_key(name), do: GenServer.call(running!(name), :revoke_own_key, :infinity)
+
+  @doc "Returns when what it was told before is done."
+  def settle(name), do: GenServer.call(server(name), :settle, :infinity)
 
   def withdraw(name, engine), do: GenServer.call(running!(name), {:withdraw, engine}, :infinity)
   def subscribe(name), do: GenServer.call(running!(name), :subscribe, :infinity)
@@ -181,6 +187,14 @@ defmodule Legation.Directory do
         {:reply, {:error, :not_published}, state}
     end
   end
+
+  def handle_call({:rotate_key, path}, _from, state) do
+    {result, state} = Identity.rotate(path, state, &announce/3)
+    {:reply, result, state}
+  end
+
+  def handle_call(:revoke_own_key, _from, state), do: {:reply, Identity.revoke(state), state}
+  def handle_call(:settle, _from, state), do: {:reply, :ok, state}
 
   def handle_call({:key, full_name}, _from, state), do: {:reply, key_in(state.instance.foreign, full_name), state}
 

@@ -67,6 +67,7 @@ defmodule Legation.Native do
           | {:reply, from :: term, payload_in}
           | {:refused, from :: term, reason :: atom}
           | {:release, caller}
+          | {:rotated, serial :: pos_integer, public_key}
           | {:closed | :fault, code :: atom, detail}
 
   # Keys. Private keys go from file to Rust memory and never become a term.
@@ -91,6 +92,37 @@ defmodule Legation.Native do
 
   @spec keyring_online_public(keyring) :: public_key
   def keyring_online_public(_keyring), do: not_loaded()
+
+  # Another identity key, and the end of one. What these decide stands in the files before it is true.
+
+  @doc "Whether the peers of this network will accept our rotations."
+  @spec keyring_check(keyring, network, unix_ms) :: :ok | error
+  def keyring_check(_keyring, _network, _now), do: not_loaded()
+
+  @doc "The identity key in force, how many rotations led to it, and whether it was revoked. `keyring_public/1` is the first one."
+  @spec keyring_identity(keyring) :: {public_key, non_neg_integer, revoked? :: boolean}
+  def keyring_identity(_keyring), do: not_loaded()
+
+  @spec keyring_rotate(keyring, network, Path.t(), unix_ms) :: {:ok, public_key} | error
+  def keyring_rotate(_keyring, _network, _path, _now), do: not_loaded()
+
+  @spec keyring_revoke(keyring, network) :: :ok | error
+  def keyring_revoke(_keyring, _network), do: not_loaded()
+
+  # What is known of the keys of others: none of a realm's is accepted any more; what is to be kept over a restart.
+
+  @spec realm_revoke(keyring, realm_id) :: :ok
+  def realm_revoke(_keyring, _realm_id), do: not_loaded()
+
+  @spec realm_revoked(keyring, realm_id) :: boolean
+  def realm_revoked(_keyring, _realm_id), do: not_loaded()
+
+  @doc "What has changed since it was asked for last."
+  @spec heads_changed(keyring) :: [{realm_id, binary}]
+  def heads_changed(_keyring), do: not_loaded()
+
+  @spec heads_restore(keyring, binary) :: :ok | error
+  def heads_restore(_keyring, _head), do: not_loaded()
 
   # The network key, and what is derived from it.
 
@@ -220,6 +252,10 @@ defmodule Legation.Native do
   @doc "Nothing can answer this remote caller's open calls any more: they are refused `:abandoned`."
   @spec session_abandon(session, caller :: pos_integer) :: :ok
   def session_abandon(_session, _caller), do: not_loaded()
+
+  @doc "Tells the peer what it doesn't know of our identity key; any announcement does so, too."
+  @spec session_tell_identity(session) :: :ok
+  def session_tell_identity(_session), do: not_loaded()
 
   @spec session_announce(session, :learn | :forget | :cert, signed :: binary) :: :ok
   def session_announce(_session, _kind, _signed), do: not_loaded()

@@ -10,6 +10,8 @@ defmodule Legation.Options do
     * `:key` - required. The path of the realm's private key (`mix legation.key`), or `{:keyholder, module, args}`, see `Legation.Keyholder`
     * `:network_key` - the path of the network's key, or `nil` (default): none, and then whoever knows our public key gets an answer, if no more.
       The same at all realms of a network
+    * `:state_dir` - a directory for what is to be known after a restart: which keys of peers have been replaced or revoked
+      (`docs/protocol.md` 2.8). Default `nil`: it is forgotten, and a key that was stolen and replaced gets in again, until its owner comes first
     * `:listen` - addresses to listen on, see below. Default `[]`: we only dial
     * `:peers` - the realms that we talk to, see below. Nobody else gets in
     * `:import` - which engines of others get a global name:
@@ -169,6 +171,7 @@ defmodule Legation.Options do
     :realm,
     :key,
     :network_key,
+    :state_dir,
     name: Legation,
     listen: [],
     peers: [],
@@ -236,7 +239,11 @@ defmodule Legation.Options do
   ## The instance
 
   defp build(opts) do
-    keys!(opts, [:name, :realm, :key, :network_key, :listen, :peers, :import, :global, :atoms, :limits, :transport], "")
+    keys!(
+      opts,
+      [:name, :realm, :key, :network_key, :state_dir, :listen, :peers, :import, :global, :atoms, :limits, :transport],
+      ""
+    )
 
     limits = limits(Keyword.get(opts, :limits, []))
     realm = required!(opts, :realm, &name?/1, realm_words(), "")
@@ -246,6 +253,7 @@ defmodule Legation.Options do
       realm: realm,
       key: key(opts),
       network_key: network_key(opts),
+      state_dir: get!(opts, :state_dir, nil, &(&1 == nil or path?(&1)), "a path or nil", ""),
       listen: listen(Keyword.get(opts, :listen, []), limits),
       peers: peers(Keyword.get(opts, :peers, []), realm, limits),
       import: imports(Keyword.get(opts, :import, :default)),

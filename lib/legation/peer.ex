@@ -12,7 +12,7 @@ defmodule Legation.Peer do
 
   use GenServer
 
-  alias Legation.{Backoff, Directory, Instance, Native, Policy}
+  alias Legation.{Backoff, Directory, Instance, Keyholder, Native, Policy}
   alias Legation.Connection.{Handshake, Reader}
   alias Legation.Peer.{Callers, Dialling, Links, Status}
 
@@ -46,6 +46,8 @@ defmodule Legation.Peer do
     :drain,
     :lost,
     :lower?,
+    # None of the peer's keys is accepted any more.
+    revoked: false,
     wanted: 1,
     links: %{},
     standby: %{},
@@ -68,6 +70,12 @@ defmodule Legation.Peer do
   """
   def drain(pid, timeout_ms), do: GenServer.call(pid, {:drain, timeout_ms}, :infinity)
 
+  @doc "Its key is revoked: it has no session and no link any more, and gets none."
+  def revoke(pid), do: GenServer.call(pid, :revoke, :infinity)
+
+  @doc "Our own key is revoked: all peers are told so, and have no session with us any more."
+  def own_key_revoked(pid), do: GenServer.cast(pid, :own_key_revoked)
+
   @impl true
   def init({name, peer}) do
     Process.flag(:trap_exit, true)
@@ -87,7 +95,8 @@ defmodule Legation.Peer do
         wanted: peer.links,
         addresses: List.to_tuple(peer.connect),
         backoff: Backoff.new(limits[:reconnect_min_ms], limits[:reconnect_max_ms]),
-        lower?: instance.identity.realm_id < peer.realm_id
+        lower?: instance.identity.realm_id < peer.realm_id,
+        revoked: Native.realm_revoked(instance.identity.keyring, peer.realm_id)
       }
 
       {:ok, state, {:continue, :dial}}
@@ -133,6 +142,8 @@ defmodule Legation.Peer do
     end
   end
 
+  def handle_call(:revoke, _from, state), do: {:reply, :ok, revoked({:local, :revoked}, state)}
+
   def handle_call({:drain, _timeout_ms}, _from, %{session: nil} = state),
     do: {:reply, {:ok, []}, publish_status(%{Dialling.cancel(state) | drain: :drained})}
 
@@ -177,6 +188,11 @@ defmodule Legation.Peer do
       :keep_old -> {:close, :duplicate}
     end
   end
+
+  # Our REVOKE is queued on the link that we send on, and the goodbye goes behind it.
+  @impl true
+  def handle_cast(:own_key_revoked, state),
+    do: {:noreply, state |> end_session({:local, :revoked}) |> Dialling.redial() |> publish_status()}
 
   ## What happens
 
@@ -246,6 +262,8 @@ defmodule Legation.Peer do
     state = state |> Dialling.stop(link.tag) |> end_session({:local, :replaced})
     session = %{tag: make_ref(), resource: link.session, id: link.session_id, initiator?: link.initiator, lost: nil}
     state = activate(add(link, %{state | session: session, lost: nil}))
+    # The hello may have told of another key of the peer's.
+    Keyholder.heads_changed(state.instance)
 
     # First the status: who hears that the peer is up looks there.
     state = publish_status(state)
@@ -267,6 +285,7 @@ defmodule Legation.Peer do
   defp attach(link, state) do
     others = state.links
     lost? = others == %{}
+    Keyholder.heads_changed(state.instance)
     index = Dialling.standby_index(state, link.tag)
     state = if index, do: Dialling.standby_up(index, state), else: Dialling.stop(state, link.tag)
     state = add(link, %{cancel_grace(state) | lost: nil})
@@ -304,6 +323,13 @@ defmodule Legation.Peer do
   end
 
   defp drop_surplus(state), do: state
+
+  # The peer has said so, in its hello or since; or we have decided so meanwhile.
+  defp link_ended(tag, {:fault, :revoked, _text} = why, state) do
+    if Native.realm_revoked(state.instance.identity.keyring, state.peer.realm_id),
+      do: revoked(why, %{state | links: Map.delete(state.links, tag)}),
+      else: dial_failed(why, state)
+  end
 
   defp link_ended(tag, why, state) do
     cond do
@@ -378,8 +404,17 @@ defmodule Legation.Peer do
     })
   end
 
-  defp goodbye({:local, code}) when code in [:shutdown, :replaced], do: code
+  defp goodbye({:local, code}) when code in [:shutdown, :replaced, :revoked], do: code
+  defp goodbye({:fault, :revoked, _text}), do: :revoked
   defp goodbye(_why), do: :normal
+
+  defp revoked(why, state) do
+    Keyholder.heads_changed(state.instance)
+    :ets.update_element(state.instance.config, {:peer, state.peer.realm}, {3, :revoked})
+    state = Dialling.stop_standby(Dialling.cancel(%{state | revoked: true}))
+    if state.dial, do: Reader.close(state.dial.reader, state.dial.tag, :revoked)
+    publish_status(%{end_session(%{state | dial: nil}, why) | lost: why})
+  end
 
   defp cancel_grace(%{grace: nil} = state), do: state
 

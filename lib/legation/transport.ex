@@ -26,6 +26,11 @@ defmodule Legation.Transport do
 
   @doc "A realm of the list, or a peer that was checked."
   @callback connect(Instance.t(), binary | Options.Peer.t()) :: :ok | {:error, term}
+  @doc "The path of a key file. `{:ok, key}`: the identity key from now on."
+  @callback rotate_key(Instance.t(), Path.t()) :: {:ok, <<_::256>>} | {:error, term}
+  @callback revoke_own_key(Instance.t()) :: :ok | {:error, term}
+  @callback revoke(Instance.t(), realm :: binary) :: :ok | {:error, :unknown_realm}
+
   @callback disconnect(Instance.t(), realm :: binary) :: :ok | {:error, :unknown_realm}
   @callback drain(Instance.t(), timeout_ms :: non_neg_integer) :: {:ok, [{binary, pid}]}
 

@@ -23,6 +23,7 @@ defmodule Legation.CNode.Config do
       key: if(agent == nil, do: Path.expand(options.key)),
       agent: agent,
       network_key: options.network_key && Path.expand(options.network_key),
+      state_dir: options.state_dir && Path.expand(options.state_dir),
       control_socket: transport.control_socket,
       threads: transport.threads,
       import: imports(options.import),
@@ -144,7 +145,9 @@ defmodule Legation.CNode.Config do
       connect: for({carrier, opts} <- peer.connect, do: connect(carrier, opts)),
       export: if(peer.export == :all, do: "all", else: Enum.map(peer.export, &exported_text/1)),
       allow: text(peer.allow),
-      filter: peer.filter != nil
+      filter: peer.filter != nil,
+      links: peer.links,
+      limits: some(for {key, value} <- Enum.sort(peer.limits), do: {key, text(value)})
     ]
   end
 
@@ -176,7 +179,9 @@ defmodule Legation.CNode.Config do
       connect: for({carrier, opts} <- peer.connect, do: connect_term(carrier, opts)),
       export: exports_term(peer.export),
       allow: peer.allow,
-      filter: peer.filter != nil
+      filter: peer.filter != nil,
+      links: peer.links,
+      limits: Enum.sort(peer.limits)
     ]
   end
 

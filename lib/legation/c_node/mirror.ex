@@ -17,7 +17,13 @@ defmodule Legation.CNode.Mirror do
 
   @doc "How it is when the link begins: told as if it had happened now."
   def restore(%{peers: peers, engines: engines}, state) do
-    state = Enum.reduce(peers, state, fn {realm, info}, state -> take({:peer_up, realm, info}, state) end)
+    state =
+      Enum.reduce(peers, state, fn {realm, info}, state ->
+        state = take({:peer_up, realm, info}, state)
+        # Its session was there before we were, and has no link at present.
+        if info[:state] == :lost, do: take({:peer_lost, realm, :noconnection}, state), else: state
+      end)
+
     Enum.reduce(engines, state, fn {name, info}, state -> take({:engine_learned, name, info}, state) end)
   end
 
@@ -59,6 +65,10 @@ defmodule Legation.CNode.Mirror do
   def take({:gap, realm, messages}, state), do: Events.notify({:gap, realm, messages}, state)
 
   def take({:peer_down, realm, reason}, state) do
+    # By its own word, or ours.
+    if match?({:fault, :revoked, _text}, reason),
+      do: :ets.update_element(state.instance.config, {:peer, realm}, {3, :revoked})
+
     if is_map_key(state.links, realm), do: down(realm, reason, state), else: state
   end
 

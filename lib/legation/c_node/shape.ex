@@ -16,6 +16,9 @@ defmodule Legation.CNode.Shape do
     info |> update(:key, &raw_key/1) |> carried()
   end
 
+  @doc "The same with what it is among the links of its session, as in `Legation.connections/1`."
+  def connection(info), do: Map.merge(link(info), Map.take(info, [:state, :rtt_ms]))
+
   @doc "A peer, as in `Legation.peers/1`."
   def peer(info) do
     link = if info[:state] == :up, do: info |> present() |> Map.take(@peer) |> carried(), else: %{}
@@ -26,7 +29,8 @@ defmodule Legation.CNode.Shape do
       state: info.state,
       attempts: Map.get(info, :attempts, 0),
       last_error: words(info[:last_error]),
-      counters: info[:counters] || %{}
+      counters: info[:counters] || %{},
+      links: Enum.map(info[:links] || [], &connection/1)
     })
   end
 

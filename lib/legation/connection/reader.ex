@@ -319,6 +319,10 @@ defmodule Legation.Connection.Reader do
         Delivery.refused(from, reason)
         handle_events(events, state, wake, news)
 
+      {:rotated, _serial, _key} ->
+        Keyholder.heads_changed(state.instance)
+        handle_events(events, state, wake, news)
+
       {:release, caller} ->
         Delivery.release(state.delivery, caller)
         handle_events(events, state, wake, news)
@@ -511,10 +515,19 @@ defmodule Legation.Connection.Reader do
       {:fault, :knock, _detail} -> Legation.Counters.add(state.instance.counters, :knocks_refused)
       {:fault, :knock_memory_full, _detail} -> Legation.Counters.add(state.instance.counters, :knock_memory_full)
       {:fault, :timeout, _detail} -> Legation.Counters.add(state.instance.counters, :handshakes_timed_out)
+      {:fault, :stale_key, detail} -> stale_key(detail, state)
+      {:fault, :revoked, _detail} -> Legation.Counters.add(state.instance.counters, :hellos_revoked)
       _another -> :ok
     end
 
     Telemetry.execute([:legation, :handshake, :failed], %{count: 1}, Map.put(metadata(state), :reason, why))
+  end
+
+  # Somebody has a key that its realm has replaced. Of a thief its owner wants to know.
+  defp stale_key(detail, state) do
+    Legation.Counters.add(state.instance.counters, :hellos_stale_key)
+    who = if state.realm, do: "the peer #{inspect(state.realm)}", else: "a realm that dialled us"
+    Telemetry.log(:warning, {:stale_key, state.instance.name}, fn -> "#{who} was refused: #{detail}" end)
   end
 
   defp metadata(state) do

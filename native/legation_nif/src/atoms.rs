@@ -5,12 +5,13 @@ rustler::atoms! {
     // keyring
     key_file, network_key_file, bad_key, external, exists, random, not_a_point, not_canonical, weak, torsion,
     not_pkcs8_ed25519, not_a_network_key, link, hello, cert, learn, forget,
+    bad_chain, bad_path, rotation, revoked, too_many, used_before, raced,
     enoent, eacces, io,
     // channel
     tls, local, plain, initiator, responder, channel_error = "channel", knock, up, sign, closed, fault,
     knock_required, knock_memory_full, refuse, accept,
     // events
-    send, cast, call, reply, refused, release,
+    send, cast, call, reply, refused, release, rotated,
     // maps
     realm_id, key, profile, role, version, session_id, resumed, additional, serial, ops,
     // payloads

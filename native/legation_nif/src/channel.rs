@@ -474,7 +474,7 @@ fn facts<'a>(env: Env<'a>, link: &Link, session: &Session, resumed: bool, additi
     };
     let entries: [(Atom, Term<'a>); 8] = [
         (atoms::realm_id(), binary(env, &agreed.peer.0)),
-        (atoms::key(), binary(env, &agreed.peer_key)),
+        (atoms::key(), binary(env, agreed.peer_realm_key())),
         (atoms::profile(), profile_atom(link.profile()).encode(env)),
         (atoms::role(), role.encode(env)),
         (atoms::version(), agreed.version.encode(env)),
@@ -565,6 +565,7 @@ fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &mut V
         }
         // Identifiers don't cross yet: nothing has been given away but callers.
         Event::Deliver { .. } | Event::Exit { .. } | Event::Unexported { .. } => return None,
+        Event::Rotated(rotation) => (atoms::rotated(), rotation.serial, binary(env, &rotation.new)).encode(env),
         Event::Closed { code, text } => (atoms::closed(), atom(env, code.name()), text).encode(env),
     };
     events.push(term);

@@ -9,6 +9,7 @@ mod channel;
 mod error;
 mod keyring;
 mod payload;
+mod rotation;
 mod session;
 
 /// Which shape the functions and events have. To be raised, here and in `Legation.Native`, whenever one changes: a library

@@ -244,6 +244,12 @@ fn session_announce(env: Env<'_>, session: SessionArc, kind: Atom, signed: Binar
     Ok(session.woken(env, session.session.announce(kind, signed.as_slice())))
 }
 
+/// Tells the peer what it doesn't know of our key.
+#[rustler::nif]
+fn session_tell_identity(env: Env<'_>, session: SessionArc) -> Atom {
+    session.woken(env, session.session.tell_identity())
+}
+
 #[rustler::nif]
 fn session_release(env: Env<'_>, session: SessionArc, caller: u64) -> Atom {
     session.woken(env, session.session.export_ended(caller, ForgetReason::Normal, None).wake)

@@ -24,6 +24,7 @@ pub mod counters;
 pub mod engines;
 pub mod flow;
 pub mod gate;
+pub mod identity;
 pub mod incoming;
 pub mod names;
 pub mod node;

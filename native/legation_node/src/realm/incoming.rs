@@ -111,6 +111,9 @@ impl<'a> Context<'a> {
 impl Realm {
     /// True: there is something to flush in this session.
     pub(crate) fn arrive(&self, session: &Arc<PeerSession>, parcel: Parcel<'_>) -> bool {
+        if session.is_draining() && matches!(parcel.kind, Kind::Call { .. }) {
+            return self.turn_away(session, &parcel, Refusal::Draining);
+        }
         let reach = match self.reach(session, &parcel) {
             Ok(reach) => reach,
             Err(refusal) => {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use legation_proto::frame::batch::Refusal;
 use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::learn::Learn;
+use legation_proto::key_text::format_public_key;
 use legation_proto::session::{Destination, DropOutcome, Event};
 
 use crate::dist::term;
@@ -95,6 +96,11 @@ impl SessionEvents for Realm {
             // Identifiers don't cross yet: nothing has been given away but callers.
             Event::Deliver { .. } | Event::Unexported { .. } => false,
             Event::Exit { from, .. } => session.core.settle_handle(from),
+            Event::Rotated(rotation) => {
+                let (realm, key) = (&*session.realm, format_public_key(&rotation.new));
+                tracing::info!(realm, serial = rotation.serial, key, "a peer has a new identity key");
+                false
+            }
             Event::Closed { .. } => false,
         }
     }
