@@ -5,7 +5,7 @@ export LC_ALL = C.UTF-8
 # cargo and mix use all cores themselves, and runners share the build directories.
 .NOTPARALLEL:
 
-.PHONY: help setup build test check test-rust test-elixir test-node test-conformance test-consumer netns format demo demo-node bench matrix clean
+.PHONY: help setup build test check test-rust test-elixir test-node test-conformance test-consumer test-netns netns format demo demo-node bench matrix clean
 
 help:
 	@echo 'make setup    check for what is needed; on Debian, install it'
@@ -26,7 +26,7 @@ build: setup
 	mix compile
 
 # In order of speed; the runners of tests come last.
-test: setup check test-rust test-elixir test-node test-conformance test-consumer
+test: setup check test-rust test-elixir test-node test-netns test-conformance test-consumer
 
 check: setup
 	cargo fmt --all --check
@@ -54,7 +54,11 @@ test-conformance:
 test-consumer:
 	test/consumer/check
 
-# What sockets of one machine can't show. Where it can't be done it says so.
+# What sockets of one machine can't show: two networks, and a cable between them. Where it can't be done it says so.
+test-netns:
+	test/netns/run --short
+
+# The same behind daemons, too.
 netns: setup
 	test/netns/run
 
