@@ -5,7 +5,7 @@ export LC_ALL = C.UTF-8
 # cargo and mix use all cores themselves, and runners share the build directories.
 .NOTPARALLEL:
 
-.PHONY: help setup build test check test-rust test-elixir test-node test-conformance test-consumer format demo demo-node bench matrix clean
+.PHONY: help setup build test check test-rust test-elixir test-node test-conformance test-consumer test-netns netns format demo demo-node bench matrix clean
 
 help:
 	@echo 'make setup    check for what is needed; on Debian, install it'
@@ -16,6 +16,7 @@ help:
 	@echo 'make demo     two realms that talk'
 	@echo 'make demo-node  plain Erlang, with the daemon beside it'
 	@echo 'make bench    how fast it is'
+	@echo 'make netns    two networks whose cable goes, whose ends hang and are killed; as root, on Linux'
 	@echo 'make matrix   the tests on OTP 25, 27 and 29, and clusters of several; as root, on Linux'
 
 setup:
@@ -25,7 +26,7 @@ build: setup
 	mix compile
 
 # In order of speed; the runners of tests come last.
-test: setup check test-rust test-elixir test-node test-conformance test-consumer
+test: setup check test-rust test-elixir test-node test-netns test-conformance test-consumer
 
 check: setup
 	cargo fmt --all --check
@@ -52,6 +53,14 @@ test-conformance:
 # The library as others use it: a dependency of another project.
 test-consumer:
 	test/consumer/check
+
+# What sockets of one machine can't show: two networks, and a cable between them. Where it can't be done it says so.
+test-netns:
+	test/netns/run --short
+
+# The same behind daemons, too.
+netns: setup
+	test/netns/run
 
 format:
 	cargo fmt --all

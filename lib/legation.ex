@@ -85,7 +85,7 @@ defmodule Legation do
   See `Legation.Options`.
   """
 
-  alias Legation.{Directory, Instance, Options, Providers}
+  alias Legation.{Blocking, Directory, Instance, Options, Providers}
 
   @typedoc "An engine's name: `\"ping\"` for one of ours, `\"ping@bob\"` for another realm's."
   @type engine :: binary
@@ -184,7 +184,7 @@ defmodule Legation do
         carrier: Legation.Carriers.Tcp, address: {{10, 0, 0, 7}, 4040}, since: ~U[…], attempts: 0, last_error: nil, counters: %{…},
         links: [%{state: :active, carrier: Legation.Carriers.Tcp, address: …, role: :initiator, rtt_ms: 3, …}]}
 
-  `state` is `:up`, `:lost` (the session waits for a link, for `grace_ms` at most), `:connecting`, `:waiting` (to dial again), `:listening` (it dials us), `:disconnected` or `:drained`. `last_error` says
+  `state` is `:up`, `:revoked` (its key is), `:lost` (the session waits for a link, for `grace_ms` at most), `:connecting`, `:waiting` (to dial again), `:listening` (it dials us), `:disconnected` or `:drained`. `last_error` says
   in words why there is no link.
   """
   @spec peers(instance) :: [map]
@@ -250,7 +250,10 @@ defmodule Legation do
     instance.transport.counters(instance)
   end
 
-  @doc "This realm's public key, as others write it into their `peers:`."
+  @doc """
+  This realm's public key, as others write it into their `peers:`. It is the realm's first one, and stays the same when the key
+  is replaced (`rotate_key/2`).
+  """
   @spec public_key(instance) :: binary
   def public_key(instance \\ __MODULE__), do: Options.format_key(Instance.fetch!(instance).identity.key)
 
@@ -266,6 +269,66 @@ defmodule Legation do
     key = if byte_size(identity_key) == 32, do: identity_key, else: Options.parse_key!(identity_key)
     instance = Instance.fetch!(instance)
     instance.transport.verify_receipt(instance, receipt, key)
+  end
+
+  ## Keys
+
+  @doc """
+  Replaces this realm's key by the one in a file, while everything goes on.
+
+      # mix legation.key alice-2.pem
+      {:ok, "ed25519:…"} = Legation.rotate_key("alice-2.pem")
+
+  The old key signs that the new one takes its place. Peers that have a session with us hear of it at once; links, sessions and calls
+  stay, no message is lost, and engines are announced again under the new key. Others hear of it by our next hello. Peers change
+  nothing in their configuration: they go on knowing us by our first key (`public_key/1`). From then on they refuse the old
+  one, also if somebody else has it.
+
+  Beside each key is a file that says so: `alice-2.pem.chain` has the signed rotations, without which the new key is a
+  stranger's; and `alice.pem.chain` names the new file, so that a restart with `key: "alice.pem"` finds it. Afterwards change
+  `key:` and destroy the old private key; keep `alice-2.pem.chain` with `alice-2.pem`.
+
+  A realm's key can be replaced sixteen times. Where several instances have one key it has to be replaced at each, in the
+  same steps; peers that have heard of it refuse the others until then.
+
+  Errors: `{:error, {:key_file, reason}}`, and `{:error, {:rotation, reason}}` with `:external` (the key is with a
+  keyholder, and can't be replaced in a running instance), `:used_before`, `:too_many` or `:revoked`. Nothing has changed then.
+  """
+  @spec rotate_key(Path.t(), instance) :: {:ok, binary} | {:error, term}
+  def rotate_key(path, instance \\ __MODULE__) when is_binary(path) do
+    instance = Instance.fetch!(instance)
+    with {:ok, key} <- instance.transport.rotate_key(instance, Path.expand(path)), do: {:ok, Options.format_key(key)}
+  end
+
+  @doc """
+  Ends this realm: its key was stolen, say, and nobody knows which of two is the right one.
+
+  All peers that have a session with us are told so by a signed revocation, end it, and refuse this realm from then on, whatever
+  key it comes with. Peers that have none are told by our next hello; so the instance goes on running. There is no way back: a
+  new realm needs a new key (`mix legation.key`), on the lists of all peers.
+
+  Errors as of `rotate_key/2`.
+  """
+  @spec revoke_own_key(instance) :: :ok | {:error, term}
+  def revoke_own_key(instance \\ __MODULE__) do
+    instance = Instance.fetch!(instance)
+    instance.transport.revoke_own_key(instance)
+  end
+
+  @doc """
+  Accepts a peer's key no more: all links to it are closed at once, the session ends, its proxies exit `:noconnection`.
+
+      :ok = Legation.revoke("bob")
+      {:error, :revoked} = Legation.connect("bob")
+      :ok = Legation.connect(realm: "bob", key: "ed25519:…another", …)
+
+  None of the keys that come from this one by rotation gets in, either. Take it out of the configuration, too: without the option
+  `state_dir:` the decision is forgotten when the instance stops.
+  """
+  @spec revoke(binary, instance) :: :ok | {:error, :unknown_realm}
+  def revoke(realm, instance \\ __MODULE__) do
+    instance = Instance.fetch!(instance)
+    instance.transport.revoke(instance, realm)
   end
 
   ## Peers
@@ -406,14 +469,46 @@ defmodule Legation do
 
   ## Sending
 
-  @doc "`GenServer.call/3` by a Legation name."
-  @spec call(name, term, timeout, instance) :: term
-  def call(name, request, timeout \\ 5_000, instance \\ __MODULE__),
+  @doc """
+  `GenServer.call/3` by a Legation name.
+
+  Options, or an instance in their place:
+
+    * `:block` - how long to wait for room in the queue towards the peer, in milliseconds or `:infinity`, before the call is refused
+      `:overload`. Only then does the timeout begin. Without it that is at once
+    * `:instance` - the instance
+  """
+  @spec call(name, term, timeout, instance | [{:block, timeout} | {:instance, instance}]) :: term
+  def call(name, request, timeout \\ 5_000, opts \\ [])
+
+  def call(name, request, timeout, instance) when is_atom(instance) and instance != nil,
     do: GenServer.call({:via, __MODULE__, {instance, name}}, request, timeout)
 
-  @doc "`GenServer.cast/2` by a Legation name, signed as the caller's engine if it has one. `{:error, :noproc}` for an unknown name."
-  @spec cast(name, term, instance) :: :ok | {:error, :noproc}
-  def cast(name, message, instance \\ __MODULE__) do
+  def call(name, request, timeout, opts) do
+    {block, instance} = Blocking.options!(opts)
+    call = fn -> call(name, request, timeout, instance) end
+    if block, do: Blocking.call(Instance.fetch!(instance), name, request, block, call), else: call.()
+  end
+
+  @doc """
+  `GenServer.cast/2` by a Legation name, signed as the caller's engine if it has one. `{:error, :noproc}` for an unknown name.
+
+  Options as in `call/4`: with `:block` it returns when the queue has taken the message, or `{:error, {:legation, reason}}` if it has not.
+  Behind a daemon it returns when there was room; somebody else may have taken it.
+  """
+  @spec cast(name, term, instance | [{:block, timeout} | {:instance, instance}]) ::
+          :ok | {:error, :noproc | {:legation, atom}}
+  def cast(name, message, opts \\ [])
+
+  def cast(name, message, opts) when is_list(opts) do
+    {block, instance} = Blocking.options!(opts)
+
+    if block,
+      do: Blocking.cast(Instance.fetch!(instance), name, message, block),
+      else: cast(name, message, instance)
+  end
+
+  def cast(name, message, instance) do
     case deliver(Instance.fetch!(instance), name, {:"$gen_cast", message}) do
       nil -> {:error, :noproc}
       _pid -> :ok

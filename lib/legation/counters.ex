@@ -24,6 +24,9 @@ defmodule Legation.Counters do
     :handshakes_timed_out,
     :hellos_unlisted,
     :hellos_duplicate,
+    # Of those that failed: keys that have been replaced, and revoked ones.
+    :hellos_stale_key,
+    :hellos_revoked,
     :connections_accepted,
     :connections_evicted,
     # From an address that fails too often; and behind their knock, for want of a place.
@@ -33,9 +36,12 @@ defmodule Legation.Counters do
     # Links that we ended because the peer was silent, or too much from it failed verification.
     :links_silent,
     :links_abused,
+    # Sessions that we ended because the peer took too little (`overflow: :disconnect`).
+    :sessions_overflowed,
     :global_names_taken,
-    :links_ignored,
-    :stand_in_strays
+    # Exit signals: of peers that policy refused, and ours that could not go.
+    :exits_refused,
+    :exits_dropped
   ]
   @index @names |> Enum.with_index(1) |> Map.new()
 

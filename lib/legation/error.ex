@@ -12,7 +12,8 @@ defmodule Legation.Error do
   | `:overload` | a queue or table is full | yes |
   | `:noproc` | no such engine (any more) | no |
   | `:too_large` | over the message limit of either side | no |
-  | `:identifiers` | it holds a pid, reference, port or fun | no |
+  | `:identifiers` | it holds a port or fun | no |
+  | `:expired` | it waited for longer than `message_ttl_ms` to be sent | yes |
   | `:draining` | this realm, or the peer's, is about to stop | yes, when it is back |
   | `:abandoned` | what was to answer has lost the way back; the call may have been carried out | no |
 
@@ -83,6 +84,8 @@ defmodule Legation.Error do
   def retry?({kind, {:uid_not_allowed, _uid}}) when kind in [:connect, :carrier], do: false
   def retry?({kind, reason}) when kind in [:connect, :carrier], do: reason not in @permanent
   def retry?({:daemon, why}), do: why in [:down, :timeout]
+  # Of a message; as a close code it is a certificate's end.
+  def retry?(:expired), do: true
   def retry?(reason), do: reason in @retry
 
   # Refusals of single messages (protocol.md 10.4), and what our own side refuses.
@@ -93,7 +96,8 @@ defmodule Legation.Error do
     overload: "a bound is reached; try again later",
     noproc: "there is no such engine",
     too_large: "it is over the message limit",
-    identifiers: "it holds a pid, reference, port or fun",
+    identifiers: "it holds a port or fun",
+    expired: "it has waited for too long to be sent",
     draining: "the realm is about to stop",
     abandoned: "what was to answer has lost the way back",
     bad_term: "it is no external term within the bounds",
@@ -121,7 +125,9 @@ defmodule Legation.Error do
     too_large: "a frame was over its limit",
     shutdown: "the realm stops",
     overload: "a bound on connections or memory is reached",
-    replaced: "a newer link took its place"
+    replaced: "a newer link took its place",
+    revoked: "the realm's key was revoked",
+    stale_key: "the identity key was replaced by another one"
   }
 
   @carrier %{
@@ -149,12 +155,22 @@ defmodule Legation.Error do
     eacces: "permission denied",
     exists: "there is a file of that name, and it is not overwritten",
     io: "it can't be read or written",
+    bad_chain: "the file beside it (.chain) holds no rotations that lead to this key in this network",
+    bad_path: "its path is no text",
     not_pkcs8_ed25519: "it is no PKCS#8 PEM with an Ed25519 private key",
     not_a_network_key: "it holds neither 32 bytes nor 64 hexadecimal digits",
     not_a_point: "it is no point of the curve",
     not_canonical: "it is not in canonical form",
     weak: "it is weak",
     torsion: "it has a torsion component"
+  }
+
+  @rotations %{
+    external: "it is with a keyholder",
+    revoked: "it was revoked",
+    too_many: "it was replaced sixteen times, and there is no room for more",
+    used_before: "the new one is, or was, this realm's already",
+    raced: "somebody else has done so at the same time"
   }
 
   @doc """
@@ -187,6 +203,8 @@ defmodule Legation.Error do
   def message({:keyholder, reason}), do: "the keyholder did not sign: #{message(reason)}"
   def message({:key_file, reason}), do: "the key file can't be used: #{key(reason)}"
   def message({:network_key_file, reason}), do: "the network key file can't be used: #{key(reason)}"
+  def message({:rotation, reason}), do: "the key can't be replaced or revoked: #{word(reason, [@rotations, @keys])}"
+  def message({:state_dir, reason}), do: "the directory for state can't be used: #{key(reason)}"
   def message({:bad_key, reason}), do: "the public key can't be used: #{key(reason)}"
   def message({:same_key, realm}), do: "the peer #{quoted(realm)} has the same key"
   def message(:own_key), do: "the key is our own"

@@ -22,7 +22,8 @@ defmodule Legation.Keyholder do
   Legation asks for a signature with a *purpose* and the *body* it is about. A careful keyholder reads `body` (see
   `docs/protocol.md` 3, 7 and 11) and builds what it signs from `purpose`, `network_id` and `body` itself;
   `input` is the same bytes, ready made. It is asked for `:link`, `:hello`, `:cert`, `:learn` and `:forget`; messages
-  are signed by keys that these certify and that stay in Rust.
+  are signed by keys that these certify and that stay in Rust. It is never asked to give the realm another key, nor to end it:
+  `Legation.rotate_key/2` and `Legation.revoke_own_key/1` are for keys in files.
 
   Callbacks run one at a time in the keyholder's own process. One that raises has refused to sign.
   """
@@ -30,6 +31,7 @@ defmodule Legation.Keyholder do
   use GenServer
 
   alias Legation.{Instance, Native, Telemetry}
+  alias Legation.Keyholder.Heads
 
   @type purpose :: :link | :hello | :cert | :learn | :forget
   @type state :: term
@@ -61,6 +63,21 @@ defmodule Legation.Keyholder do
   def certificate(name), do: GenServer.call(server(name), :certificate)
 
   @doc false
+  # The key in this file is the identity from now on. The certificate of the online key is by it.
+  @spec rotate(atom, Path.t()) :: {:ok, key :: binary, certificate :: binary} | {:error, term}
+  def rotate(name, path), do: GenServer.call(server(name), {:rotate, path}, :infinity)
+
+  @doc false
+  # No key speaks for this realm from now on.
+  @spec revoke(atom) :: :ok | {:error, term}
+  def revoke(name), do: GenServer.call(server(name), :revoke, :infinity)
+
+  @doc false
+  # Something may have been learned of the keys of others.
+  def heads_changed(%Instance{options: %{state_dir: nil}}), do: :ok
+  def heads_changed(%Instance{name: name}), do: GenServer.cast(server(name), :heads_changed)
+
+  @doc false
   @spec sign(Instance.t(), purpose, binary) :: {:ok, binary} | {:error, term}
   def sign(%Instance{name: name, identity: identity}, purpose, body) do
     case Native.keyring_sign(identity.keyring, identity.network, purpose, body) do
@@ -86,7 +103,10 @@ defmodule Legation.Keyholder do
   @impl true
   def init(options) do
     with {:ok, network} <- Native.network_load(options.network_key),
-         {:ok, holder, keyring} <- open(options.key) do
+         {:ok, holder, keyring} <- open(options.key),
+         :ok <- Native.keyring_check(keyring, network, Instance.now_ms()),
+         :ok <- Heads.restore(options.state_dir, keyring) do
+      warn_if_revoked(keyring, options.name)
       key = Native.keyring_public(keyring)
       limits = options.limits
 
@@ -110,7 +130,15 @@ defmodule Legation.Keyholder do
         guard: guard
       }
 
-      certify(%{name: options.name, holder: holder, identity: identity, certificate: nil, serial: 0})
+      certify(%{
+        name: options.name,
+        holder: holder,
+        identity: identity,
+        certificate: nil,
+        serial: 0,
+        timer: nil,
+        state_dir: options.state_dir
+      })
     else
       {:error, reason} -> {:stop, {:shutdown, reason}}
     end
@@ -125,8 +153,34 @@ defmodule Legation.Keyholder do
     {:reply, result, state}
   end
 
+  def handle_call({:rotate, path}, _from, %{identity: %{keyring: keyring, network: network}} = state) do
+    with {:ok, key} <- Native.keyring_rotate(keyring, network, path, Instance.now_ms()),
+         {:ok, state} <- certify(state) do
+      {:reply, {:ok, key, state.certificate}, state}
+    else
+      {:error, reason} -> {:reply, {:error, reason}, state}
+      {:stop, {:shutdown, reason}} -> {:reply, {:error, reason}, state}
+    end
+  end
+
+  def handle_call(:revoke, _from, %{identity: %{keyring: keyring, network: network}} = state),
+    do: {:reply, Native.keyring_revoke(keyring, network), state}
+
   @impl true
-  def handle_info(:certify, state) do
+  def handle_cast(:heads_changed, state) do
+    with {:error, reason} <- Heads.keep(state.state_dir, state.identity.keyring) do
+      Telemetry.log(
+        :error,
+        {:heads, state.name},
+        "what is known of the keys of peers could not be kept: #{Legation.Error.message(reason)}"
+      )
+    end
+
+    {:noreply, state}
+  end
+
+  @impl true
+  def handle_info({:timeout, timer, :certify}, %{timer: timer} = state) do
     case certify(state) do
       {:ok, state} ->
         Legation.Directory.certificate(state.name, state.certificate)
@@ -134,8 +188,7 @@ defmodule Legation.Keyholder do
 
       {:stop, {:shutdown, reason}} ->
         Telemetry.log(:error, {:keyholder, state.name}, "the online key could not be certified: #{inspect(reason)}")
-        Process.send_after(self(), :certify, @retry_ms)
-        {:noreply, state}
+        {:noreply, start_timer(@retry_ms, state)}
     end
   end
 
@@ -168,11 +221,22 @@ defmodule Legation.Keyholder do
 
     case signature(:cert, body, state) do
       {{:ok, signature}, state} ->
-        Process.send_after(self(), :certify, @renew_ms)
-        {:ok, %{state | certificate: body <> signature, serial: serial}}
+        {:ok, start_timer(@renew_ms, %{state | certificate: body <> signature, serial: serial})}
 
       {{:error, reason}, _state} ->
         {:stop, {:shutdown, reason}}
+    end
+  end
+
+  defp start_timer(ms, state) do
+    if state.timer, do: :erlang.cancel_timer(state.timer)
+    %{state | timer: :erlang.start_timer(ms, self(), :certify)}
+  end
+
+  # It runs on all the same: peers that don't know yet are told so.
+  defp warn_if_revoked(keyring, name) do
+    with {_key, _rotations, true} <- Native.keyring_identity(keyring) do
+      Telemetry.log(:warning, {:revoked, name}, "this realm's key was revoked: no peer will let it in")
     end
   end
 

@@ -12,22 +12,23 @@ defmodule Legation.Peer do
 
   use GenServer
 
-  alias Legation.{Backoff, Directory, Instance, Native, Policy}
+  alias Legation.{Backoff, Directory, Instance, Keyholder, Native, Policy}
   alias Legation.Connection.{Handshake, Reader}
-  alias Legation.Peer.{Callers, Dialling, Links, Status}
+  alias Legation.Peer.{Callers, Dialling, Flow, Links, Status}
 
   # Links of one session that a peer may have with us at once.
   @links_max 4
 
-  # monitors: monitor => {:link, tag} | {:caller, number}, for links whatever has become of them.
+  # monitors: monitor => {:link, tag} | {:export, number}, for links whatever has become of them.
   # session: %{tag, resource, id, initiator?, lost}: known to proxies and stand-ins by its tag. initiator?: we dialled its first
   #   link. lost: how its last link ended, if it has none.
   # links: tag => link that is up, all of the one session; active: the tag of the one that we send on.
   # grace: the timer of a session that has lost its links.   ended: a session that is over, whose unsigned messages wait for the next.
   # dial, timer, standby, index, tried, backoff, wanted, attempts: see Dialling.
-  # stand_ins: pid => caller number.
+  # exports: number => monitor, of processes of ours that the peer was given.   stand_ins: pid => number, of those it gave us.
+  # looks, tick: timers of Flow.
   # lost: how the last link or dial ended, for the status.
-  @derive {Inspect, only: [:instance, :addresses, :lost, :callers, :attempts]}
+  @derive {Inspect, only: [:instance, :addresses, :lost, :attempts]}
   defstruct [
     :name,
     :instance,
@@ -43,15 +44,19 @@ defmodule Legation.Peer do
     :dial,
     :timer,
     :sweep,
+    :looks,
+    :tick,
     :drain,
     :lost,
     :lower?,
+    # None of the peer's keys is accepted any more.
+    revoked: false,
     wanted: 1,
     links: %{},
     standby: %{},
     monitors: %{},
     stand_ins: %{},
-    callers: 0,
+    exports: %{},
     tried: 0,
     attempts: 0,
     index: 0
@@ -67,6 +72,12 @@ defmodule Legation.Peer do
   `[{engine, caller}]`.
   """
   def drain(pid, timeout_ms), do: GenServer.call(pid, {:drain, timeout_ms}, :infinity)
+
+  @doc "Its key is revoked: it has no session and no link any more, and gets none."
+  def revoke(pid), do: GenServer.call(pid, :revoke, :infinity)
+
+  @doc "Our own key is revoked: all peers are told so, and have no session with us any more."
+  def own_key_revoked(pid), do: GenServer.cast(pid, :own_key_revoked)
 
   @impl true
   def init({name, peer}) do
@@ -87,7 +98,8 @@ defmodule Legation.Peer do
         wanted: peer.links,
         addresses: List.to_tuple(peer.connect),
         backoff: Backoff.new(limits[:reconnect_min_ms], limits[:reconnect_max_ms]),
-        lower?: instance.identity.realm_id < peer.realm_id
+        lower?: instance.identity.realm_id < peer.realm_id,
+        revoked: Native.realm_revoked(instance.identity.keyring, peer.realm_id)
       }
 
       {:ok, state, {:continue, :dial}}
@@ -122,16 +134,18 @@ defmodule Legation.Peer do
     case up(link, state) do
       :attach ->
         state = attach(link, state)
-        {:reply, {:ok, state.session.tag, state.policy}, state}
+        {:reply, {:ok, state.session.tag, state.policy, state.peer.reasons}, state}
 
       :begin ->
         state = begin_session(link, state)
-        {:reply, {:ok, state.session.tag, state.policy}, state}
+        {:reply, {:ok, state.session.tag, state.policy, state.peer.reasons}, state}
 
       {:close, code} ->
         {:reply, {:close, code}, state}
     end
   end
+
+  def handle_call(:revoke, _from, state), do: {:reply, :ok, revoked({:local, :revoked}, state)}
 
   def handle_call({:drain, _timeout_ms}, _from, %{session: nil} = state),
     do: {:reply, {:ok, []}, publish_status(%{Dialling.cancel(state) | drain: :drained})}
@@ -178,12 +192,17 @@ defmodule Legation.Peer do
     end
   end
 
+  # Our REVOKE is queued on the link that we send on, and the goodbye goes behind it.
+  @impl true
+  def handle_cast(:own_key_revoked, state),
+    do: {:noreply, state |> end_session({:local, :revoked}) |> Dialling.redial() |> publish_status()}
+
   ## What happens
 
   @impl true
   def handle_info({:DOWN, monitor, :process, _pid, reason}, state) do
     case Map.pop(state.monitors, monitor) do
-      {{:caller, number}, monitors} -> {:noreply, Callers.died(number, %{state | monitors: monitors})}
+      {{:export, number}, monitors} -> {:noreply, Callers.died(number, reason, %{state | monitors: monitors})}
       {{:link, tag}, monitors} -> {:noreply, link_ended(tag, Status.why(reason), %{state | monitors: monitors})}
       {nil, _monitors} -> {:noreply, state}
     end
@@ -193,8 +212,16 @@ defmodule Legation.Peer do
   def handle_info({tag, :ended, why}, state) when is_reference(tag),
     do: {:noreply, link_ended(tag, Status.why(why), state)}
 
-  def handle_info({ref, :caller, tag, pid, number}, %{instance: %{ref: ref}} = state),
-    do: {:noreply, Callers.called(tag, pid, number, state)}
+  def handle_info({ref, :exported, tag, exported}, %{instance: %{ref: ref}} = state),
+    do: {:noreply, Callers.exported(tag, exported, state)}
+
+  def handle_info({ref, :unexported, tag, number}, %{instance: %{ref: ref}} = state),
+    do: {:noreply, Callers.unexported(tag, number, state)}
+
+  def handle_info({ref, :idle, tag, pid, number}, %{instance: %{ref: ref}} = state) do
+    Callers.idle(tag, pid, number, state)
+    {:noreply, state}
+  end
 
   def handle_info({ref, :stand_in, tag, pid, number}, %{instance: %{ref: ref}} = state),
     do: {:noreply, Callers.stand_in(tag, pid, number, state)}
@@ -215,6 +242,18 @@ defmodule Legation.Peer do
     do: {:noreply, state |> end_session(state.session.lost) |> publish_status()}
 
   def handle_info({:timeout, timer, :sweep}, %{sweep: timer} = state), do: {:noreply, Callers.sweep_due(state)}
+
+  def handle_info({ref, :owes, tag}, %{instance: %{ref: ref}} = state), do: {:noreply, Flow.owes(tag, state)}
+  def handle_info({:timeout, timer, :look}, %{looks: {timer, _ms}} = state), do: {:noreply, Flow.look_due(state)}
+  def handle_info({:timeout, timer, :tick}, %{tick: timer} = state), do: {:noreply, Flow.tick_due(state)}
+
+  # `overflow: :disconnect`: the peer takes less than we have for it.
+  def handle_info({ref, :overflow, tag}, %{instance: %{ref: ref}, session: %{tag: tag}} = state) do
+    Legation.Counters.add(state.instance.counters, :sessions_overflowed)
+    up_ms = for({_tag, link} <- state.links, do: link.up_ms) |> Enum.max(fn -> now_ms() end)
+    state = end_session(state, {:local, :overload})
+    {:noreply, state |> Dialling.lost(up_ms) |> publish_status()}
+  end
 
   def handle_info({tag, :drained}, %{drain: {_from, _timer}} = state) when is_map_key(state.links, tag),
     do: {:noreply, drained([], state)}
@@ -246,6 +285,8 @@ defmodule Legation.Peer do
     state = state |> Dialling.stop(link.tag) |> end_session({:local, :replaced})
     session = %{tag: make_ref(), resource: link.session, id: link.session_id, initiator?: link.initiator, lost: nil}
     state = activate(add(link, %{state | session: session, lost: nil}))
+    # The hello may have told of another key of the peer's.
+    Keyholder.heads_changed(state.instance)
 
     # First the status: who hears that the peer is up looks there.
     state = publish_status(state)
@@ -256,17 +297,19 @@ defmodule Legation.Peer do
       session: session.resource,
       peer: self(),
       policy: state.policy,
+      reasons: state.peer.reasons,
       info: link.status,
       adopt: state.ended
     })
 
-    publish_links(Dialling.keep_standby(%{state | ended: nil}))
+    publish_links(Dialling.keep_standby(Flow.begin(%{state | ended: nil})))
   end
 
   # Another link of the session that we have: the only one from now on, or one more.
   defp attach(link, state) do
     others = state.links
     lost? = others == %{}
+    Keyholder.heads_changed(state.instance)
     index = Dialling.standby_index(state, link.tag)
     state = if index, do: Dialling.standby_up(index, state), else: Dialling.stop(state, link.tag)
     state = add(link, %{cancel_grace(state) | lost: nil})
@@ -304,6 +347,13 @@ defmodule Legation.Peer do
   end
 
   defp drop_surplus(state), do: state
+
+  # The peer has said so, in its hello or since; or we have decided so meanwhile.
+  defp link_ended(tag, {:fault, :revoked, _text} = why, state) do
+    if Native.realm_revoked(state.instance.identity.keyring, state.peer.realm_id),
+      do: revoked(why, %{state | links: Map.delete(state.links, tag)}),
+      else: dial_failed(why, state)
+  end
 
   defp link_ended(tag, why, state) do
     cond do
@@ -378,8 +428,17 @@ defmodule Legation.Peer do
     })
   end
 
-  defp goodbye({:local, code}) when code in [:shutdown, :replaced], do: code
+  defp goodbye({:local, code}) when code in [:shutdown, :replaced, :overload, :revoked], do: code
+  defp goodbye({:fault, :revoked, _text}), do: :revoked
   defp goodbye(_why), do: :normal
+
+  defp revoked(why, state) do
+    Keyholder.heads_changed(state.instance)
+    :ets.update_element(state.instance.config, {:peer, state.peer.realm}, {3, :revoked})
+    state = Dialling.stop_standby(Dialling.cancel(%{state | revoked: true}))
+    if state.dial, do: Reader.close(state.dial.reader, state.dial.tag, :revoked)
+    publish_status(%{end_session(%{state | dial: nil}, why) | lost: why})
+  end
 
   defp cancel_grace(%{grace: nil} = state), do: state
 

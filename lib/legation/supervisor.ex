@@ -80,7 +80,12 @@ defmodule Legation.PeerSupervisor do
 
   @impl true
   def init({name, config}) do
-    peers = for [peer] <- :ets.match(config, {{:peer, :_}, :"$1", :connected}), do: {Legation.Peer, {name, peer}}
+    # One whose key was revoked is there, and says so.
+    peers =
+      for [peer, state] <- :ets.match(config, {{:peer, :_}, :"$1", :"$2"}),
+          state in [:connected, :revoked],
+          do: {Legation.Peer, {name, peer}}
+
     Supervisor.init(peers, strategy: :one_for_one)
   end
 end

@@ -26,6 +26,11 @@ defmodule Legation.Transport do
 
   @doc "A realm of the list, or a peer that was checked."
   @callback connect(Instance.t(), binary | Options.Peer.t()) :: :ok | {:error, term}
+  @doc "The path of a key file. `{:ok, key}`: the identity key from now on."
+  @callback rotate_key(Instance.t(), Path.t()) :: {:ok, <<_::256>>} | {:error, term}
+  @callback revoke_own_key(Instance.t()) :: :ok | {:error, term}
+  @callback revoke(Instance.t(), realm :: binary) :: :ok | {:error, :unknown_realm}
+
   @callback disconnect(Instance.t(), realm :: binary) :: :ok | {:error, :unknown_realm}
   @callback drain(Instance.t(), timeout_ms :: non_neg_integer) :: {:ok, [{binary, pid}]}
 
@@ -47,6 +52,13 @@ defmodule Legation.Transport do
 
   @doc "From a process that may be one of our engines, which is then the source, to the process that stands for a foreign one."
   @callback send_from_caller(Instance.t(), pid, message :: term) :: term
+
+  @doc "Waits until a message of so many bytes to a foreign engine may have room, or its session has ended."
+  @callback wait_room(Instance.t(), full_name :: binary, payload_bytes :: non_neg_integer, timeout) ::
+              :ok | {:error, :noproc | :overload | :timeout}
+
+  @doc "To the process that stands for a foreign engine, and back with what has become of it, where that can be known."
+  @callback push(Instance.t(), pid, message :: term) :: :ok | {:error, reason :: atom}
 
   @doc "The module behind the option `:transport`."
   @spec module(Options.t()) :: module

@@ -95,6 +95,10 @@ pub enum Seen {
     Unexported {
         number: u64,
     },
+    Rotated {
+        serial: u64,
+        key: [u8; 32],
+    },
     Closed {
         code: CloseCode,
         text: String,
@@ -156,6 +160,7 @@ impl From<Event<'_>> for Seen {
                 payload: payload.to_vec(),
             },
             Event::Unexported { number } => Seen::Unexported { number },
+            Event::Rotated(rotation) => Seen::Rotated { serial: rotation.serial, key: rotation.new },
             Event::Closed { code, text } => Seen::Closed { code, text },
         }
     }

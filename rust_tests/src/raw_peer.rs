@@ -164,7 +164,7 @@ impl RawPeer {
         let handshake = Handshake::new(HandshakeConfig {
             role,
             network: network.id(),
-            identity_key: realm.key(),
+            keyring: realm.keyring.clone(),
             expected_peer: (role == Role::Initiator).then_some(peer),
             random: session,
             resume: None,
@@ -270,7 +270,7 @@ impl RawPeer {
                     self.write_frame(FrameType::Hello, &body);
                     self.hello_sent = body;
                 }
-                Step::Decide { .. } => self.handshake.accept(false),
+                Step::Decide { .. } => self.handshake.accept(false).expect("a raw peer has seen no other key"),
                 Step::Done(agreed) => self.agreed = Some(*agreed),
             }
         }

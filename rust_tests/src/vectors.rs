@@ -31,6 +31,10 @@ use legation_proto::receipt::{self, ReceiptParts};
 use crate::raw_batch::{RawBatch, RawMessage, ALIGNED};
 use crate::term;
 
+mod rotations;
+
+pub use rotations::{carol, CAROL_SEEDS};
+
 /// Signs what the vectors hold; bob is whom it is for.
 pub const ALICE_SEED: [u8; 32] = [0xA1; 32];
 pub const ALICE_ONLINE_SEED: [u8; 32] = [0xA2; 32];
@@ -63,6 +67,7 @@ pub fn files() -> Vec<(&'static str, String)> {
         ("knock.txt", knock()),
         ("plain.txt", plain()),
         ("hello.txt", hello()),
+        ("rotations.txt", rotations::rotations()),
         ("frames.txt", frames()),
         ("batches.txt", batches()),
         ("receipts.txt", receipts()),
@@ -206,7 +211,8 @@ fn signatures() -> String {
     );
     let keyring = alice();
     let body = b"the body of a signature".as_slice();
-    for purpose in [Purpose::Link, Purpose::Hello, Purpose::Cert, Purpose::Learn, Purpose::Forget] {
+    use Purpose::{Cert, Forget, Hello, Learn, Link, Revoke, Rotate};
+    for purpose in [Link, Hello, Cert, Learn, Forget, Rotate, Revoke] {
         let name = purpose.domain().rsplit('/').next().unwrap_or_default();
         file.record(name)
             .put("public_key", keyring.public())
@@ -378,6 +384,8 @@ pub fn alices_hello(tls: bool) -> Hello {
         random: RANDOMS[0],
         message_bytes_max: 8 * 1024 * 1024,
         engines_max: 65_536,
+        chain: Vec::new(),
+        revocation: None,
         link: tls.then_some(LinkCertificate { key: *link_key.public(), not_after, signature }),
         resume: None,
         credit_bytes: None,
@@ -576,6 +584,7 @@ fn receipts() -> String {
             let receipt = receipt::make(ReceiptParts {
                 network_id: &network().id().0,
                 identity_key: alice().public(),
+                rotations: &[],
                 announcement: &announcement,
                 batch: &batch(engine, messages.clone()),
                 index: index as u16,

@@ -558,7 +558,7 @@ fn a_call_id_in_use_is_not_served_a_second_time() {
 #[test]
 fn labels_that_nobody_has_are_forbidden() {
     let mut versus = up();
-    for (call_id, label) in [(1, 0), (2, 3), (3, 5), (4, 255)] {
+    for (call_id, label) in [(1, 0), (2, 3), (3, 7), (4, 255)] {
         versus
             .peer
             .send("e1", vec![RawMessage { detail: label, ..RawMessage::call("b", call_id, 1, &term::text("x")) }]);
@@ -566,13 +566,25 @@ fn labels_that_nobody_has_are_forbidden() {
         assert_eq!(versus.side.take_events(), []);
         assert_eq!(versus.peer.refusals().last(), Some(&(call_id, 1)));
     }
-    for (call_id, label) in [(11, 1), (12, 2), (14, 4)] {
+    for (call_id, label) in [(11, 1), (12, 2), (14, 4), (15, 5), (16, 6)] {
         versus
             .peer
             .send("e1", vec![RawMessage { detail: label, ..RawMessage::call("b", call_id, 1, &term::text("x")) }]);
         versus.settle();
         assert!(matches!(versus.side.take_events()[..], [Seen::Call { label: seen, .. }] if seen == label));
     }
+}
+
+#[test]
+fn a_disguise_gets_no_further_for_being_asked_after() {
+    let mut versus = up();
+    let disguised = term::payload(&term::tuple(&[term::atom("system"), term::small(1), term::small(2)]));
+    let message = RawMessage { detail: 6, ..RawMessage::call("b", 1, 1, &disguised) };
+    versus.peer.send("e1", vec![message]);
+    versus.settle();
+    assert_eq!(versus.side.take_events(), []);
+    assert_eq!(versus.peer.refusals(), [(1, 1)]);
+    assert_eq!(versus.side.count("disguised"), 1);
 }
 
 #[test]

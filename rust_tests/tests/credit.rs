@@ -128,6 +128,7 @@ fn a_call_that_is_given_up_while_it_waits_is_never_heard_of() {
     let ended = session.export_ended(orphan.exported[0].number, ForgetReason::Normal, None);
     pair.alice.woken(session.cancel(cancelled.call_id) | ended.wake);
     pair.settle();
+    assert!(matches!(pair.bob.take_events()[..], [Seen::HandleEnded { .. }]), "of its caller, that it has ended");
     grant(&mut pair, "b", 0);
     let events = pair.bob.take_events();
     assert!(matches!(events[..], [Seen::Call { call_id, .. }] if call_id == other.call_id), "{events:?}");

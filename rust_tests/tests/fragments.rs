@@ -13,11 +13,12 @@ use rust_tests::raw_batch::{fragment, staged, RawMessage, STAGED};
 use rust_tests::raw_peer::Versus;
 use rust_tests::term;
 
+/// These links begin to cut here, as a fragment is never longer.
 const FRAGMENT: usize = 64 * 1024;
 const LARGE: usize = 1_000_000;
 
 fn without_credit() -> Limits {
-    Limits { credit_bytes: 0, ..Limits::default() }
+    Limits { credit_bytes: 0, fragment_bytes: FRAGMENT, ..Limits::default() }
 }
 
 fn config(profile: Profile) -> PairConfig {

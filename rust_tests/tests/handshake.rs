@@ -415,8 +415,11 @@ fn unknown_extensions_are_ignored_unless_they_are_critical() {
         let cut = body_twisted(Profile::Local, move |body| with_extensions(body, &[1, 0, 2, 0, 9, 9][..cut]));
         assert!(!cut.side.is_up());
     }
-    let rotation = body_twisted(Profile::Local, |body| body[182] = 1);
-    assert_eq!(rotation.peer.told_code(), Some(CloseCode::Protocol));
+    for count in [1, 16, 255] {
+        let rotations = body_twisted(Profile::Local, move |body| body[182] = count);
+        let code = if count > 16 { CloseCode::TooLarge } else { CloseCode::Protocol };
+        assert_eq!(rotations.peer.told_code(), Some(code));
+    }
     let trailing = body_twisted(Profile::Local, |body| body.push(0));
     assert_eq!(trailing.peer.told_code(), Some(CloseCode::Protocol));
 }

@@ -13,7 +13,7 @@ use rust_tests::realm::{network, Realm, START};
 use rust_tests::term;
 
 const LENGTHS: [u32; 5] = [0, 1, 3, 1 << 31, u32::MAX];
-const KNOWN: [u8; 13] = [0x01, 0x02, 0x03, 0x05, 0x06, 0x07, 0x09, 0x0A, 0x0B, 0x0F, 0x14, 0x15, 0x16];
+const KNOWN: [u8; 15] = [0x01, 0x02, 0x03, 0x05, 0x06, 0x07, 0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x0F, 0x14, 0x15, 0x16];
 
 fn up() -> Versus {
     Versus::up(Profile::Local)
@@ -238,7 +238,7 @@ fn an_engine_name_that_is_none_closes_the_link_in_every_announcement() {
 
 #[test]
 fn unknown_close_codes_and_reasons_have_a_defined_meaning() {
-    for (code, meant) in [(0, CloseCode::Normal), (14, CloseCode::Replaced), (15, CloseCode::Protocol)] {
+    for (code, meant) in [(0, CloseCode::Normal), (14, CloseCode::Replaced), (17, CloseCode::Protocol)] {
         let mut versus = up();
         versus.peer.write_frame(FrameType::Close, &[code, 0, 3, b'a', 0x1b, b'b']);
         versus.settle();

@@ -12,7 +12,8 @@ use legation_proto::frame::hello::{Hello, Offer};
 use legation_proto::frame::learn::Learn;
 use legation_proto::frame::{ack, ping, FrameType};
 use legation_proto::identity::RealmId;
-use legation_proto::limits::Limits;
+use legation_proto::limits::{Limits, ROTATIONS_MAX};
+use legation_proto::rotation::{Revocation, Rotation};
 use proptest::prelude::*;
 use rust_tests::pair::Seen;
 use rust_tests::raw_batch::{RawBatch, RawMessage, ALIGNED};
@@ -49,6 +50,8 @@ proptest! {
         numbers in any::<(u8, u8, u16, u16, u64, u32, u32, u64)>(),
         link in any::<bool>(),
         resume in any::<Option<([u8; 32], bool)>>(),
+        chain in prop::collection::vec(any::<([u8; 32], u64)>(), 0..=ROTATIONS_MAX),
+        revoked in any::<bool>(),
         credit_bytes in any::<Option<std::num::NonZeroU32>>(),
         signature in any::<[u8; 32]>(),
     ) {
@@ -58,10 +61,15 @@ proptest! {
             role, profile, version_min, version_max, features, message_bytes_max, engines_max,
             own: RealmId(bytes[0]), peer: RealmId(bytes[1]), identity_key: bytes[2], binding: bytes[3], random: bytes[4],
             link: link.then_some(LinkCertificate { key: bytes[5], not_after: not_after.max(1), signature }),
+            chain: chain.iter().enumerate().map(|(index, (key, not_before))| Rotation {
+                realm: RealmId(bytes[0]), old: bytes[2], new: *key, serial: index as u64, not_before: *not_before, signature,
+            }).collect(),
+            revocation: revoked.then_some(Revocation { realm: RealmId(bytes[0]), key: bytes[2], serial: features, signature }),
             resume: resume.map(|(session, additional)| Offer { session, additional }),
             credit_bytes,
         };
         let body = hello.body();
+        prop_assert!(body.len() + 64 <= 4096 - 512, "there is room for extensions");
         let whole = [&body[..], &signature].concat();
         prop_assert_eq!(Hello::decode(&whole).unwrap(), (hello, signature, body.len()));
     }
@@ -83,7 +91,7 @@ proptest! {
 
     #[test]
     fn control_frames_read_as_they_were_written(
-        number in any::<u64>(), code in 0..15usize, text in "\\PC{0,60}", entries in prop::collection::vec((0..4u8, any::<u64>(), 1..=u64::MAX), 0..100),
+        number in any::<u64>(), code in 0..CloseCode::ALL.len(), text in "\\PC{0,60}", entries in prop::collection::vec((0..4u8, any::<u64>(), 1..=u64::MAX), 0..100),
     ) {
         let written = |write: &dyn Fn(&mut Vec<u8>)| {
             let mut out = Vec::new();

@@ -5,6 +5,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use legation_channel::channel::{Channel, Profile};
 use legation_channel::knock::{KnockMemory, KnockResponder, KnockSettings, KnockVerdict};
 use legation_channel::plain::PlainChannel;
+use legation_proto::error::{CloseCode, LinkError};
 use legation_proto::etf::{disguise, scan, scan_wire, Owner, TermLimits, Wire};
 use legation_proto::frame::batch::Batch;
 use legation_proto::frame::cert::Cert;
@@ -19,6 +20,7 @@ use legation_proto::identity::{check_public_key, NetworkKey, RealmId};
 use legation_proto::keyring::Keyring;
 use legation_proto::limits::Limits;
 use legation_proto::receipt;
+use legation_proto::rotation::{follow_chain, Revocation, Rotation};
 use rust_tests::vectors::{self, files, parse, Record};
 
 fn read(name: &str) -> Vec<Record> {
@@ -92,7 +94,7 @@ fn identities_and_networks() {
 #[test]
 fn signatures() {
     let records = read("signatures.txt");
-    assert_eq!(records.len(), 7);
+    assert_eq!(records.len(), 9);
     for record in records {
         let purpose = record.name.split(' ').next().unwrap();
         let (key, network, body) = (record.get("public_key"), record.get("network_id"), record.get("body"));
@@ -247,6 +249,66 @@ fn hellos_and_the_session_id() {
     let material = parts.map(|part| session.get(part)).concat();
     assert_eq!(session.get("session_id"), blake3::derive_key("legation/1/session", &material));
     assert_eq!(session.array("session_id"), vectors::session_id());
+}
+
+#[test]
+fn rotations() {
+    let (mut chain, mut good, mut refused) = (Vec::new(), 0, 0);
+    let (network, start) = (NetworkKey::new([0x4E; 32]).id(), 1_800_000_000_000);
+    for record in read("rotations.txt") {
+        match record.name.as_str() {
+            "rotation 1" | "rotation 2" => {
+                let rotation = Rotation::decode(&body(record.get("frame")).1).unwrap();
+                let old = SigningKey::from_bytes(&record.array("old_seed")).verifying_key().to_bytes();
+                assert_eq!((rotation.old, old), (record.array("old"), record.array("old")));
+                assert_eq!((rotation.new, rotation.serial), (record.array("new"), record.number("serial")));
+                assert_eq!(rotation.not_before, record.number("not_before"));
+                assert_eq!(
+                    (body(record.get("frame")).0, &rotation.body()[..]),
+                    (FrameType::Rotate, record.get("body"))
+                );
+                verify(&old, "rotate", &network_id(), record.get("body"), record.get("signature"));
+                chain.push(rotation);
+            }
+            "revocation" => {
+                let revocation = Revocation::decode(&body(record.get("frame")).1).unwrap();
+                assert_eq!((revocation.key, revocation.serial), (chain[1].new, 3));
+                assert_eq!(
+                    (body(record.get("frame")).0, &revocation.body()[..]),
+                    (FrameType::Revoke, record.get("body"))
+                );
+                verify(&chain[1].new, "revoke", &network_id(), record.get("body"), record.get("signature"));
+            }
+            "hello" | "hello revoked" => {
+                let bytes = body(record.get("frame")).1;
+                let (hello, signature, signed) = Hello::decode(&bytes).unwrap();
+                assert_eq!((&bytes[..signed], &hello.chain), (record.get("body"), &chain));
+                assert_eq!(hello.own, RealmId::of(&chain[0].old));
+                assert_eq!(hello.revocation.is_some(), record.name == "hello revoked");
+                verify(&chain[1].new, "hello", &network_id(), &bytes[..signed], &signature);
+            }
+            "receipt" => {
+                let verified =
+                    receipt::verify(record.get("receipt"), &record.array("first_key"), &record.array("network_id"));
+                assert_eq!(verified.unwrap().payload, record.get("payload"));
+            }
+            name => {
+                let records: Vec<Rotation> =
+                    record.get("chain").chunks(Rotation::BYTES).map(|bytes| Rotation::decode(bytes).unwrap()).collect();
+                let (realm, head) = (RealmId(record.array("realm_id")), record.array("identity_key"));
+                match follow_chain(&realm, &head, &records, &[], &network, start) {
+                    Ok(key) => assert_eq!((name.starts_with("good"), key.to_bytes()), (true, head)),
+                    Err(error) => {
+                        let code = CloseCode::from(&LinkError::from(error)).name();
+                        assert!(name.starts_with(&format!("refused {code}:")), "{name}: {code}");
+                        refused += 1;
+                    }
+                }
+                good += u32::from(name.starts_with("good"));
+            }
+        }
+    }
+    assert_eq!((chain.len(), good, refused), (2, 3, 9));
 }
 
 #[test]

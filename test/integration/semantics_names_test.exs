@@ -1,6 +1,8 @@
 defmodule Legation.SemanticsNamesTest do
   # docs/semantics.md: names, publishing, what subscribers hear, and OTP's other ways, in each state of a link.
-  use Legation.Semantics, sections: ["Names", "Publishing", "Peers", "OTP's other ways"]
+  use Legation.Semantics,
+    sections: ["Names", "Publishing", "Peers", "Pids and references", "OTP's other ways"],
+    awaiting: ~w(pid_up pid_home pid_lost pid_owner_dies pid_owner_dies_lost pid_grace_over reference_home)
 
   import Legation.Semantics.Pair
 
@@ -195,6 +197,30 @@ defmodule Legation.SemanticsNamesTest do
     pair = pair()
     {:ok, []} = Legation.drain(1_000, pair.alice)
     both(pair, :peer_down)
+  end
+
+  ## Pids and references
+
+  scenario "port_refused" do
+    pair = pair()
+    port = Port.open({:spawn_executable, System.find_executable("cat")}, [:binary])
+    seen = [called(pair.proxy, {:note, port}), log(pair)]
+    Port.close(port)
+    seen
+  end
+
+  scenario "fun_refused" do
+    pair = pair()
+    [called(pair.proxy, {:note, fn -> :ok end}), log(pair)]
+  end
+
+  scenario "fun_cast" do
+    pair = pair()
+    sent = GenServer.cast(pair.proxy, fn -> :ok end)
+    log = log(pair)
+    [counters] = for %{name: "echo@alice", counters: counters} <- Legation.engines(pair.bob), do: counters
+    assert counters.dropped == 1
+    [sent, log]
   end
 
   ## OTP's other ways

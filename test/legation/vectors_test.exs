@@ -41,7 +41,7 @@ defmodule Legation.VectorsTest do
     do: {binary_part(bytes, 0, byte_size(bytes) - 64), binary_part(bytes, byte_size(bytes), -64)}
 
   test "there are all files and each has records" do
-    files = ~w(announcements batches frames hello identity knock plain receipts signatures terms)
+    files = ~w(announcements batches frames hello identity knock plain receipts rotations signatures terms)
     for file <- files, do: assert(records(file <> ".txt") != [])
 
     assert @dir |> File.ls!() |> Enum.filter(&String.ends_with?(&1, ".txt")) |> Enum.sort() ==
@@ -134,6 +134,114 @@ defmodule Legation.VectorsTest do
     end
   end
 
+  describe "rotations.txt" do
+    # protocol.md 2.7
+    defp rotation(
+           <<realm_id::binary-32, old::binary-32, new::binary-32, serial::little-64, time::little-64,
+             signature::binary-64>>
+         ),
+         do: %{realm_id: realm_id, old: old, new: new, serial: serial, not_before: time, signature: signature}
+
+    defp chain(bytes), do: for(<<record::binary-size(176) <- bytes>>, do: {record, rotation(record)})
+
+    # protocol.md 7.4, for a chain alone.
+    defp lead(realm_id, head, bytes) do
+      chain = chain(bytes)
+      keys = [first | _] = Enum.map(chain, fn {_record, rotation} -> rotation.old end) ++ [head]
+      numbered = Enum.zip(chain, 1..17)
+
+      cond do
+        Blake3.hash(first) != realm_id or Enum.any?(chain, fn {_record, one} -> one.realm_id != realm_id end) ->
+          :wrong_realm
+
+        Enum.any?(numbered, fn {{_record, one}, n} -> one.serial != n or one.new != Enum.at(keys, n) end) ->
+          :protocol
+
+        Enum.uniq(keys) != keys ->
+          :protocol
+
+        Enum.any?(chain, fn {_record, one} -> one.not_before > 1_800_000_000_000 + 30_000 end) ->
+          :expired
+
+        Enum.any?(chain, fn {record, one} ->
+          not signed?("rotate", binary_part(record, 0, 112), one.signature, one.old) or Native.key_check(one.new) != :ok
+        end) ->
+          :bad_signature
+
+        true ->
+          :good
+      end
+    end
+
+    test "records, and what they are signed by" do
+      for number <- 1..2, fields = record("rotations.txt", "rotation #{number}") do
+        assert {fields["old"], fields["old_seed"]} == :crypto.generate_key(:eddsa, :ed25519, fields["old_seed"])
+        assert fields["frame"] == tagged(0x0C, 1, fields["body"] <> fields["signature"])
+
+        assert rotation(fields["body"] <> fields["signature"]) == %{
+                 realm_id: fields["realm_id"],
+                 old: fields["old"],
+                 new: fields["new"],
+                 serial: number,
+                 not_before: number(fields["not_before"]),
+                 signature: fields["signature"]
+               }
+
+        assert signed?("rotate", fields["body"], fields["signature"], fields["old"])
+      end
+
+      revocation = record("rotations.txt", "revocation")
+      assert revocation["body"] == revocation["realm_id"] <> revocation["key"] <> <<3::little-64>>
+      assert revocation["frame"] == tagged(0x0D, 1, revocation["body"] <> revocation["signature"])
+      assert signed?("revoke", revocation["body"], revocation["signature"], revocation["key"])
+    end
+
+    test "hellos with the rotations, and with the revocation" do
+      records = for number <- 1..2, fields = record("rotations.txt", "rotation #{number}"), do: fields
+      chain = for fields <- records, into: "", do: fields["body"] <> fields["signature"]
+      revocation = record("rotations.txt", "revocation")
+
+      for {name, extensions} <- [
+            {"hello", ""},
+            {"hello revoked", <<0x8003::little-16, 136::little-16>> <> revocation["body"] <> revocation["signature"]}
+          ] do
+        fields = record("rotations.txt", name)
+        tail = <<byte_size(extensions)::little-16>> <> extensions
+
+        assert <<_head::binary-14, realm_id::binary-32, _peer::binary-32, key::binary-32, _more::binary-72,
+                 2::little-16, ^chain::binary-size(352), 0::832, ^tail::binary>> = fields["body"]
+
+        assert {realm_id, key} == {revocation["realm_id"], revocation["key"]}
+        assert <<0x01, 1, _length::little-32, body::binary>> = fields["frame"]
+        {body, signature} = split_signature(body)
+        assert body == fields["body"]
+        assert signed?("hello", body, signature, key)
+      end
+    end
+
+    test "a receipt leads from the first key to the signature" do
+      fields = record("rotations.txt", "receipt")
+      {:ok, verified} = Native.verify_receipt(fields["receipt"], fields["first_key"], fields["network_id"])
+      assert verified.payload == fields["payload"]
+      assert <<2, _fixed::binary-size(170), 2::little-16, chain::binary-size(352), _rest::binary>> = fields["receipt"]
+      assert lead(verified.source_realm_id, binary_part(fields["receipt"], 33, 32), chain) == :good
+    end
+
+    test "chains that are good, and those that are not" do
+      chains = for {name, %{"chain" => chain} = fields} <- records("rotations.txt"), do: {name, chain, fields}
+      assert length(chains) == 12
+
+      for {name, chain, fields} <- chains do
+        found = lead(fields["realm_id"], fields["identity_key"], chain)
+
+        expected =
+          if String.starts_with?(name, "good"), do: "good", else: name |> String.split([" ", ":"]) |> Enum.at(1)
+
+        assert {name, Atom.to_string(found)} == {name, expected}
+      end
+    end
+  end
+
   test "frames.txt: control frames" do
     frames = Map.new(records("frames.txt"))
     assert frames["ack"]["frame"] == tagged(0x06, 1, frames["ack"]["sequence"])
@@ -142,7 +250,15 @@ defmodule Legation.VectorsTest do
     resume = frames["resume"]
     assert resume["frame"] == tagged(0x02, 1, resume["session_id"] <> resume["received"] <> resume["next"])
     release = frames["handle release"]
-    assert release["frame"] == tagged(0x0F, 1, <<2::little-16, 1>> <> release["caller"] <> <<2>> <> release["call"])
+
+    entries = [
+      <<1>> <> release["ended"] <> release["reason"],
+      <<2>> <> release["call"],
+      <<3>> <> release["dropped"] <> release["dropped_count"],
+      <<4>> <> release["reference"] <> release["reference_count"]
+    ]
+
+    assert release["frame"] == tagged(0x0F, 1, <<4::little-16>> <> IO.iodata_to_binary(entries))
 
     codes = ~w(normal protocol version unlisted wrong_realm bad_signature expired duplicate timeout abuse unknown_frame
                too_large shutdown overload replaced)
@@ -343,11 +459,23 @@ defmodule Legation.VectorsTest do
 
   describe "terms.txt" do
     test "what is accepted is what OTP decodes; what is refused is refused for its reason" do
-      for {name, %{"term" => term}} <- records("terms.txt") do
+      for {name, %{"term" => term} = fields} <- records("terms.txt") do
         case String.split(name, [": ", " "], parts: 3) do
           ["refused", reason, _what] ->
             assert {:error, {kind, _offset}} = Native.scan(term), name
             assert Atom.to_string(kind) == reason, name
+
+          # 13.4: no term of ours, but in this form.
+          ["handle" | _what] ->
+            assert {:error, {:identifiers, _offset}} = Native.scan(term), name
+            assert term == handle(String.replace_prefix(name, "handle: ", ""), fields), name
+
+          # 10.5: from whom the reference was given.
+          ["answer", _what | _rest] ->
+            <<number::little-64>> = fields["number"]
+            assert {tag, 1} = :erlang.binary_to_term(term)
+            reference = :erlang.binary_to_term(<<131, 90, 2::16, 119, 0, 2::32, number::64>>)
+            assert tag in [reference, [:alias | reference], [[:alias | reference] | reference]], name
 
           [accepted, _what | _rest] when accepted in ["accepted", "disguised"] ->
             assert Native.scan(term) == :ok, name
@@ -355,6 +483,18 @@ defmodule Legation.VectorsTest do
         end
       end
     end
+
+    defp handle("engine of the receiver", %{"engine" => name}),
+      do: <<131, 88, 119, byte_size(name)>> <> name <> <<0::64, 3::32>>
+
+    defp handle("pid of the " <> whose, %{"number" => <<number::little-64>>}),
+      do: <<131, 88, 119, 0, number::64, owner(whose)::32>>
+
+    defp handle("reference of the " <> whose, %{"number" => <<number::little-64>>}),
+      do: <<131, 90, 2::16, 119, 0, owner(whose)::32, number::64>>
+
+    defp owner("sender"), do: 1
+    defp owner("receiver"), do: 2
 
     @heads [:system, :EXIT, :DOWN, :io_request, :io_reply, :nodedown, :nodeup, :global_name_conflict]
     @requests [

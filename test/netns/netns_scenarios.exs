@@ -101,7 +101,7 @@ defmodule Legation.NetnsScenarios do
 
   # What the engine has got, behind a call that is behind all of it.
   defp log(pair) do
-    assert GenServer.call(echo(pair), {:echo, :behind}, 30_000) == :behind
+    assert GenServer.call(echo(pair), {:echo, 1}, 30_000) == 1
     %{log: log} = TestVM.call(pair.vm, :sys, :get_state, [via(Alice, "echo")])
     Enum.reverse(log)
   end
@@ -123,15 +123,15 @@ defmodule Legation.NetnsScenarios do
     casts(pair, 51..75)
     await(pair.watch, {:peer_lost, "alice"})
     casts(pair, 76..100)
-    made = async_call(echo(pair), {:note, :made_meanwhile})
+    made = async_call(echo(pair), {:note, 1})
     mend.()
     await(pair.watch, {:peer_resumed, "alice"})
     assert await_call(made) == {:reply, :ok}
     log = log(pair)
     assert for({:cast, n} <- log, do: n) == Enum.to_list(1..100)
-    assert for({:call, note} <- log, do: note) == [:made_meanwhile]
-    TestVM.call(pair.vm, GenServer, :reply, [from, :at_last])
-    assert await_call(held) == {:reply, :at_last}
+    assert for({:call, note} <- log, do: note) == [1]
+    TestVM.call(pair.vm, GenServer, :reply, [from, :ok])
+    assert await_call(held) == {:reply, :ok}
     refute_received {:DOWN, ^monitor, :process, _pid, _reason}
     assert Legation.whereis("echo@alice", pair.bob) == proxy
     # What came twice was passed over: nothing was dropped for it at either end.
@@ -176,6 +176,8 @@ defmodule Legation.NetnsScenarios do
         {held, _from} = hold(pair)
         casts(pair, 1..50)
         assert length(log(pair)) == 50
+        # A daemon that outlived its VM for a moment would say that the engine has crashed.
+        if daemon = daemon(pair), do: kill(daemon, "KILL")
         TestVM.kill(pair.vm)
         casts_by_pid = for n <- 51..100, do: GenServer.cast(proxy, n)
         assert Enum.uniq(casts_by_pid) == [:ok]
@@ -191,6 +193,22 @@ defmodule Legation.NetnsScenarios do
         assert Enum.all?(numbers, &(&1 > 50))
         assert Enum.take(numbers, -10) == Enum.to_list(101..110)
       end
+
+      @tag :c_node
+      test "alice's daemon is killed (SIGKILL), and another takes its place", %{pair: pair} do
+        monitor = monitor(Legation.whereis("echo@alice", pair.bob))
+        {held, _from} = hold(pair)
+        casts(pair, 1..50)
+        assert length(log(pair)) == 50
+        kill(daemon(pair), "KILL")
+        assert {:exit, {_lost, _call}} = await_call(held)
+        assert_receive {:DOWN, ^monitor, :process, _pid, :noconnection}, 20_000
+        await(pair.watch, {:peer_down, "alice"})
+        await_engine(pair.bob, "echo@alice")
+        # The same process, which has had each of them.
+        casts(pair, 51..60)
+        assert for({:cast, n} <- log(pair), do: n) == Enum.to_list(1..60)
+      end
     end
   end
 
@@ -198,9 +216,11 @@ defmodule Legation.NetnsScenarios do
   defp signaller(pair) do
     case daemon(pair) do
       nil -> fn name -> TestVM.signal(pair.vm, name) end
-      pid -> fn name -> {"", 0} = System.cmd("kill", ["-" <> name, Integer.to_string(pid)]) end
+      pid -> fn name -> kill(pid, name) end
     end
   end
+
+  defp kill(pid, signal), do: {"", 0} = System.cmd("kill", ["-" <> signal, Integer.to_string(pid)])
 
   defp daemon(pair) do
     if Legation.TestTransport.daemons?(), do: TestVM.call(pair.vm, Legation.CNode.Daemon, :os_pid, [Alice])

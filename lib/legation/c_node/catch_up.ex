@@ -21,6 +21,8 @@ defmodule Legation.CNode.CatchUp do
     for [peer, wanted] <- :ets.match(config, {{:peer, :_}, :"$1", :"$2"}) do
       case {wanted, Map.get(known, peer.realm, :disconnected)} do
         {:connected, :disconnected} -> connect(node, name, peer)
+        # One that it doesn't know it doesn't let in.
+        {:revoked, state} when state not in [:disconnected, :revoked] -> Control.request(node, {:revoke, peer.realm})
         {:disconnected, state} when state != :disconnected -> Control.request(node, {:disconnect, peer.realm})
         _as_it_should_be -> :ok
       end

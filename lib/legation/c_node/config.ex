@@ -23,6 +23,7 @@ defmodule Legation.CNode.Config do
       key: if(agent == nil, do: Path.expand(options.key)),
       agent: agent,
       network_key: options.network_key && Path.expand(options.network_key),
+      state_dir: options.state_dir && Path.expand(options.state_dir),
       control_socket: transport.control_socket,
       threads: transport.threads,
       import: imports(options.import),

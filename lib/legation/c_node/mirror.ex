@@ -65,6 +65,10 @@ defmodule Legation.CNode.Mirror do
   def take({:gap, realm, messages}, state), do: Events.notify({:gap, realm, messages}, state)
 
   def take({:peer_down, realm, reason}, state) do
+    # By its own word, or ours.
+    if match?({:fault, :revoked, _text}, reason),
+      do: :ets.update_element(state.instance.config, {:peer, realm}, {3, :revoked})
+
     if is_map_key(state.links, realm), do: down(realm, reason, state), else: state
   end
 

@@ -22,8 +22,8 @@ defmodule Legation.Connection.Reader do
   use GenServer
 
   alias Legation.{Directory, Instance, Keyholder, Native, Telemetry}
-  alias Legation.Connection.{Delivery, Handshake, Writer}
-  alias Legation.Peer.Links
+  alias Legation.Connection.{Delivery, Handles, Handshake, Writer}
+  alias Legation.Peer.{Flow, Links}
 
   # Messages of the carrier that may wait in our mailbox before it waits for us.
   @active 32
@@ -281,8 +281,11 @@ defmodule Legation.Connection.Reader do
     run(events, wake, start_timer(state, next_ms))
   end
 
-  defp delivered(%{phase: :up} = state) do
-    case Native.channel_delivered(state.channel) do
+  defp delivered(%{phase: :up, instance: instance, delivery: %{session: session} = delivery} = state) do
+    acknowledge = Native.channel_delivered(state.channel)
+    if Flow.look(instance, session), do: send(state.peer, {instance.ref, :owes, delivery.tag})
+
+    case acknowledge do
       :later when state.ack_timer == nil ->
         %{state | ack_timer: :erlang.start_timer(Instance.limit(state.instance, :ack_ms), self(), :acknowledge)}
 
@@ -312,21 +315,34 @@ defmodule Legation.Connection.Reader do
         handle_events(events, state, wake, news)
 
       {:reply, from, payload} ->
-        Delivery.reply(from, payload)
+        Delivery.reply(state.delivery, from, payload)
         handle_events(events, state, wake, news)
 
       {:refused, from, reason} ->
         Delivery.refused(from, reason)
         handle_events(events, state, wake, news)
 
-      {:release, caller} ->
-        Delivery.release(state.delivery, caller)
+      {:exit, kind, from, dst, src, payload} ->
+        Delivery.exit(state.delivery, kind, from, dst, src, payload)
+        handle_events(events, state, wake, news)
+
+      {:handle_ended, number, reason, term} ->
+        Handles.ended(state.delivery, number, reason, term)
+        handle_events(events, state, wake, news)
+
+      {:unexported, number} ->
+        send(state.peer, {state.instance.ref, :unexported, state.delivery.tag, number})
+        handle_events(events, state, wake, news)
+
+      {:rotated, _serial, _key} ->
+        Keyholder.heads_changed(state.instance)
         handle_events(events, state, wake, news)
 
       {:learn, _engine, _info} = learn ->
         handle_events(events, state, wake, [learn | news])
 
-      {:forget, _engine, _reason} = forget ->
+      {:forget, engine, reason, term} ->
+        forget = {:forget, engine, {reason, Handles.reason(state.delivery, reason, term)}}
         handle_events(events, state, wake, [forget | news])
 
       {:hello, realm_id, key, offer} ->
@@ -388,7 +404,7 @@ defmodule Legation.Connection.Reader do
     }
 
     case Handshake.up(state.peer, link) do
-      {:ok, session_tag, policy} ->
+      {:ok, session_tag, policy, reasons} ->
         if connection.listener, do: send(connection.listener, {:up, self()})
         if function_exported?(state.carrier, :established, 1), do: state.carrier.established(state.conn)
 
@@ -397,6 +413,7 @@ defmodule Legation.Connection.Reader do
           peer: state.peer,
           realm: state.realm,
           policy: policy,
+          reasons: reasons,
           queue_max: Instance.limit(instance, :engine_queue_max) || :infinity,
           session: session,
           tag: session_tag
@@ -443,13 +460,14 @@ defmodule Legation.Connection.Reader do
   def terminate(reason, state) do
     why = with {:shutdown, why} <- reason, do: why
 
-    # First those who wait: if the session ends, their calls end now, not when the last bytes have left, and the Peer can
+    # If the session goes on, what it has to say is for another link, from before anybody hears of the end of this one.
+    if state.channel && Links.keeps_session?(why), do: Native.channel_detach(state.channel)
+
+    # Then those who wait: if the session ends, their calls end now, not when the last bytes have left, and the Peer can
     # dial again.
     if state.peer, do: send(state.peer, {state.connection.tag, :ended, why})
 
     if state.phase == :up, do: link_failed(why, state)
-    # If the session goes on, what it has to say is for another link.
-    if state.channel && Links.keeps_session?(why), do: Native.channel_detach(state.channel)
     flushed = if state.channel, do: finish(why, state), else: :ok
     if state.channel, do: Native.channel_detach(state.channel)
     if state.conn, do: close(flushed, state)
@@ -510,10 +528,19 @@ defmodule Legation.Connection.Reader do
       {:fault, :knock, _detail} -> Legation.Counters.add(state.instance.counters, :knocks_refused)
       {:fault, :knock_memory_full, _detail} -> Legation.Counters.add(state.instance.counters, :knock_memory_full)
       {:fault, :timeout, _detail} -> Legation.Counters.add(state.instance.counters, :handshakes_timed_out)
+      {:fault, :stale_key, detail} -> stale_key(detail, state)
+      {:fault, :revoked, _detail} -> Legation.Counters.add(state.instance.counters, :hellos_revoked)
       _another -> :ok
     end
 
     Telemetry.execute([:legation, :handshake, :failed], %{count: 1}, Map.put(metadata(state), :reason, why))
+  end
+
+  # Somebody has a key that its realm has replaced. Of a thief its owner wants to know.
+  defp stale_key(detail, state) do
+    Legation.Counters.add(state.instance.counters, :hellos_stale_key)
+    who = if state.realm, do: "the peer #{inspect(state.realm)}", else: "a realm that dialled us"
+    Telemetry.log(:warning, {:stale_key, state.instance.name}, fn -> "#{who} was refused: #{detail}" end)
   end
 
   defp metadata(state) do

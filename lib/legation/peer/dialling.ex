@@ -34,6 +34,7 @@ defmodule Legation.Peer.Dialling do
   def dial(state), do: state
 
   # While it drains only the session's open calls are a reason.
+  defp may_dial?(%{revoked: true}), do: false
   defp may_dial?(%{drain: nil}), do: true
   defp may_dial?(%{drain: :drained}), do: false
   defp may_dial?(%{session: session}), do: session != nil

@@ -20,6 +20,7 @@ defmodule Legation.Peer.Status do
     end
   end
 
+  defp condition(%{revoked: true}), do: :revoked
   defp condition(%{drain: drain}) when drain != nil, do: :drained
   defp condition(%{links: links}) when links != %{}, do: :up
   defp condition(%{session: session}) when session != nil, do: :lost

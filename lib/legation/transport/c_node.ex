@@ -140,7 +140,7 @@ defmodule Legation.Transport.CNode do
     # A daemon that was started since knows nothing of those that were disconnected before.
     missing =
       for {realm, {peer, state}} <- listed, not Enum.any?(known, &(&1.realm == realm)) do
-        state = if state == :disconnected, do: :disconnected, else: :waiting
+        state = if state in [:disconnected, :revoked], do: state, else: :waiting
         error = if state == :waiting, do: why
 
         %{
@@ -203,6 +203,7 @@ defmodule Legation.Transport.CNode do
     case :ets.lookup(instance.config, {:peer, realm}) do
       [{_key, _peer, :connected}] -> :ok
       [{_key, peer, :disconnected}] -> start_peer(instance, peer)
+      [{_key, _peer, :revoked}] -> {:error, :revoked}
       [] -> {:error, :unknown_realm}
     end
   end
@@ -210,6 +211,7 @@ defmodule Legation.Transport.CNode do
   def connect(instance, %Options.Peer{} = peer) do
     case :ets.lookup(instance.config, {:peer, peer.realm}) do
       [{_key, _peer, :connected}] -> {:error, {:already_connected, peer.realm}}
+      [{_key, %{key: key}, :revoked}] when key == peer.key -> {:error, :revoked}
       _new_or_disconnected -> start_peer(instance, peer)
     end
   end
@@ -241,6 +243,25 @@ defmodule Legation.Transport.CNode do
     if :ets.update_element(instance.config, {:peer, realm}, {3, :disconnected}) do
       Control.request(instance, {:disconnect, realm})
       # Who asked for it sees it done.
+      Directory.settle(instance.name)
+      :ok
+    else
+      {:error, :unknown_realm}
+    end
+  end
+
+  # The daemon reads the file, and writes the ones beside it.
+  @impl true
+  def rotate_key(instance, path), do: Control.request(instance, {:rotate_key, path})
+
+  @impl true
+  def revoke_own_key(instance), do: Control.request(instance, :revoke_own_key)
+
+  @impl true
+  def revoke(instance, realm) do
+    if :ets.update_element(instance.config, {:peer, realm}, {3, :revoked}) do
+      # A daemon that is down won't have it on its list when it comes back.
+      Control.request(instance, {:revoke, realm})
       Directory.settle(instance.name)
       :ok
     else
@@ -313,4 +334,20 @@ defmodule Legation.Transport.CNode do
   # The daemon knows who sent it.
   @impl true
   def send_from_caller(_instance, pid, message), do: send(pid, message)
+
+  @impl true
+  def wait_room(instance, full_name, bytes, timeout) do
+    case Control.request(instance, {:wait_room, full_name, bytes}, timeout) do
+      {:error, {:daemon, :timeout}} -> {:error, :timeout}
+      # It has no session any more, as after this.
+      {:error, {:daemon, _down}} -> :ok
+      answer -> answer
+    end
+  end
+
+  @impl true
+  def push(_instance, pid, message) do
+    send(pid, message)
+    :ok
+  end
 end

@@ -12,6 +12,7 @@ defmodule Legation.Transport.Embedded do
     Counters,
     Directory,
     Instance,
+    Keyholder,
     Listener,
     ListenerSupervisor,
     Native,
@@ -122,7 +123,7 @@ defmodule Legation.Transport.Embedded do
   def connect(instance, realm) when is_binary(realm) do
     case :ets.lookup(instance.config, {:peer, realm}) do
       [{_key, _peer, :connected}] -> :ok
-      [{_key, peer, :disconnected}] -> start_peer(instance, peer)
+      [{_key, peer, _not_connected}] -> start_peer(instance, peer)
       [] -> {:error, :unknown_realm}
     end
   end
@@ -130,11 +131,20 @@ defmodule Legation.Transport.Embedded do
   def connect(instance, %Options.Peer{} = peer) do
     case :ets.lookup(instance.config, {:peer, peer.realm}) do
       [{_key, _peer, :connected}] -> {:error, {:already_connected, peer.realm}}
-      _new_or_disconnected -> start_peer(instance, peer)
+      _new_or_not_connected -> start_peer(instance, peer)
     end
   end
 
-  defp start_peer(instance, peer) do
+  defp start_peer(%Instance{identity: identity} = instance, peer) do
+    if Native.realm_revoked(identity.keyring, Native.realm_id(peer.key)),
+      do: {:error, :revoked},
+      else: do_start_peer(instance, peer)
+  end
+
+  # In the place of one whose key was revoked, perhaps.
+  defp do_start_peer(%Instance{config: config} = instance, peer) do
+    if match?([{_key, _peer, :revoked}], :ets.lookup(config, {:peer, peer.realm})), do: stop_peer(instance, peer.realm)
+
     case PeerSupervisor.start_peer(instance.name, peer) do
       {:ok, _pid} ->
         :ets.insert(instance.config, {{:peer, peer.realm}, peer, :connected})
@@ -151,10 +161,36 @@ defmodule Legation.Transport.Embedded do
   @impl true
   def disconnect(instance, realm) do
     if :ets.update_element(instance.config, {:peer, realm}, {3, :disconnected}) do
-      PeerSupervisor.stop_peer(instance.name, realm)
-      Directory.peer_stopped(instance.name, realm)
+      stop_peer(instance, realm)
     else
       {:error, :unknown_realm}
+    end
+  end
+
+  defp stop_peer(instance, realm) do
+    PeerSupervisor.stop_peer(instance.name, realm)
+    Directory.peer_stopped(instance.name, realm)
+  end
+
+  @impl true
+  def rotate_key(instance, path), do: Directory.rotate_key(instance.name, path)
+
+  @impl true
+  def revoke_own_key(instance), do: Directory.revoke_own_key(instance.name)
+
+  # First it is let in no more, then what there is ends.
+  @impl true
+  def revoke(%Instance{config: config, identity: identity} = instance, realm) do
+    case :ets.lookup(config, {:peer, realm}) do
+      [{key, peer, _state}] ->
+        Native.realm_revoke(identity.keyring, Native.realm_id(peer.key))
+        :ets.insert(config, {key, peer, :revoked})
+        for {^realm, pid} <- PeerSupervisor.peers(instance.name), do: Peer.revoke(pid)
+        Keyholder.heads_changed(instance)
+        Directory.settle(instance.name)
+
+      [] ->
+        {:error, :unknown_realm}
     end
   end
 
@@ -235,6 +271,51 @@ defmodule Legation.Transport.Embedded do
     case :ets.lookup(instance.pids, self()) do
       [{_pid, src}] -> send(proxy, {instance.ref, {:send_as, src, message}})
       [] -> send(proxy, message)
+    end
+  end
+
+  @impl true
+  def wait_room(instance, full_name, bytes, timeout) do
+    with [{_name, _pid, realm, engine, _counts, _info}] <- :ets.lookup(instance.foreign, full_name),
+         [{_realm, _tag, session, _info}] <- :ets.lookup(instance.sessions, realm) do
+      case Native.session_wait_room(session, engine, bytes) do
+        :now -> :ok
+        :full -> {:error, :overload}
+        {:later, token} -> await_room(session, token, timeout)
+      end
+    else
+      [] -> {:error, :noproc}
+    end
+  end
+
+  defp await_room(session, token, timeout) do
+    receive do
+      {:legation_room, ^token} -> :ok
+    after
+      timeout ->
+        Native.session_cancel_room(session, token)
+
+        receive do
+          {:legation_room, ^token} -> :ok
+        after
+          0 -> {:error, :timeout}
+        end
+    end
+  end
+
+  @impl true
+  def push(instance, proxy, message) do
+    src = with [{_pid, src}] <- :ets.lookup(instance.pids, self()), do: src, else: ([] -> "")
+    monitor = Process.monitor(proxy)
+    send(proxy, {instance.ref, {:push, {self(), monitor}, src, message}})
+
+    receive do
+      {^monitor, result} ->
+        Process.demonitor(monitor, [:flush])
+        result
+
+      {:DOWN, ^monitor, :process, _pid, _reason} ->
+        {:error, :ended}
     end
   end
 end

@@ -227,7 +227,7 @@ impl Link {
         let handshake = Handshake::new(HandshakeConfig {
             role,
             network: config.network.id(),
-            identity_key: *config.keyring.public(),
+            keyring: config.keyring.clone(),
             expected_peer,
             random: config.random.session,
             resume: offer,
@@ -352,7 +352,9 @@ impl Link {
         sink: &mut dyn FnMut(LinkEvent<'_>),
     ) -> Wake {
         let mut opening = lock(&self.handshake);
-        opening.handshake.accept(resume.is_some());
+        if let Err(error) = opening.handshake.accept(resume.is_some()) {
+            return own(self.fail(&mut opening, error.into(), sink));
+        }
         opening.resume = resume;
         opening.limits = limits.unwrap_or_else(|| self.limits.clone());
         self.advance(&mut opening, now, sink)
@@ -495,7 +497,8 @@ impl Link {
         loop {
             match opening.handshake.poll_step() {
                 Some(Step::Sign(request)) => {
-                    match self.keyring.sign(request.purpose, &opening.network.id(), &request.body) {
+                    let identity = opening.handshake.identity();
+                    match identity.sign(request.purpose, &opening.network.id(), &request.body) {
                         Ok(signature) => opening.handshake.handle_signature(request.id, &signature),
                         Err(_) => sink(LinkEvent::Sign(request)),
                     }

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use legation_channel::tls::{LinkKey, TlsContext};
 use legation_proto::frame::cert::Cert;
@@ -17,11 +18,14 @@ use zeroize::Zeroizing;
 use crate::atoms;
 use crate::error::{error, io_reason, key_reason};
 use crate::payload::binary;
+use crate::rotation;
 
 /// A realm's keys and the link key of this process.
 pub struct KeyringResource {
     pub keyring: Arc<Keyring>,
     pub tls: Arc<TlsContext>,
+    /// Where the identity stands; none for one that is held elsewhere. Held while it is replaced.
+    pub file: Mutex<Option<PathBuf>>,
 }
 
 #[rustler::resource_impl]
@@ -46,21 +50,18 @@ pub fn array<const N: usize>(bytes: &Binary) -> NifResult<[u8; N]> {
     bytes.as_slice().try_into().map_err(|_| Error::BadArg)
 }
 
-fn resource(keyring: Keyring) -> NifResult<ResourceArc<KeyringResource>> {
+fn resource(keyring: Keyring, file: Option<PathBuf>) -> NifResult<ResourceArc<KeyringResource>> {
     let tls = TlsContext::new(&LinkKey::generate(random()?));
-    Ok(ResourceArc::new(KeyringResource { keyring: Arc::new(keyring), tls }))
+    Ok(ResourceArc::new(KeyringResource { keyring: Arc::new(keyring), tls, file: Mutex::new(file) }))
 }
 
+/// The key in the file, or the one that has replaced it.
 #[rustler::nif(schedule = "DirtyIo")]
 fn keyring_load<'a>(env: Env<'a>, path: Binary<'a>) -> NifResult<Term<'a>> {
-    let pem = match std::fs::read_to_string(as_path(&path)?) {
-        Ok(pem) => Zeroizing::new(pem),
-        Err(reason) => return Ok(error(env, atoms::key_file(), io_reason(&reason))),
-    };
     let online = Zeroizing::new(random()?);
-    match Keyring::from_pem(&pem, &online) {
-        Ok(keyring) => Ok((atoms::ok(), resource(keyring)?).encode(env)),
-        Err(_) => Ok(error(env, atoms::key_file(), atoms::not_pkcs8_ed25519())),
+    match rotation::load(as_path(&path)?, &online) {
+        Ok(loaded) => Ok((atoms::ok(), resource(loaded.keyring, Some(loaded.path))?).encode(env)),
+        Err(reason) => Ok(error(env, atoms::key_file(), rotation::file_reason(&reason))),
     }
 }
 
@@ -68,7 +69,7 @@ fn keyring_load<'a>(env: Env<'a>, path: Binary<'a>) -> NifResult<Term<'a>> {
 fn keyring_external<'a>(env: Env<'a>, public: Binary<'a>) -> NifResult<Term<'a>> {
     let online = Zeroizing::new(random()?);
     match Keyring::external(array(&public)?, random()?, &online) {
-        Ok(keyring) => Ok((atoms::ok(), resource(keyring)?).encode(env)),
+        Ok(keyring) => Ok((atoms::ok(), resource(keyring, None)?).encode(env)),
         Err(KeyringError::Public(reason)) => Ok(error(env, atoms::bad_key(), key_reason(reason))),
         Err(_) => Err(Error::BadArg),
     }
@@ -85,15 +86,15 @@ fn keyring_generate<'a>(env: Env<'a>, path: Binary<'a>) -> NifResult<Term<'a>> {
     }
 }
 
-fn write_new(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
-fn as_path<'a>(path: &Binary<'a>) -> NifResult<&'a std::path::Path> {
+pub fn as_path<'a>(path: &Binary<'a>) -> NifResult<&'a Path> {
     use std::os::unix::ffi::OsStrExt;
-    Ok(std::path::Path::new(std::ffi::OsStr::from_bytes(path.as_slice())))
+    Ok(Path::new(std::ffi::OsStr::from_bytes(path.as_slice())))
 }
 
 #[rustler::nif]
@@ -122,7 +123,7 @@ pub fn purpose_of(purpose: Atom) -> NifResult<Purpose> {
         .ok_or(Error::BadArg)
 }
 
-/// None for the purpose that no keyholder is ever asked to sign for.
+/// None for the purposes that no keyholder is ever asked to sign for.
 pub fn purpose_atom(purpose: Purpose) -> Option<Atom> {
     Some(match purpose {
         Purpose::Link => atoms::link(),
@@ -130,7 +131,7 @@ pub fn purpose_atom(purpose: Purpose) -> Option<Atom> {
         Purpose::Cert => atoms::cert(),
         Purpose::Learn => atoms::learn(),
         Purpose::Forget => atoms::forget(),
-        Purpose::Batch => return None,
+        Purpose::Rotate | Purpose::Revoke | Purpose::Batch => return None,
     })
 }
 

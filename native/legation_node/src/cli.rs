@@ -64,6 +64,8 @@ enum Command {
     Connect(PeerTarget),
     /// Close the link to a peer, and neither dial it nor let it in until `connect`
     Disconnect(PeerTarget),
+    /// Accept a peer's key no more: close its links at once, and let it in no more
+    Revoke(PeerTarget),
     /// Listen no more, wait until no call is open, and close all links
     Drain(Drain),
     /// Read the configuration again: peers and exports
@@ -165,6 +167,9 @@ pub fn main() -> ExitCode {
         }
         Command::Disconnect(PeerTarget { realm, target }) => {
             target.tell(json!({"op": "disconnect", "realm": realm}), &format!("{realm}: disconnected"))
+        }
+        Command::Revoke(PeerTarget { realm, target }) => {
+            target.tell(json!({"op": "revoke", "realm": realm}), &format!("{realm}: revoked"))
         }
         Command::Drain(Drain { timeout_ms, target }) => target.drain(timeout_ms),
         Command::Reload(target) => target.tell(json!({"op": "reload"}), "reloaded"),

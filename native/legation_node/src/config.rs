@@ -29,7 +29,7 @@ pub use error::{io_words, ConfigError, Position, Problem};
 pub use limits::MS_MAX;
 pub use names::SOCKET_PATH_BYTES_MAX;
 pub use parse::{parse, Places};
-pub use source::{check_together, read_key, read_network_key, Loaded, Source};
+pub use source::{check_together, read_key, read_network_key, read_pem, Loaded, Source};
 
 /// Everything a realm's daemon is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Config {
     pub realm: String,
     pub key: KeySource,
     pub network_key: Option<PathBuf>,
+    /// Where it is written down which keys of peers have been replaced or revoked.
+    pub state_dir: Option<PathBuf>,
     pub node: NodeConfig,
     pub listen: Vec<ListenConfig>,
     pub peers: Vec<PeerConfig>,
@@ -56,6 +58,7 @@ impl Config {
             ("realm", self.realm != new.realm),
             ("key", self.key != new.key),
             ("network_key", self.network_key != new.network_key),
+            ("state_dir", self.state_dir != new.state_dir),
             ("control_socket", self.control_socket != new.control_socket),
             ("threads", self.threads != new.threads),
             ("import", self.import != new.import),

@@ -9,16 +9,21 @@
 pub mod agent_client;
 pub mod agent_protocol;
 pub mod agent_server;
+mod heads;
+mod rotation;
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use ed25519_dalek::VerifyingKey;
 use legation_channel::tls::{LinkKey, TlsContext};
 use legation_proto::identity::{check_public_key, verify, KeyError, NetworkKey, Purpose, RealmId};
+use legation_proto::key_file::chain_path;
 use legation_proto::keyring::{Keyring, KeyringError};
 use zeroize::Zeroizing;
 
 use crate::config::{read_key, read_network_key, Config, KeySource};
+use crate::realm::{lock, now_ms};
 use agent_client::AgentClient;
 
 /// What everybody who signs or verifies needs. Private keys stay inside.
@@ -28,10 +33,15 @@ pub struct Identity {
     pub tls: Arc<TlsContext>,
     pub network: NetworkKey,
     pub realm_id: RealmId,
-    /// The identity's public key.
+    /// Its first identity key, by which peers know it.
     pub key: [u8; 32],
     pub signer: Arc<Signer>,
+    /// Where the key stands; none for one that an agent has. Held while it is replaced.
+    file: Arc<Mutex<Option<PathBuf>>>,
+    state_dir: Option<PathBuf>,
 }
+
+pub use rotation::RotateError;
 
 /// Why there is no identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +57,8 @@ pub enum IdentityError {
     BadKey(#[from] KeyError),
     #[error("the operating system gives no randomness")]
     NoRandomness,
+    #[error("state_dir: {0}")]
+    State(String),
 }
 
 impl Identity {
@@ -63,7 +75,17 @@ impl Identity {
         };
         match &config.key {
             KeySource::File(path) => {
-                Identity::of_keyring(read_key(path, &mut warnings).map_err(IdentityError::KeyFile)?, network)
+                let loaded = read_key(path, &mut warnings).map_err(IdentityError::KeyFile)?;
+                let chain = |error: KeyringError| {
+                    IdentityError::KeyFile(format!("{}: {error}", chain_path(&loaded.path).display()))
+                };
+                loaded.keyring.check(&network.id(), now_ms()).map_err(chain)?;
+                if loaded.keyring.identity().revocation().is_some() {
+                    tracing::warn!("this realm's key was revoked: no peer will let it in");
+                }
+                let identity = Identity::of_keyring(loaded.keyring, network)?;
+                *lock(&identity.file) = Some(loaded.path);
+                identity.with_state(config.state_dir.clone())
             }
             KeySource::Agent(path) => {
                 let client = AgentClient::start(path.clone());
@@ -74,7 +96,8 @@ impl Identity {
                     KeyringError::Public(reason) => IdentityError::BadKey(reason),
                     other => IdentityError::KeyFile(other.to_string()),
                 })?;
-                Identity::new(keyring, network, Signer { agent: Some((client, verifier)) })
+                let identity = Identity::new(keyring, network, Signer { agent: Some((client, verifier)) })?;
+                identity.with_state(config.state_dir.clone())
             }
         }
     }
@@ -95,6 +118,8 @@ impl Identity {
             keyring: Arc::new(keyring),
             network,
             signer: Arc::new(signer),
+            file: Arc::default(),
+            state_dir: None,
         })
     }
 }

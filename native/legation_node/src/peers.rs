@@ -16,6 +16,7 @@ mod links;
 mod listening;
 mod peer;
 mod questions;
+mod revoking;
 pub(crate) mod session;
 mod system;
 mod words;
@@ -123,6 +124,8 @@ pub enum PeerState {
     Listening,
     Disconnected,
     Drained,
+    /// None of its keys is accepted any more.
+    Revoked,
 }
 
 impl PeerState {
@@ -135,6 +138,7 @@ impl PeerState {
             PeerState::Listening => "listening",
             PeerState::Disconnected => "disconnected",
             PeerState::Drained => "drained",
+            PeerState::Revoked => "revoked",
         }
     }
 }
@@ -173,6 +177,8 @@ pub enum AddPeerError {
     BadKey(#[from] KeyError),
     #[error("there is no such peer")]
     UnknownRealm,
+    #[error("its key was revoked")]
+    Revoked,
     #[error("the realm is draining: nobody is dialled and nobody let in any more")]
     Draining,
 }
@@ -247,6 +253,7 @@ impl Peers {
         check_public_key(&config.key)?;
         let mut list = lock(&self.list);
         list.check_draining()?;
+        self.check_revoked(&RealmId::of(&config.key))?;
         if list.peers.get(config.realm.as_str()).is_some_and(|peer| peer.connected) {
             return Err(AddPeerError::AlreadyConnected);
         }
@@ -278,6 +285,7 @@ impl Peers {
             return Ok(());
         }
         let (realm, realm_id) = (peer.realm.clone(), peer.realm_id);
+        self.check_revoked(&realm_id)?;
         list.enter(&self.identity, &realm, realm_id)?;
         list.last_generation += 1;
         let generation = list.last_generation;
@@ -314,7 +322,8 @@ impl Peers {
             drop(list);
             return self.add_peer(config);
         };
-        if peer.config.key == config.key && (peer.config.connect == config.connect || !peer.connected) {
+        let another_key = peer.config.key != config.key;
+        if !another_key && (peer.config.connect == config.connect || !peer.connected) {
             peer.config = Arc::new(config);
             for control in peer.surplus() {
                 control.want(Wanted::Close(CloseCode::Duplicate));
@@ -323,7 +332,9 @@ impl Peers {
             self.dial(&mut list, &realm);
             return Ok(());
         }
-        let connected = peer.connected;
+        // One whose key was revoked is taken up with another.
+        let connected = peer.connected || (another_key && peer.revoked);
+        self.check_revoked(&RealmId::of(&config.key))?;
         list.last_generation += 1;
         let mut peer = Peer::new(config, &self.identity.realm_id, list.last_generation, &self.limits);
         let realm = peer.realm.clone();

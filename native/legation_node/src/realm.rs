@@ -27,6 +27,7 @@ pub mod exits;
 pub mod flow;
 pub mod gate;
 pub mod handles;
+pub mod identity;
 pub mod incoming;
 pub mod names;
 pub mod node;
@@ -152,7 +153,7 @@ pub struct Realm {
     /// Session tag and the peer's number to process number.
     pub(crate) stand_ins: Mutex<HashMap<(u64, u64), u64>>,
     /// What we watch for a peer, by session tag and our number.
-    pub(crate) exports: Mutex<HashMap<(u64, u64), (Arc<Node>, u64)>>,
+    pub(crate) exports: Mutex<Exports>,
     pub(crate) engines: RwLock<Engines>,
     /// Under which of our names a process is published, by raw pid.
     pub(crate) published_as: RwLock<HashMap<Box<[u8]>, Box<str>>>,
@@ -178,6 +179,9 @@ pub struct Realm {
     /// When a drop of this kind was last logged.
     drops_logged: Mutex<HashMap<DropKind, UnixMs>>,
 }
+
+/// The node of each, and the number of our monitor there.
+type Exports = HashMap<(u64, u64), (Arc<Node>, u64)>;
 
 /// What is fixed once our node has a name and a creation.
 struct Own {

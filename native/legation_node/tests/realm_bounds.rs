@@ -167,6 +167,7 @@ async fn a_peer_that_takes_too_little_is_left_where_overflow_says_so() {
     pair.near.eval(casts).await;
     let left = "receive {legation, _, {peer_down, <<\"bob\">>, Reason}} -> Reason end.";
     assert_eq!(pair.near.eval(left).await, "{local,overload}");
+    assert_eq!(pair.near.eval(&format!("{}.", counter("alice", "sessions_overflowed"))).await, "1");
 }
 
 #[tokio::test]

@@ -2,6 +2,10 @@
 
 use thiserror::Error;
 
+use crate::heads::HeadError;
+use crate::limits::ROTATIONS_MAX;
+use crate::rotation::ChainError;
+
 /// Bytes that no honest peer sends. The link is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -60,6 +64,14 @@ pub enum HelloRefused {
     BadKey,
     #[error("the link key's certificate has expired")]
     Expired,
+    #[error("a rotation of the identity key is not in force yet")]
+    NotYet,
+    #[error("the identity key was replaced by a newer one")]
+    StaleKey,
+    #[error("the identity key comes from another rotation than was seen before: one of the two is a thief's")]
+    Forked,
+    #[error("the realm's key was revoked")]
+    Revoked,
     #[error("the hello did not come in time")]
     TimedOut,
     #[error("there is a link already")]
@@ -99,10 +111,12 @@ pub enum CloseCode {
     Shutdown = 12,
     Overload = 13,
     Replaced = 14,
+    Revoked = 15,
+    StaleKey = 16,
 }
 
 impl CloseCode {
-    pub const ALL: [CloseCode; 15] = [
+    pub const ALL: [CloseCode; 17] = [
         CloseCode::Normal,
         CloseCode::Protocol,
         CloseCode::Version,
@@ -118,6 +132,8 @@ impl CloseCode {
         CloseCode::Shutdown,
         CloseCode::Overload,
         CloseCode::Replaced,
+        CloseCode::Revoked,
+        CloseCode::StaleKey,
     ];
 
     /// Unknown numbers are treated as [`CloseCode::Protocol`].
@@ -147,6 +163,8 @@ impl CloseCode {
             CloseCode::Shutdown => "shutdown",
             CloseCode::Overload => "overload",
             CloseCode::Replaced => "replaced",
+            CloseCode::Revoked => "revoked",
+            CloseCode::StaleKey => "stale_key",
         }
     }
 
@@ -171,11 +189,39 @@ impl From<&LinkError> for CloseCode {
                 HelloRefused::WrongRealm => CloseCode::WrongRealm,
                 HelloRefused::WrongChannel => CloseCode::Protocol,
                 HelloRefused::BadSignature | HelloRefused::BadKey => CloseCode::BadSignature,
-                HelloRefused::Expired => CloseCode::Expired,
+                HelloRefused::Expired | HelloRefused::NotYet => CloseCode::Expired,
+                HelloRefused::StaleKey | HelloRefused::Forked => CloseCode::StaleKey,
+                HelloRefused::Revoked => CloseCode::Revoked,
                 HelloRefused::TimedOut => CloseCode::Timeout,
                 HelloRefused::Duplicate => CloseCode::Duplicate,
                 HelloRefused::Overload => CloseCode::Overload,
             },
+        }
+    }
+}
+
+impl From<ChainError> for LinkError {
+    fn from(error: ChainError) -> LinkError {
+        match error {
+            ChainError::OtherRealm => HelloRefused::WrongRealm.into(),
+            ChainError::Broken => InvalidFrame::Value("rotations").into(),
+            ChainError::TooLong => {
+                let limit = ROTATIONS_MAX as u64;
+                InvalidFrame::TooLarge { what: "rotations", bytes: limit + 1, limit }.into()
+            }
+            ChainError::NotYet => HelloRefused::NotYet.into(),
+            ChainError::BadKey => HelloRefused::BadKey.into(),
+            ChainError::BadSignature => HelloRefused::BadSignature.into(),
+        }
+    }
+}
+
+impl From<HeadError> for LinkError {
+    fn from(error: HeadError) -> LinkError {
+        match error {
+            HeadError::Stale => HelloRefused::StaleKey.into(),
+            HeadError::Forked => HelloRefused::Forked.into(),
+            HeadError::Revoked => HelloRefused::Revoked.into(),
         }
     }
 }
@@ -191,6 +237,6 @@ mod tests {
             assert_eq!(CloseCode::from_wire(number as u16), code);
             assert_eq!(CloseCode::from_name(code.name()), Some(code));
         }
-        assert_eq!(CloseCode::from_wire(15), CloseCode::Protocol);
+        assert_eq!(CloseCode::from_wire(17), CloseCode::Protocol);
     }
 }

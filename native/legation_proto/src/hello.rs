@@ -10,13 +10,16 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use crate::certificate::LinkCertificate;
 use crate::error::{HelloRefused, InvalidFrame, LinkError, PeerMisbehaved};
 use crate::frame::hello::{Hello, Offer};
 use crate::frame::{self, FrameType};
-use crate::identity::{check_public_key, verify, NetworkId, Purpose, RealmId};
+use crate::identity::{verify, NetworkId, Purpose, RealmId};
+use crate::keyring::{Identity, Keyring};
 use crate::limits::{Limits, CLOCK_SKEW_MS, VERSION_MAX, VERSION_MIN};
+use crate::rotation::{follow_chain, Revocation, Rotation};
 use crate::UnixMs;
 
 /// Who dialled.
@@ -40,11 +43,12 @@ pub struct ChannelFacts {
     pub peer_link_key: Option<[u8; 32]>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HandshakeConfig {
     pub role: Role,
     pub network: NetworkId,
-    pub identity_key: [u8; 32],
+    /// Who we are, and what we know of others' keys.
+    pub keyring: Arc<Keyring>,
     /// Whom the initiator dialled. The responder has none.
     pub expected_peer: Option<RealmId>,
     /// 32 fresh random bytes, our half of the session id.
@@ -91,13 +95,24 @@ pub struct Agreed {
     pub additional: bool,
     pub own: RealmId,
     pub peer: RealmId,
+    /// The identity keys in force when the hellos were said.
     pub own_key: [u8; 32],
     pub peer_key: [u8; 32],
+    /// How many rotations our hello told of; a session tells of later ones.
+    pub own_rotations: usize,
+    pub peer_chain: Vec<Rotation>,
     /// The peer's limits: what we may send it.
     pub peer_message_bytes_max: u32,
     pub peer_engines_max: u32,
     /// The window for each of its engines; 0: it asks for no credit.
     pub peer_credit_bytes: u32,
+}
+
+impl Agreed {
+    /// The peer's first identity key, by which it is known.
+    pub fn peer_realm_key(&self) -> &[u8; 32] {
+        self.peer_chain.first().map_or(&self.peer_key, |first| &first.old)
+    }
 }
 
 enum State {
@@ -112,6 +127,8 @@ enum State {
 pub struct Handshake {
     config: HandshakeConfig,
     own: RealmId,
+    /// What our hello speaks for, from its first signature on.
+    identity: Arc<Identity>,
     facts: Option<ChannelFacts>,
     peer: Option<Hello>,
     state: State,
@@ -123,7 +140,8 @@ pub struct Handshake {
 impl Handshake {
     pub fn new(config: HandshakeConfig) -> Handshake {
         Handshake {
-            own: RealmId::of(&config.identity_key),
+            own: config.keyring.realm_id(),
+            identity: config.keyring.identity(),
             config,
             facts: None,
             peer: None,
@@ -147,6 +165,11 @@ impl Handshake {
             Role::Initiator => self.begin_own_hello(),
             Role::Responder => self.state = State::AwaitPeer,
         }
+    }
+
+    /// Whose signatures [`Step::Sign`] asks for.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
     }
 
     /// The answer to a [`SignRequest`]. Answers to other requests than the open one are ignored.
@@ -180,10 +203,13 @@ impl Handshake {
             return Err(PeerMisbehaved::UnexpectedFrame(FrameType::Hello as u8).into());
         }
         let hello = self.check(body)?;
-        let (peer, key, resume) = (hello.own, hello.identity_key, hello.resume);
+        let (peer, key, resume) = (hello.own, *hello.realm_key(), hello.resume);
         self.peer = Some(hello);
         match self.config.role {
-            Role::Initiator => self.finish(),
+            Role::Initiator => {
+                self.note_head()?;
+                self.finish();
+            }
             Role::Responder => {
                 self.state = State::AwaitDecision;
                 self.steps.push_back(Step::Decide { peer, key, resume });
@@ -194,12 +220,29 @@ impl Handshake {
 
     /// The responder's answer to [`Step::Decide`]. A refusal is the caller's to send. `resume`: we have the session that the peer
     /// asks for; without such a question there is nothing to resume.
-    pub fn accept(&mut self, resume: bool) {
+    ///
+    /// # Errors
+    /// When the peer's key has been replaced or revoked, perhaps by this very hello; the link ends.
+    pub fn accept(&mut self, resume: bool) -> Result<(), LinkError> {
         if matches!(self.state, State::AwaitDecision) {
+            self.note_head()?;
             let asked = self.peer.as_ref().and_then(|hello| hello.resume);
             self.config.resume = asked.filter(|_| resume);
             self.begin_own_hello();
         }
+        Ok(())
+    }
+
+    /// The peer is one of ours, and its hello is verified: from now on its key doesn't go back behind this.
+    fn note_head(&self) -> Result<(), LinkError> {
+        let Some(hello) = &self.peer else { return Ok(()) };
+        let heads = self.config.keyring.heads();
+        heads.advance(&hello.own, &hello.chain)?;
+        if hello.revocation.is_some() {
+            heads.revoke(&hello.own);
+            return Err(HelloRefused::Revoked.into());
+        }
+        Ok(())
     }
 
     fn peer_id(&self) -> RealmId {
@@ -211,6 +254,7 @@ impl Handshake {
     }
 
     fn begin_own_hello(&mut self) {
+        self.identity = self.config.keyring.identity();
         match self.facts.and_then(|facts| facts.own_link_key) {
             Some(key) => {
                 let not_after = self.now.saturating_add(LINK_CERTIFICATE_MS);
@@ -232,12 +276,14 @@ impl Handshake {
             features: 0,
             own: self.own,
             peer: self.peer_id(),
-            identity_key: self.config.identity_key,
+            identity_key: *self.identity.public(),
             binding: facts.binding,
             random: self.config.random,
             message_bytes_max: self.config.limits.message_bytes_max,
             engines_max: self.config.limits.engines_max,
+            chain: self.identity.chain().to_vec(),
             link,
+            revocation: self.identity.revocation().cloned(),
             resume: self.config.resume,
             credit_bytes: NonZeroU32::new(self.config.limits.credit_bytes),
         };
@@ -271,7 +317,7 @@ impl Handshake {
             return Err(HelloRefused::WrongChannel.into());
         }
         let dialled_another = self.config.expected_peer.is_some_and(|expected| expected != hello.own);
-        if hello.peer != self.own || dialled_another || hello.own != RealmId::of(&hello.identity_key) {
+        if hello.peer != self.own || dialled_another || hello.own != RealmId::of(hello.realm_key()) {
             return Err(HelloRefused::WrongRealm.into());
         }
         if hello.version_min > VERSION_MAX || hello.version_max < VERSION_MIN || hello.version_min > hello.version_max {
@@ -283,14 +329,16 @@ impl Handshake {
             }
             .into());
         }
-        let identity = check_public_key(&hello.identity_key).map_err(|_| HelloRefused::BadKey)?;
+        let (network, now) = (&self.config.network, self.now);
+        let known = self.config.keyring.heads().check(&hello.own, &hello.chain)?;
+        let identity = follow_chain(&hello.own, &hello.identity_key, &hello.chain, &known, network, now)?;
         match (&hello.link, facts.peer_link_key) {
             (None, None) => {}
             (Some(link), Some(shown)) if link.key == shown => {
                 if link.not_after.saturating_add(CLOCK_SKEW_MS) < self.now {
                     return Err(HelloRefused::Expired.into());
                 }
-                if !link.verify(&identity, &self.config.network, &hello.own, &hello.peer) {
+                if !link.verify(&identity, network, &hello.own, &hello.peer) {
                     return Err(HelloRefused::BadSignature.into());
                 }
             }
@@ -300,7 +348,11 @@ impl Handshake {
         if self.config.role == Role::Initiator && hello.resume.is_some() && hello.resume != self.config.resume {
             return Err(InvalidFrame::Value("hello session").into());
         }
-        if !verify(&identity, Purpose::Hello, &self.config.network, &body[..signed], &signature) {
+        if !verify(&identity, Purpose::Hello, network, &body[..signed], &signature) {
+            return Err(HelloRefused::BadSignature.into());
+        }
+        let ends = |revocation: &Revocation| revocation.ends(&hello.own, hello.chain.len(), &identity, network);
+        if !hello.revocation.as_ref().is_none_or(ends) {
             return Err(HelloRefused::BadSignature.into());
         }
         Ok(hello)
@@ -336,8 +388,10 @@ impl Handshake {
             additional: resumed.is_some_and(|offer| offer.additional),
             own: self.own,
             peer: peer.own,
-            own_key: self.config.identity_key,
+            own_key: *self.identity.public(),
             peer_key: peer.identity_key,
+            own_rotations: self.identity.chain().len(),
+            peer_chain: peer.chain.clone(),
             peer_message_bytes_max: peer.message_bytes_max,
             peer_engines_max: peer.engines_max,
             peer_credit_bytes: peer.credit_bytes.map_or(0, NonZeroU32::get),

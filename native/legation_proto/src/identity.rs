@@ -14,6 +14,8 @@ pub enum Purpose {
     Cert,
     Learn,
     Forget,
+    Rotate,
+    Revoke,
     Batch,
 }
 
@@ -25,6 +27,8 @@ impl Purpose {
             Purpose::Cert => "legation/1/cert",
             Purpose::Learn => "legation/1/learn",
             Purpose::Forget => "legation/1/forget",
+            Purpose::Rotate => "legation/1/rotate",
+            Purpose::Revoke => "legation/1/revoke",
             Purpose::Batch => "legation/1/batch",
         }
     }

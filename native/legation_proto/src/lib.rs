@@ -20,12 +20,15 @@ pub mod codec;
 pub mod error;
 pub mod etf;
 pub mod frame;
+pub mod heads;
 pub mod hello;
 pub mod identity;
+pub mod key_file;
 pub mod key_text;
 pub mod keyring;
 pub mod limits;
 pub mod receipt;
+pub mod rotation;
 pub mod session;
 
 /// Milliseconds since 1970-01-01 UTC. Always an argument, never read from a clock in this crate.

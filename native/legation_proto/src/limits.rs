@@ -26,6 +26,14 @@ pub const CLOCK_SKEW_MS: u64 = 30_000;
 /// The longest an online key may be certified for: 24 h (`protocol.md` 11.3).
 pub const ONLINE_KEY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
+/// Rotations of one realm, in all. They stand in each of its hellos, and so many fit there (`protocol.md` 7.1); with one a
+/// year it is a long time.
+pub const ROTATIONS_MAX: usize = 16;
+
+/// For so long after a new identity key is in force, announcements by the one before are taken, too: an agent may have been
+/// at work on one (`protocol.md` 11.7).
+pub const OLD_KEY_MS: u64 = 60_000;
+
 /// An ACK goes out by itself after this many sequence numbers or bytes, otherwise with other frames or when the driver says
 /// so ([`crate::session::Session::acknowledge_now`]).
 pub const ACK_AFTER_MESSAGES: u64 = 256;
@@ -85,6 +93,7 @@ pub struct Limits {
     /// ([`crate::session::Session::grant`]). Half of it must hold a usual message. 0: the peer needs no credit.
     pub credit_bytes: u32,
     /// Payloads over this go in fragments of at most so many bytes (and never more than 64 KiB), between which others go; not 0.
+    /// The first value is half of what a batch of many is closed at: longer ones have a signature of their own anyway.
     pub fragment_bytes: usize,
     /// Casts, sends and calls that wait for longer don't go any more, ms. None: they wait for as long as it takes.
     pub message_ttl_ms: Option<u64>,
@@ -121,7 +130,7 @@ impl Default for Limits {
             failures_window_ms: 60_000,
             overflow: Overflow::Newest,
             credit_bytes: 256 * 1024,
-            fragment_bytes: 64 * 1024,
+            fragment_bytes: 128 * 1024,
             message_ttl_ms: None,
             room_waiters_max: 16_384,
             term: TermLimits::default(),

@@ -1,19 +1,20 @@
 //! Receipts: proof for a third party that an engine signed one message (`protocol.md` 14).
 //!
 //! ```text
-//!   0 version u8 = 1
+//!   0 version u8 = 1, or 2 where there are rotations
 //!   1 network id (32)
-//!  33 source realm's identity key (32)
+//!  33 source realm's identity key (32), by which the announcement is signed
 //!  65 index of the message in the batch u16
 //!  67 length of the batch's body without signature u64
 //!  75 root: hash of that body (32)
 //! 107 batch signature (64)
-//! 171 length u32, LEARN body and signature (CERT for the realm itself)
+//! 171 version 2: number of rotations u16 (not 0), rotations (176 each), which lead to the identity key
+//!   . length u32, LEARN body and signature (CERT for the realm itself)
 //!   . length u32, Bao slice: header and table
 //!   . length u32, Bao slice: the message's payload
 //! ```
 //!
-//! The chain that is followed: identity key ─► LEARN ─► engine key ─► batch signature ─► root ─► both slices.
+//! The chain that is followed: [first identity key ─► rotations ─►] identity key ─► LEARN ─► engine key ─► batch signature ─► root ─► both slices.
 //!
 //! A slice is cut at chunks of 1,024 bytes, so up to 1,023 bytes before and behind it come along, unless rows are
 //! aligned. The table comes along whole: whoever is shown a receipt sees where the other messages of the batch went and
@@ -31,12 +32,15 @@ use crate::error::InvalidFrame;
 use crate::frame::batch::{self, Batch};
 use crate::frame::cert::Cert;
 use crate::frame::learn::Learn;
+use crate::heads::read_chain;
 use crate::identity::{check_public_key, signing_input_of_hash, verify as verify_signature};
 use crate::identity::{KeyError, NetworkId, Purpose, RealmId};
 use crate::limits::{BATCH_MESSAGES_MAX, ONLINE_KEY_MS_MAX};
+use crate::rotation::{follow_chain, ChainError, Rotation};
 use crate::UnixMs;
 
 const VERSION: u8 = 1;
+const VERSION_ROTATED: u8 = 2;
 
 /// Before the three fields of variable length.
 const FIXED_BYTES: usize = 171;
@@ -59,7 +63,7 @@ const ROW_BYTES_MAX: usize = batch::ROW_BYTES + 255;
 pub enum ReceiptError {
     #[error("malformed: {0}")]
     Malformed(#[from] InvalidFrame),
-    #[error("the receipt's version is {0}, not 1")]
+    #[error("the receipt's version is {0}, neither 1 nor 2")]
     Version(u8),
     #[error("it was made in another network")]
     OtherNetwork,
@@ -67,6 +71,8 @@ pub enum ReceiptError {
     OtherRealm,
     #[error("a key can't be used: {0}")]
     Key(#[from] KeyError),
+    #[error("rotations: {0}")]
+    Rotations(#[from] ChainError),
     #[error("the announcement is not the batch's source's")]
     OtherSource,
     #[error("the identity did not sign the announcement")]
@@ -85,8 +91,10 @@ pub enum ReceiptError {
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiptParts<'a> {
     pub network_id: &'a [u8; 32],
-    /// Of the realm that sent the batch.
+    /// Of the realm that sent the batch: the key that the announcement is signed by.
     pub identity_key: &'a [u8; 32],
+    /// What is known of the realm's rotations; those that lead to `identity_key` go into the receipt.
+    pub rotations: &'a [Rotation],
     /// Body and signature of the source engine's LEARN; of the CERT, where the realm itself is the source.
     pub announcement: &'a [u8],
     /// The body of the BATCH frame, signature included.
@@ -109,6 +117,7 @@ pub fn make(parts: ReceiptParts<'_>) -> Result<Vec<u8>, ReceiptError> {
 pub struct ReceiptMaker<'a> {
     parts: ReceiptParts<'a>,
     batch: Batch<'a>,
+    rotations: &'a [Rotation],
     /// The hashes of the tree over the batch, a sixteenth of its size.
     outboard: Vec<u8>,
     root: [u8; 32],
@@ -120,11 +129,14 @@ impl<'a> ReceiptMaker<'a> {
     pub fn new(parts: ReceiptParts<'a>) -> Result<Self, ReceiptError> {
         let batch = Batch::parse(parts.batch)?;
         let announcement = Announcement::decode(parts.announcement, batch.header.engine)?;
-        if announcement.realm != batch.header.source || announcement.realm != RealmId::of(parts.identity_key) {
+        let leads = |rotation: &Rotation| rotation.new == *parts.identity_key;
+        let rotations = parts.rotations.iter().position(leads).map_or(&[][..], |last| &parts.rotations[..=last]);
+        let first_key = rotations.first().map_or(parts.identity_key, |first| &first.old);
+        if announcement.realm != batch.header.source || announcement.realm != RealmId::of(first_key) {
             return Err(ReceiptError::OtherSource);
         }
         let (outboard, root) = bao::encode::outboard(batch.signed);
-        Ok(ReceiptMaker { parts, batch, outboard, root: *root.as_bytes() })
+        Ok(ReceiptMaker { parts, batch, rotations, outboard, root: *root.as_bytes() })
     }
 
     /// # Errors
@@ -139,15 +151,20 @@ impl<'a> ReceiptMaker<'a> {
         };
 
         let announcement = self.parts.announcement;
-        let variable = announcement.len() + table.len() + payload.len() + 3 * 4;
+        let rotations = 2 + self.rotations.len() * Rotation::BYTES;
+        let variable = rotations + announcement.len() + table.len() + payload.len() + 3 * 4;
         let mut receipt = Vec::with_capacity(FIXED_BYTES + variable);
-        receipt.put_u8(VERSION);
+        receipt.put_u8(if self.rotations.is_empty() { VERSION } else { VERSION_ROTATED });
         receipt.put(self.parts.network_id);
         receipt.put(self.parts.identity_key);
         receipt.put_u16(index);
         receipt.put_u64(self.batch.signed.len() as u64);
         receipt.put(&self.root);
         receipt.put(self.batch.signature);
+        if !self.rotations.is_empty() {
+            receipt.put_u16(self.rotations.len() as u16);
+            self.rotations.iter().for_each(|rotation| receipt.put(&rotation.encode()));
+        }
         for field in [announcement, &table, &payload] {
             let length = u32::try_from(field.len());
             receipt.put_u32(length.map_err(|_| too_large("receipt", field.len() as u64, u32::MAX.into()))?);
@@ -194,7 +211,8 @@ pub struct Verified {
     pub payload: Vec<u8>,
 }
 
-/// What `receipt` proves about a message of the realm of `identity_key`, in the network of `network_id`.
+/// What `receipt` proves about a message of the realm of `identity_key`, in the network of `network_id`. A realm that has
+/// rotated its key is known by its first one, and by each that it had until the receipt was made.
 ///
 /// Total on arbitrary bytes; what it allocates is bounded by the length of `receipt`.
 ///
@@ -205,7 +223,8 @@ pub fn verify(receipt: &[u8], identity_key: &[u8; 32], network_id: &[u8; 32]) ->
     if fields.network_id != *network_id {
         return Err(ReceiptError::OtherNetwork);
     }
-    if fields.identity_key != *identity_key {
+    let vouches = |rotation: &Rotation| rotation.old == *identity_key;
+    if fields.identity_key != *identity_key && !fields.rotations.iter().any(vouches) {
         return Err(ReceiptError::OtherRealm);
     }
     let network = NetworkId(*network_id);
@@ -218,10 +237,14 @@ pub fn verify(receipt: &[u8], identity_key: &[u8; 32], network_id: &[u8; 32]) ->
         header.first_sequence.checked_add(fields.index.into()).ok_or(InvalidFrame::Value("batch sequence"))?;
 
     let announcement = Announcement::decode(fields.announcement, header.engine)?;
-    if announcement.realm != RealmId::of(identity_key) || announcement.realm != header.source {
+    let first_key = fields.rotations.first().map_or(&fields.identity_key, |first| &first.old);
+    if announcement.realm != RealmId::of(first_key) || announcement.realm != header.source {
         return Err(ReceiptError::OtherSource);
     }
-    let identity = check_public_key(identity_key)?;
+    check_public_key(&fields.identity_key)?;
+    // When is not what a receipt proves, so no rotation comes too early.
+    let (realm, rotations) = (&header.source, &fields.rotations);
+    let identity = follow_chain(realm, &fields.identity_key, rotations, &[], &network, UnixMs::MAX)?;
     if !announcement.verify(&identity, &network) {
         return Err(ReceiptError::AnnouncementSignature);
     }
@@ -251,6 +274,7 @@ pub fn verify(receipt: &[u8], identity_key: &[u8; 32], network_id: &[u8; 32]) ->
 struct Fields<'a> {
     network_id: [u8; 32],
     identity_key: [u8; 32],
+    rotations: Vec<Rotation>,
     index: u16,
     body_bytes: u64,
     root: [u8; 32],
@@ -264,7 +288,7 @@ impl<'a> Fields<'a> {
     fn decode(receipt: &'a [u8]) -> Result<Self, ReceiptError> {
         let mut reader = Reader::new(receipt);
         let version = reader.u8("receipt version")?;
-        if version != VERSION {
+        if version != VERSION && version != VERSION_ROTATED {
             return Err(ReceiptError::Version(version));
         }
         let mut fields = Fields {
@@ -274,12 +298,20 @@ impl<'a> Fields<'a> {
             body_bytes: reader.u64("receipt body length")?,
             root: reader.array("receipt root")?,
             signature: reader.array("receipt signature")?,
+            rotations: Vec::new(),
             announcement: &[],
             table: &[],
             payload: &[],
         };
         if fields.body_bytes > BODY_BYTES_MAX {
             return Err(too_large("receipt body", fields.body_bytes, BODY_BYTES_MAX));
+        }
+        if version == VERSION_ROTATED {
+            fields.rotations = read_chain(&mut reader)?;
+            // One receipt has one form.
+            if fields.rotations.is_empty() {
+                return Err(InvalidFrame::Value("receipt rotations").into());
+            }
         }
         fields.announcement = field(&mut reader, "receipt announcement")?;
         fields.table = field(&mut reader, "receipt table")?;
@@ -498,8 +530,14 @@ mod tests {
 
         fn receipt(&self, engine: &str, announcement: &[u8], batch: &[u8], index: u16) -> Vec<u8> {
             let identity_key = self.identity_key();
-            let parts =
-                ReceiptParts { network_id: &NETWORK.0, identity_key: &identity_key, announcement, batch, index };
+            let parts = ReceiptParts {
+                network_id: &NETWORK.0,
+                identity_key: &identity_key,
+                rotations: &[],
+                announcement,
+                batch,
+                index,
+            };
             make(parts).unwrap_or_else(|error| panic!("{engine}: {error}"))
         }
 
@@ -566,6 +604,7 @@ mod tests {
                 let identity_key = source.identity_key();
                 let maker = ReceiptMaker::new(ReceiptParts {
                     network_id: &NETWORK.0,
+                    rotations: &[],
                     identity_key: &identity_key,
                     announcement: &learn,
                     batch: &batch,
@@ -708,6 +747,7 @@ mod tests {
 
         let parts = |announcement, identity_key| ReceiptParts {
             network_id: &NETWORK.0,
+            rotations: &[],
             identity_key,
             announcement,
             batch: &batch,
@@ -766,6 +806,7 @@ mod tests {
         let announcement = source.cert(ONLINE_KEY_MS_MAX + 1);
         let parts = ReceiptParts {
             network_id: &NETWORK.0,
+            rotations: &[],
             identity_key: &identity_key,
             announcement: &announcement,
             batch: &batch,
@@ -813,6 +854,7 @@ mod tests {
             let (table, payload) = (slice(&table), slice(&payload));
             let fields = Fields {
                 network_id: NETWORK.0,
+                rotations: Vec::new(),
                 identity_key: [0; 32],
                 index: 0,
                 body_bytes,

@@ -28,6 +28,7 @@ mod lanes;
 mod linking;
 mod named;
 mod outbound;
+mod peer_identity;
 mod queue;
 mod reasons;
 mod replay;
@@ -48,6 +49,7 @@ use crate::hello::Agreed;
 use crate::identity::{check_public_key, KeyError};
 use crate::keyring::Keyring;
 use crate::limits::{Limits, Overflow};
+use crate::rotation::Rotation;
 use crate::UnixMs;
 
 pub use attachment::Attachment;
@@ -65,6 +67,7 @@ use crossing::{handle, refusal_of, Crossing};
 use inbound::Inbound;
 use lanes::Lanes;
 use outbound::Outbound;
+use peer_identity::PeerIdentity;
 use queue::{Full, NewMessage, NewPayload, Queue};
 use replay::Replay;
 
@@ -124,6 +127,8 @@ pub enum Event<'a> {
         reason: ForgetReason,
         term: Option<ReasonTerm<'a>>,
     },
+    /// The peer has another identity key from now on. The list knows it by its first one, as before.
+    Rotated(&'a Rotation),
     /// A process of the peer's that it gave to us has ended, and so have calls of it and to it. Its stand-in, if there is one,
     /// exits, and [`Session::drop_import`] must be called.
     HandleEnded {
@@ -243,6 +248,9 @@ pub(crate) struct Shared {
 pub struct Session {
     shared: Shared,
     ended: AtomicBool,
+    /// Of our chain, in the hello and since.
+    told_rotations: AtomicUsize,
+    told_revocation: AtomicBool,
     /// Numbers of links: the last that was given, and the one that is sent on; 0: none.
     last_link: AtomicU64,
     active: AtomicU64,
@@ -267,10 +275,12 @@ impl Session {
         let identity = check_public_key(&agreed.peer_key)?;
         Ok(Session {
             ended: AtomicBool::new(false),
+            told_rotations: AtomicUsize::new(agreed.own_rotations),
+            told_revocation: AtomicBool::new(false),
             last_link: AtomicU64::new(0),
             active: AtomicU64::new(0),
             flush_left_over: AtomicBool::new(false),
-            inbound: Mutex::new(Inbound::new(identity, limits.message_bytes_max)),
+            inbound: Mutex::new(Inbound::new(PeerIdentity::new(identity, &agreed), limits.message_bytes_max)),
             outbound: Mutex::new(Outbound::new(agreed.peer_message_bytes_max)),
             replay: Mutex::new(Replay::new(limits.resume_bytes_max)),
             calls: Mutex::new(Calls::new(&limits)),
@@ -473,12 +483,39 @@ impl Session {
         self.enqueue(None, message, true).unwrap_or(false)
     }
 
-    /// LEARN, FORGET or CERT with its signature, for the peer.
+    /// LEARN, FORGET or CERT with its signature, for the peer. What our identity key has become meanwhile goes first.
     pub fn announce(&self, kind: FrameType, signed: &[u8]) -> bool {
         if self.ended.load(Ordering::Relaxed) {
             return false;
         }
-        lock(&self.queue).announce(kind, signed.into())
+        let mut queue = lock(&self.queue);
+        let wake = self.announce_identity(&mut queue);
+        queue.announce(kind, signed.into()) | wake
+    }
+
+    /// Tells the peer of rotations of our identity key that it has not been told of, and of its revocation. True: wake the
+    /// Writer.
+    pub fn tell_identity(&self) -> bool {
+        match self.ended.load(Ordering::Relaxed) {
+            true => false,
+            false => self.announce_identity(&mut lock(&self.queue)),
+        }
+    }
+
+    /// `told` changes under the queue's lock alone, so each is told once, and in order.
+    fn announce_identity(&self, queue: &mut Queue) -> bool {
+        let identity = self.shared.keyring.identity();
+        let mut wake = false;
+        let told = self.told_rotations.swap(identity.chain().len(), Ordering::Relaxed);
+        for rotation in identity.chain().iter().skip(told) {
+            wake |= queue.announce(FrameType::Rotate, rotation.encode().into());
+        }
+        if let Some(revocation) = identity.revocation() {
+            if !self.told_revocation.swap(true, Ordering::Relaxed) {
+                wake |= queue.announce(FrameType::Revoke, revocation.encode().into());
+            }
+        }
+        wake
     }
 
     /// Nobody waits for a call of ours any more.

@@ -11,7 +11,7 @@ use legation_proto::key_text::{format_network_key, format_public_key, identity_p
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{log, say, Failure, LogFormat};
+use super::{log, say, Failure, LogFormat, Target};
 use crate::config::{io_words, read_key, read_network_key};
 use crate::identity::agent_client::AgentClient;
 use crate::identity::agent_server::AgentServer;
@@ -35,6 +35,14 @@ pub enum KeyCommand {
     /// answer whoever lacks it.
     #[command(verbatim_doc_comment)]
     Network(File),
+    /// Replace the key of a running daemon by that of another file; links, sessions and calls stay
+    ///
+    /// The old key signs that the new one takes its place, and peers are told. They change nothing in their configurations:
+    /// they go on knowing the realm by its first key. Afterwards `key =` is to name the new file; `FILE.chain` belongs to it.
+    #[command(verbatim_doc_comment)]
+    Rotate(Rotate),
+    /// End a daemon's realm: peers are told, and let it in no more, whatever its key. There is no way back
+    Revoke(Revoke),
     /// Hold an identity, and sign for a daemon that has `agent = "SOCKET"` in its configuration
     ///
     /// The agent signs what the protocol has an identity sign, and nothing else: it is told a purpose and a body, and
@@ -68,6 +76,21 @@ pub struct Show {
 }
 
 #[derive(Args)]
+pub struct Rotate {
+    /// The file of the new private key (`legation key new`), for the daemon to read
+    #[arg(value_name = "FILE")]
+    path: PathBuf,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args)]
+pub struct Revoke {
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args)]
 pub struct Agent {
     /// The file of the private key
     #[arg(long, value_name = "FILE")]
@@ -95,6 +118,10 @@ impl KeyCommand {
             KeyCommand::New(File { path, json }) => new(&path, json),
             KeyCommand::Show(show) => show.run(),
             KeyCommand::Network(File { path, json }) => network(&path, json),
+            KeyCommand::Rotate(Rotate { path, target }) => rotate(&path, &target),
+            KeyCommand::Revoke(Revoke { target }) => {
+                target.tell(json!({"op": "revoke_own_key"}), "the realm's key is revoked")
+            }
             KeyCommand::Agent(agent) => agent.run(),
         }
     }
@@ -105,6 +132,15 @@ fn new(path: &Path, json: bool) -> Result<(), Failure> {
     write_new(path, pem.as_bytes())?;
     public_key(path, &public, json);
     Ok(())
+}
+
+/// The daemon may be in another directory.
+fn rotate(path: &Path, target: &Target) -> Result<(), Failure> {
+    let absolute = std::path::absolute(path)
+        .map_err(|error| Failure::Failed(format!("{}: {}", path.display(), io_words(&error))))?;
+    let absolute =
+        absolute.to_str().ok_or_else(|| Failure::Usage("expected the path to be text in UTF-8".to_owned()))?;
+    target.tell(json!({"op": "rotate_key", "path": absolute}), &format!("the key is now that of {}", path.display()))
 }
 
 fn network(path: &Path, json: bool) -> Result<(), Failure> {
@@ -123,8 +159,8 @@ impl Show {
     fn run(self) -> Result<(), Failure> {
         match (self.path, self.agent) {
             (Some(path), _) => {
-                let keyring = read_key(&path, &mut Vec::new()).map_err(Failure::Failed)?;
-                public_key(&path, keyring.public(), self.json);
+                let key = read_key(&path, &mut Vec::new()).map_err(Failure::Failed)?;
+                public_key(&path, key.keyring.public(), self.json);
             }
             (None, Some(socket)) => {
                 let runtime = runtime()?;
@@ -180,7 +216,12 @@ impl Agent {
     fn run(self) -> Result<(), Failure> {
         log::start(log::Style::from(self.log_format))?;
         let mut warnings = Vec::new();
-        let keyring = read_key(&self.key, &mut warnings).map_err(Failure::Failed)?;
+        let key = read_key(&self.key, &mut warnings).map_err(Failure::Failed)?;
+        if !key.keyring.identity().chain().is_empty() {
+            let words = "the key has replaced another, and an agent has no way to tell a daemon of that";
+            return Err(Failure::Failed(format!("{}: {words}", key.path.display())));
+        }
+        let keyring = key.keyring;
         let network = self.network_key.as_ref().map(|path| read_network_key(path, &mut warnings)).transpose();
         let network = network.map_err(Failure::Failed)?.map(|key| key.id());
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

@@ -32,6 +32,7 @@ pub fn parse(origin: &str, text: &str, base: &Path) -> Result<Loaded, ConfigErro
     let network_key = root.value("network_key");
     let network_key_at = network_key.as_ref().map(Value::at);
     let network_key = network_key.and_then(|value| secret_path(&value, "the path of a network key", base));
+    let state_dir = root.value("state_dir").and_then(|value| secret_path(&value, "the path of a directory", base));
     let control_socket = root.value("control_socket").and_then(|value| socket_path(&value, base));
     let threads = root.value("threads").and_then(|value| value.integer(1, THREADS_MAX)).unwrap_or(1);
     let import = root.value("import").map_or(Some(Import::Default), |value| import(&value));
@@ -63,6 +64,7 @@ pub fn parse(origin: &str, text: &str, base: &Path) -> Result<Loaded, ConfigErro
         realm,
         key,
         network_key,
+        state_dir,
         node,
         listen,
         peers: peers.into_iter().map(|(peer, _)| peer).collect(),

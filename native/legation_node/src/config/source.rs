@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use legation_proto::key_file::{self, KeyFileError, CHAIN_BYTES_MAX};
 use legation_proto::key_text::parse_network_key;
 use legation_proto::keyring::Keyring;
 use zeroize::Zeroizing;
@@ -116,7 +117,7 @@ impl Loaded {
         let mut problems = Vec::new();
         if let KeySource::File(path) = &self.config.key {
             match read_key(path, &mut self.warnings) {
-                Ok(keyring) => {
+                Ok(key_file::Loaded { keyring, .. }) => {
                     for (peer, place) in self.config.peers.iter().zip(&self.places.peers) {
                         if peer.key == *keyring.public() {
                             let text = format!("expected the key of peer {:?} not to be our own", peer.realm);
@@ -170,11 +171,36 @@ pub fn check_together(all: &[Loaded]) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// The identity of a key file: the key in it, or the one that has replaced it.
+///
+/// # Errors
+/// Words that name the file.
+pub fn read_key(path: &Path, warnings: &mut Vec<String>) -> Result<key_file::Loaded, String> {
+    let mut words = String::new();
+    let mut pem = |path: &Path| {
+        read_pem(path, warnings).map_err(|why| {
+            words = why;
+            KeyFileError::Chain(path.to_owned())
+        })
+    };
+    let loaded =
+        key_file::load(path, &mut pem, &mut |path| match secret_file::read(path, CHAIN_BYTES_MAX, &mut Vec::new()) {
+            Ok(content) => Ok(Some(content.to_vec())),
+            Err(_) if !path.exists() => Ok(None),
+            Err(words) => Err(std::io::Error::other(words)),
+        });
+    let loaded = loaded.map_err(|error| if words.is_empty() { error.to_string() } else { words })?;
+    if loaded.path != path {
+        warnings.push(format!("the key in {} was replaced by the one in {}", path.display(), loaded.path.display()));
+    }
+    Ok(loaded)
+}
+
 /// The identity in a PKCS#8 PEM, with a fresh online key.
 ///
 /// # Errors
 /// Words that name the file.
-pub fn read_key(path: &Path, warnings: &mut Vec<String>) -> Result<Keyring, String> {
+pub fn read_pem(path: &Path, warnings: &mut Vec<String>) -> Result<Keyring, String> {
     let content = secret_file::read(path, KEY_BYTES_MAX, warnings)?;
     let mut online = Zeroizing::new([0; 32]);
     getrandom::fill(online.as_mut_slice()).map_err(|_| "no randomness".to_owned())?;

@@ -9,7 +9,7 @@
 //! Requests of one connection are answered in turn. What they mean is the realm's business ([`Admin`]).
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -31,7 +31,8 @@ pub const REQUEST_BYTES_MAX: usize = 65_536;
 /// Until there are files again.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-const OPERATIONS: &str = "status, peers, engines, connections, counters, connect, disconnect, drain, reload";
+const OPERATIONS: &str = "status, peers, engines, connections, counters, connect, disconnect, revoke, rotate_key, \
+                          revoke_own_key, drain, reload";
 
 /// What a realm answers with later.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -50,6 +51,19 @@ pub trait Admin: Send + Sync {
     /// # Errors
     /// `unknown_realm`.
     fn disconnect(&self, realm: &str) -> Result<(), AdminError>;
+    /// None of the peer's keys is accepted any more.
+    ///
+    /// # Errors
+    /// `unknown_realm`.
+    fn revoke(&self, realm: &str) -> Result<(), AdminError>;
+    /// The key in the file is the realm's from now on: `{"key": "ed25519:…"}`.
+    ///
+    /// # Errors
+    /// `key`.
+    fn rotate_key(&self, path: PathBuf) -> Later<'_, Result<Value, AdminError>>;
+    /// # Errors
+    /// `key`.
+    fn revoke_own_key(&self) -> Later<'_, Result<(), AdminError>>;
     /// Waits until no call is open, at most so long. The calls that were cut, in a list.
     fn drain(&self, within: Duration) -> Later<'_, Value>;
 }
@@ -219,12 +233,16 @@ impl Control {
     async fn operation(&self, mut request: Map<String, Value>) -> Result<Value, AdminError> {
         let operation = text(&mut request, "op")?;
         let realm = match operation.as_str() {
-            "connect" | "disconnect" => text(&mut request, "realm")?,
+            "connect" | "disconnect" | "revoke" => text(&mut request, "realm")?,
             _ => String::new(),
         };
         let within = match operation.as_str() {
             "drain" => milliseconds(&mut request, "timeout_ms")?,
             _ => Duration::ZERO,
+        };
+        let path = match operation.as_str() {
+            "rotate_key" => text(&mut request, "path")?,
+            _ => String::new(),
         };
         if let Some(unknown) = request.keys().next() {
             return Err(AdminError::bad_request(format!("unknown key {unknown:?}")));
@@ -237,6 +255,9 @@ impl Control {
             "counters" => Ok(self.with_own_counters(self.admin.counters())),
             "connect" => self.admin.connect(&realm).map(|()| Value::Null),
             "disconnect" => self.admin.disconnect(&realm).map(|()| Value::Null),
+            "revoke" => self.admin.revoke(&realm).map(|()| Value::Null),
+            "rotate_key" => self.admin.rotate_key(path.into()).await,
+            "revoke_own_key" => self.admin.revoke_own_key().await.map(|()| Value::Null),
             "drain" => Ok(self.admin.drain(within).await),
             "reload" => self.reload().await.map(|()| Value::Null),
             _ => Err(AdminError::bad_request(format!("unknown op {operation:?}; known are {OPERATIONS}"))),

@@ -37,6 +37,18 @@ impl Admin for Small {
         self.connect(realm)
     }
 
+    fn revoke(&self, realm: &str) -> Result<(), AdminError> {
+        self.connect(realm)
+    }
+
+    fn rotate_key(&self, path: PathBuf) -> Later<'_, Result<Value, AdminError>> {
+        Box::pin(async move { Ok(json!({"key": path})) })
+    }
+
+    fn revoke_own_key(&self) -> Later<'_, Result<(), AdminError>> {
+        Box::pin(async { Err(AdminError::new("key", "an agent has it")) })
+    }
+
     fn drain(&self, within: Duration) -> Later<'_, Value> {
         Box::pin(async move { json!({"within": within.as_millis() as u64}) })
     }

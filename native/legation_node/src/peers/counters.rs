@@ -33,6 +33,9 @@ counters! {
     handshakes_timed_out,
     hellos_unlisted,
     hellos_duplicate,
+    /// Keys that have been replaced; keys that were revoked.
+    hellos_stale_key,
+    hellos_revoked,
     accept_errors,
     /// Links that were silent; sessions that were abused.
     links_silent,

@@ -62,21 +62,6 @@ impl Peers {
         cut
     }
 
-    /// Says goodbye on the links of a session; one without a link ends at once.
-    pub(crate) fn close_session(&self, session: &PeerSession, code: CloseCode) {
-        let stopped = {
-            let mut list = lock(&self.list);
-            let peer = list.peers.get_mut(&session.realm);
-            peer.map(|peer| peer.close(session.tag, code)).unwrap_or_default()
-        };
-        for (control, code) in stopped.links {
-            control.want(Wanted::Close(code));
-        }
-        if let Some(ended) = stopped.session {
-            ended.tell(self.events.as_ref());
-        }
-    }
-
     /// Says goodbye on every connection and waits until all are gone; those that take longer are aborted. Nobody is dialled
     /// and nobody let in from now on.
     pub async fn shutdown(&self, within: Duration) {

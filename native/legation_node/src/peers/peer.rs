@@ -31,6 +31,8 @@ pub(super) struct Peer {
     pub generation: u64,
     /// Not so after a disconnect.
     pub connected: bool,
+    /// Nor after this.
+    pub revoked: bool,
     /// The wait for the next dial.
     pub timer: Option<AbortHandle>,
     /// The end of a session that has no link.
@@ -145,6 +147,7 @@ impl Peer {
             realm_id,
             generation,
             connected: true,
+            revoked: false,
             timer: None,
             grace: None,
             backoff: Backoff::new(limits.reconnect_min_ms, limits.reconnect_max_ms),
@@ -374,14 +377,26 @@ impl Peer {
 
     /// It leaves the list, and everything is as at the start. Nothing can be pushed any more from now on.
     pub fn stop(&mut self) -> Stopped {
+        self.stop_with(CloseCode::Normal, &LinkEnd::Local(CloseCode::Normal.name()))
+    }
+
+    /// Its key is accepted no more.
+    pub fn revoke(&mut self, why: &LinkEnd) -> Stopped {
+        let stopped = self.stop_with(CloseCode::Revoked, why);
+        self.revoked = true;
+        self.last_error = Some(why.clone());
+        stopped
+    }
+
+    fn stop_with(&mut self, code: CloseCode, why: &LinkEnd) -> Stopped {
         self.connected = false;
         self.cancel_timer();
         self.backoff.reset();
         let session = self.session.clone();
-        let links = self.goodbyes(CloseCode::Normal);
+        let links = self.goodbyes(code);
         self.links.clear();
         self.dial = None;
-        self.end_session(&LinkEnd::Local(CloseCode::Normal.name()));
+        self.end_session(why);
         (self.before, self.last_error) = (None, None);
         (self.attempts, self.tried, self.index) = (0, 0, 0);
         Stopped { session, links }
@@ -456,6 +471,7 @@ impl Peer {
 
     fn state(&self, up: bool) -> PeerState {
         match () {
+            () if self.revoked => PeerState::Revoked,
             () if !self.connected => PeerState::Disconnected,
             () if self.drained => PeerState::Drained,
             () if up => PeerState::Up,

@@ -100,6 +100,8 @@ fn session(tag: u64, initiator: bool) -> Arc<PeerSession> {
         peer: keyring.realm_id(),
         own_key: [0; 32],
         peer_key: *keyring.public(),
+        own_rotations: 0,
+        peer_chain: Vec::new(),
         peer_message_bytes_max: 1,
         peer_engines_max: 1,
         peer_credit_bytes: 0,

@@ -10,7 +10,7 @@ use legation_proto::identity::RealmId;
 use legation_proto::key_text::format_public_key;
 use legation_proto::session::Session;
 
-use super::peer::{Gone, Joins, Peer, Up};
+use super::peer::{Gone, Joins, Peer, Stopped, Up};
 use super::session::{self, LinkStatus, PeerSession};
 use super::{lock, random, LinkEnd, List, Peers};
 use crate::net::carrier::Stream;
@@ -148,6 +148,9 @@ impl Peers {
     pub(crate) fn link_ended(self: &Arc<Peers>, realm: &Arc<str>, generation: u64, tag: u64, why: &LinkEnd) {
         let Gone { session, activated, closed, .. } = {
             let mut list = lock(&self.list);
+            if self.revoked_by(&mut list, realm, generation, why) {
+                return;
+            }
             let stopping = list.stopping;
             let Some(peer) = list.living(realm, generation) else { return };
             let before = peer.status();
@@ -233,8 +236,12 @@ impl Peers {
     /// handler of an event.
     pub(super) fn leave(self: &Arc<Peers>, list: &mut List, realm: &str) -> bool {
         let Some(peer) = list.peers.get_mut(realm) else { return false };
-        let stopped = peer.stop();
-        let realm = peer.realm.clone();
+        let (realm, stopped) = (peer.realm.clone(), peer.stop());
+        self.let_go(list, &realm, stopped);
+        true
+    }
+
+    pub(super) fn let_go(self: &Arc<Peers>, list: &mut List, realm: &Arc<str>, stopped: Stopped) {
         for (control, code) in stopped.links {
             control.want(Wanted::Close(code));
         }
@@ -249,8 +256,7 @@ impl Peers {
                 }
             });
         }
-        list.by_realm_id.retain(|_, other| *other != realm);
-        true
+        list.by_realm_id.retain(|_, other| other != realm);
     }
 
     /// Somebody has dialled us.
@@ -291,7 +297,7 @@ impl Peers {
 
 impl List {
     /// A peer, unless it has been off the list since.
-    fn living(&mut self, realm: &str, generation: u64) -> Option<&mut Peer> {
+    pub(super) fn living(&mut self, realm: &str, generation: u64) -> Option<&mut Peer> {
         self.peers.get_mut(realm).filter(|peer| peer.connected && peer.generation == generation)
     }
 }

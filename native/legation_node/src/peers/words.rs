@@ -66,6 +66,8 @@ fn close_code(code: &str) -> &str {
         "shutdown" => "the realm stops",
         "overload" => "a bound on connections or memory is reached",
         "replaced" => "a newer link took its place",
+        "revoked" => "the realm's key was revoked",
+        "stale_key" => "the identity key was replaced by another one",
         "channel" => "the channel broke",
         other => other,
     }

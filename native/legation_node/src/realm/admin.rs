@@ -1,12 +1,15 @@
 //! A realm as its control socket sees it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use legation_proto::key_text::format_public_key;
 use serde_json::{json, Value};
 
 use crate::net::control_socket::{Admin, AdminError, Later};
 use crate::peers::AddPeerError;
+use crate::realm::identity::NewKeyError;
 use crate::realm::Realm;
 
 impl Realm {
@@ -55,12 +58,38 @@ impl Admin for Realm {
         }
     }
 
+    fn revoke(&self, realm: &str) -> Result<(), AdminError> {
+        match Realm::peers(self).is_some_and(|peers| peers.revoke(realm)) {
+            true => Ok(()),
+            false => Err(unknown(realm)),
+        }
+    }
+
+    fn rotate_key(&self, path: PathBuf) -> Later<'_, Result<Value, AdminError>> {
+        Box::pin(async move {
+            let realm = self.me().ok_or_else(|| key_error(&NewKeyError::Stopping))?;
+            let key = Realm::rotate_key(&realm, path).await.map_err(|reason| key_error(&reason))?;
+            Ok(json!({"key": format_public_key(&key)}))
+        })
+    }
+
+    fn revoke_own_key(&self) -> Later<'_, Result<(), AdminError>> {
+        Box::pin(async move {
+            let realm = self.me().ok_or_else(|| key_error(&NewKeyError::Stopping))?;
+            Realm::revoke_own_key(&realm).await.map_err(|reason| key_error(&reason))
+        })
+    }
+
     fn drain(&self, within: Duration) -> Later<'_, Value> {
         Box::pin(async move {
             let cut = Realm::drain(self, within).await;
             cut.into_iter().map(|(engine, caller)| json!({ "engine": engine, "caller": pid_text(&caller) })).collect()
         })
     }
+}
+
+fn key_error(reason: &NewKeyError) -> AdminError {
+    AdminError::new("key", reason.to_string())
 }
 
 fn unknown(realm: &str) -> AdminError {

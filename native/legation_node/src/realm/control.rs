@@ -24,6 +24,7 @@ use crate::realm::terms::{
 };
 use crate::realm::{lock, read, status, Body, Realm};
 
+mod identity;
 mod peer_options;
 
 /// Where an answer goes.
@@ -87,6 +88,16 @@ impl Realm {
             (Some("public_key"), _) => binary(format_public_key(&self.identity.key)),
             (Some("info"), _) => self.info_term(),
             (Some("monitor_peers"), _) => self.subscribe(&from),
+            (Some("revoke_own_key"), _) => {
+                tokio::spawn(async move {
+                    let answer = match self.revoke_own_key().await {
+                        Ok(()) => atom("ok"),
+                        Err(reason) => error(identity::error_term(&reason)),
+                    };
+                    self.answer_control(&from, &answer);
+                });
+                return;
+            }
             (_, Some([request, arguments @ ..])) => {
                 let Some(request) = terms::as_atom(request).map(str::to_owned) else {
                     return self.answer_bad_request(&from);
@@ -136,6 +147,26 @@ impl Realm {
             ("update_peer", [peer]) => match peer_options::peer(peer, &self.limits) {
                 Ok(peer) => self.update_peer(peer),
                 Err(what) => error(tuple(vec![atom("bad_option"), atom(what)])),
+            },
+            ("revoke", [realm]) => match as_text(realm) {
+                Some(realm) => match self.peers().is_some_and(|peers| peers.revoke(&realm)) {
+                    true => atom("ok"),
+                    false => error(atom("unknown_realm")),
+                },
+                None => return Err(from),
+            },
+            ("rotate_key", [path]) => match as_text(path) {
+                Some(path) => {
+                    tokio::spawn(async move {
+                        let answer = match self.rotate_key(path.into()).await {
+                            Ok(key) => ok(binary(key)),
+                            Err(reason) => error(identity::error_term(&reason)),
+                        };
+                        self.answer_control(&from, &answer);
+                    });
+                    return Ok(());
+                }
+                None => return Err(from),
             },
             ("disconnect", [realm]) => match as_text(realm) {
                 Some(realm) => self.disconnect_realm(&realm),
@@ -482,6 +513,7 @@ fn add_peer_error_term(reason: &AddPeerError, realm: &str) -> Term {
         AddPeerError::AlreadyConnected => tuple(vec![atom("already_connected"), binary(realm)]),
         AddPeerError::SameKey(realm) => tuple(vec![atom("same_key"), binary(realm)]),
         AddPeerError::OwnKey => atom("own_key"),
+        AddPeerError::Revoked => atom("revoked"),
         AddPeerError::Draining => atom("draining"),
         AddPeerError::BadKey(reason) => tuple(vec![atom("bad_key"), atom(bad_key_name(*reason))]),
     }

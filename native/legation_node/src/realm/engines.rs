@@ -34,9 +34,9 @@ pub struct Publication {
     pub options: PublishOptions,
     pub key: [u8; 32],
     /// LEARN with its signature.
-    signed: Box<[u8]>,
+    pub(super) signed: Box<[u8]>,
     /// The number of our monitor of the process.
-    watch: u64,
+    pub(super) watch: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -376,7 +376,7 @@ impl Realm {
         }
     }
 
-    fn announce_to(&self, session: &Arc<PeerSession>, publication: &Publication) {
+    pub(super) fn announce_to(&self, session: &Arc<PeerSession>, publication: &Publication) {
         if publication.options.receipts.is_some() {
             session.core.make_receipts_for(std::iter::once(publication.name.clone()));
         }

@@ -62,8 +62,7 @@ impl Realm {
                 }
                 self.watch_exported(target.session, &pushed.exported);
             }
-            Err(_) if exit == ExitKind::Linked => self.counters.links_ignored.one(),
-            Err(_) => self.counters.exits_ignored.one(),
+            Err(_) => self.counters.exits_dropped.one(),
         }
     }
 

@@ -119,9 +119,6 @@ impl<'a> Context<'a> {
 impl Realm {
     /// True: there is something to flush in this session.
     pub(crate) fn arrive(&self, session: &Arc<PeerSession>, mut parcel: Parcel<'_>) -> bool {
-        if session.is_draining() && matches!(parcel.kind, Kind::Call { .. }) {
-            return self.turn_away(session, &parcel, Refusal::Draining);
-        }
         let reach = match self.reach(session, &parcel) {
             Ok(reach) => reach,
             Err(refusal) => {
@@ -344,6 +341,8 @@ impl Realm {
                 };
                 self.reach_destination(session, parcel, operation)
             }
+            // Goodbye is said when no call is open.
+            Kind::Call { .. } if session.is_draining() => Err(Refusal::Draining),
             Kind::Call { label, .. } => self.reach_destination(session, parcel, operation_of(*label)),
         }
     }

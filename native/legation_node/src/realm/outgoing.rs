@@ -135,7 +135,10 @@ impl Realm {
     /// Where `overflow` says so, a peer that takes too little is left.
     fn close_overloaded(&self, target: Target<'_>, error: PushError) {
         if let (PushError::Disconnect, Some(peers)) = (error, self.peers()) {
-            peers.close_session(target.session, CloseCode::Overload);
+            if target.session.overflows() {
+                self.counters.sessions_overflowed.one();
+                peers.close_session(target.session, CloseCode::Overload);
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::learn::Learn;
+use legation_proto::key_text::format_public_key;
 use legation_proto::session::{Destination, Event, Exported, ReasonTerm};
 
 use crate::dist::term;
@@ -64,6 +65,11 @@ impl SessionEvents for Realm {
             }
             Event::Exit { exit, from, destination, payload, handles, .. } => {
                 self.exit_in(session, exit, from, &destination, payload, handles)
+            }
+            Event::Rotated(rotation) => {
+                let (realm, key) = (&*session.realm, format_public_key(&rotation.new));
+                tracing::info!(realm, serial = rotation.serial, key, "a peer has a new identity key");
+                false
             }
             Event::Closed { .. } => false,
         }

@@ -79,7 +79,13 @@ impl Realm {
         }
         for peer in config.peers {
             let name = peer.realm.clone();
-            peers.add_peer(peer).map_err(|reason| StartError::Peer { realm: name, reason })?;
+            match peers.add_peer(peer.clone()) {
+                Err(AddPeerError::Revoked) => {
+                    tracing::warn!(realm = name, "the key of a peer was revoked: take it out of the configuration");
+                    peers.add_revoked(peer);
+                }
+                added => added.map_err(|reason| StartError::Peer { realm: name, reason })?,
+            }
         }
         tokio::spawn(realm.clone().keep_names());
         tokio::spawn(keep_certified(Arc::downgrade(&realm)));
@@ -139,7 +145,7 @@ impl Realm {
     }
 
     /// The identity's word for the online key, which signs what has no source engine.
-    async fn certify(&self) -> Result<(), SignError> {
+    pub(super) async fn certify(&self) -> Result<(), SignError> {
         let now = now_ms();
         let cert = Cert {
             realm: self.identity.realm_id,
@@ -273,6 +279,7 @@ async fn keep_certified(realm: std::sync::Weak<Realm>) {
         let Some(realm) = realm.upgrade() else {
             return;
         };
+        let _turn = realm.publishing.lock().await;
         wait = match realm.certify().await {
             Ok(()) => CERTIFICATE_RENEW,
             Err(error) => {
@@ -294,6 +301,9 @@ async fn keep_house(realm: std::sync::Weak<Realm>) {
         };
         realm.sweep();
         realm.sessions().iter().for_each(|session| realm.keep_room(session));
+        let identity = realm.identity.clone();
+        // It may write files.
+        tokio::task::spawn_blocking(move || identity.keep_heads());
         let now = now_ms();
         if now >= look_for_idle {
             look_for_idle = realm.forget_idle(now);

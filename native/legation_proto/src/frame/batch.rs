@@ -79,6 +79,9 @@ pub mod label {
     pub const GEN_CALL: u8 = 1;
     pub const SYSTEM: u8 = 2;
     pub const CALLER: u8 = 4;
+    /// A cast and a plain message of which the caller is told that they are in the engine's mailbox.
+    pub const CAST: u8 = 5;
+    pub const SEND: u8 = 6;
 }
 
 /// Why a single call was refused (`protocol.md` 10.4).

@@ -8,9 +8,9 @@
 //!  78 own identity key (32)  110 channel binding (32)
 //! 142 session random (32)
 //! 174 message limit u32, 178 engine limit u32
-//! 182 number of rotation records u16 = 0
-//! 184 link key (32), 216 not-after u64, 224 link signature (64)
-//! 288 length of extensions u16, 290 extensions: each type u16 (bit 15: critical), length u16, bytes
+//! 182 number of rotations u16, rotations (176 each)
+//!   . link key (32), not-after u64, link signature (64)
+//!   . length of extensions u16, extensions: each type u16 (bit 15: critical), length u16, bytes
 //!     hello signature (64)
 //! ```
 //!
@@ -26,16 +26,22 @@
 //! ```text
 //!  0 bytes u32 (not 0)
 //! ```
+//!
+//! Extension 3, critical, of 136 bytes: the realm's revocation ([`crate::rotation`]).
 
 use std::num::NonZeroU32;
 
 use crate::certificate::LinkCertificate;
 use crate::codec::{Reader, Writer};
 use crate::error::InvalidFrame;
+use crate::heads::read_chain;
 use crate::identity::RealmId;
+use crate::rotation::{Revocation, Rotation};
 
 const EXTENSION_RESUME: u16 = 1;
 const EXTENSION_CREDIT: u16 = 2;
+/// Whoever reads it must know what it means.
+const EXTENSION_REVOCATION: u16 = EXTENSION_CRITICAL | 3;
 const EXTENSION_CRITICAL: u16 = 0x8000;
 const FLAG_ADDITIONAL: u8 = 1;
 
@@ -61,17 +67,25 @@ pub struct Hello {
     pub random: [u8; 32],
     pub message_bytes_max: u32,
     pub engines_max: u32,
+    /// How the realm came by `identity_key`.
+    pub chain: Vec<Rotation>,
     /// None on `local` and `plain`, which have no link key.
     pub link: Option<LinkCertificate>,
     pub resume: Option<Offer>,
+    pub revocation: Option<Revocation>,
     /// What may be sent to each engine before it is granted back. None: no credit is asked for.
     pub credit_bytes: Option<NonZeroU32>,
 }
 
 impl Hello {
+    /// The realm's first identity key, as it says.
+    pub fn realm_key(&self) -> &[u8; 32] {
+        self.chain.first().map_or(&self.identity_key, |first| &first.old)
+    }
+
     /// The bytes that are signed.
     pub fn body(&self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(290 + 64);
+        let mut body = Vec::with_capacity(290 + 64 + self.chain.len() * Rotation::BYTES);
         body.put_u8(self.role);
         body.put_u8(self.profile);
         body.put_u16(self.version_min);
@@ -84,7 +98,8 @@ impl Hello {
         body.put(&self.random);
         body.put_u32(self.message_bytes_max);
         body.put_u32(self.engines_max);
-        body.put_u16(0);
+        body.put_u16(self.chain.len() as u16);
+        self.chain.iter().for_each(|rotation| body.put(&rotation.encode()));
         match &self.link {
             Some(link) => {
                 body.put(&link.key);
@@ -104,6 +119,11 @@ impl Hello {
             extensions.put_u16(EXTENSION_CREDIT);
             extensions.put_u16(4);
             extensions.put_u32(bytes.get());
+        }
+        if let Some(revocation) = &self.revocation {
+            extensions.put_u16(EXTENSION_REVOCATION);
+            extensions.put_u16(Revocation::BYTES as u16);
+            extensions.put(&revocation.encode());
         }
         body.put_u16(extensions.len() as u16);
         body.put(&extensions);
@@ -126,13 +146,12 @@ impl Hello {
             random: reader.array("hello random")?,
             message_bytes_max: reader.u32("hello message limit")?,
             engines_max: reader.u32("hello engine limit")?,
+            chain: read_chain(&mut reader)?,
             link: None,
             resume: None,
+            revocation: None,
             credit_bytes: None,
         };
-        if reader.u16("hello rotation records")? != 0 {
-            return Err(InvalidFrame::Value("hello rotation records"));
-        }
         let link = LinkCertificate {
             key: reader.array("hello link key")?,
             not_after: reader.u64("hello link not-after")?,
@@ -155,6 +174,10 @@ impl Hello {
                 }
                 EXTENSION_CREDIT => hello.credit_bytes = Some(decode_credit(content)?),
                 EXTENSION_RESUME => hello.resume = Some(decode_offer(content)?),
+                EXTENSION_REVOCATION if hello.revocation.is_some() => {
+                    return Err(InvalidFrame::Value("hello extension (twice)"))
+                }
+                EXTENSION_REVOCATION => hello.revocation = Some(Revocation::decode(content)?),
                 kind if kind & EXTENSION_CRITICAL != 0 => {
                     return Err(InvalidFrame::Value("hello extension (unknown and critical)"));
                 }

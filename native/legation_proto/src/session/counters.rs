@@ -65,6 +65,8 @@ counters! {
     credit_exceeded,
     /// Skipped frames of unknown, uncritical types.
     skipped_frames,
+    /// New identity keys of the peer's.
+    rotations,
     /// Which bound a refused call met, either way; they count in `overload_in` and `overload_out`, too.
     calls_over_limit, callers_over_limit,
     /// Gauges: processes and references of ours that the peer has, and of theirs that we have.

@@ -39,9 +39,7 @@ fn deliver_message(
         Ok(handles) => handles,
         Err(NotChecked { wake, .. }) => return wake,
     };
-    let given = |number| lock(&session.calls).handles.knows_own_reference(number);
-    if row.kind == kind::SEND && etf::disguise(payload, &given).is_some() {
-        counters.disguised.one();
+    if row.kind == kind::SEND && is_disguised(session, payload) {
         return discard(session, payload, handles);
     }
     let Some(destination) = find(session, row.destination) else {
@@ -51,6 +49,16 @@ fn deliver_message(
     let delivery = if row.kind == kind::SEND { Delivery::Send } else { Delivery::Cast };
     sink(Event::Deliver { delivery, destination, source, payload, handles, receipt });
     false
+}
+
+/// A plain message that OTP would take for something else; it is counted.
+fn is_disguised(session: &Session, payload: &[u8]) -> bool {
+    let given = |number| lock(&session.calls).handles.knows_own_reference(number);
+    let disguised = etf::disguise(payload, &given).is_some();
+    if disguised {
+        session.shared.counters.disguised.one();
+    }
+    disguised
 }
 
 fn deliver_call(
@@ -89,7 +97,12 @@ fn deliver_call(
         Err(NotChecked { refusal, wake }) => return session.refuse(row.call_id, refusal) | wake,
     };
     let refuse = |refusal| session.refuse(row.call_id, refusal) | discard(session, payload, handles);
-    if !matches!(row.detail, label::GEN_CALL | label::SYSTEM | label::CALLER) {
+    let allowed = match row.detail {
+        label::GEN_CALL | label::SYSTEM | label::CALLER | label::CAST => true,
+        label::SEND => !is_disguised(session, payload),
+        _ => false,
+    };
+    if !allowed {
         return refuse(Refusal::Forbidden);
     }
     let Some(destination) = find(session, row.destination) else {

@@ -19,10 +19,12 @@ use crate::identity::{check_public_key, verify, NetworkId, Purpose};
 use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
 use crate::receipt::{ReceiptMaker, ReceiptParts};
 use crate::session::attachment::{Attachment, LinkInbound};
+use crate::session::credit::cost;
 use crate::session::delivery::{deliver, keep_reason, turn_away};
 use crate::session::fragments::Staging;
 use crate::session::handles::MoreThanSent;
 use crate::session::linking::Wake;
+use crate::session::peer_identity::PeerIdentity;
 use crate::session::reasons::{Reason, Reasons, Whose};
 use crate::session::{lock, Event, Session, Shared};
 use crate::UnixMs;
@@ -36,6 +38,8 @@ struct Certified {
     not_after: UnixMs,
     /// As it came, with its signature: goes into receipts.
     announcement: Box<[u8]>,
+    /// The identity key that signed it.
+    signer: [u8; 32],
 }
 
 /// The check of a key costs as much as a verification, so it waits until the key is first used: of ten thousand engines
@@ -83,7 +87,7 @@ enum Announcement {
 }
 
 pub(crate) struct Inbound {
-    identity: VerifyingKey,
+    identity: PeerIdentity,
     online: Option<Certified>,
     engines: HashMap<Box<str>, Certified>,
     /// Serials of forgotten names, so that an old LEARN can't bring one back. When that many are kept, `floor` takes
@@ -126,7 +130,7 @@ enum Place {
 }
 
 impl Inbound {
-    pub fn new(identity: VerifyingKey, message_bytes_max: u32) -> Inbound {
+    pub fn new(identity: PeerIdentity, message_bytes_max: u32) -> Inbound {
         Inbound {
             staging: Staging::new(message_bytes_max),
             identity,
@@ -346,7 +350,7 @@ impl Inbound {
                 Ok(nothing)
             }
             FrameType::Forget => {
-                let (outcome, wake) = match self.handle_forget(session, body, sink)? {
+                let (outcome, wake) = match self.handle_forget(session, now, body, sink)? {
                     Ok(wake) => (Ok(()), wake),
                     Err(announcement) => (Err(announcement), false),
                 };
@@ -372,6 +376,14 @@ impl Inbound {
                 self.count_announcement(shared, now, outcome)?;
                 Ok(nothing)
             }
+            FrameType::Rotate => {
+                if let Some(rotation) = self.identity.rotate(shared, now, body)? {
+                    shared.counters.rotations.one();
+                    sink(Event::Rotated(&rotation));
+                }
+                Ok(nothing)
+            }
+            FrameType::Revoke => self.identity.revoke(shared, body).map(|()| nothing),
             FrameType::HandleRelease => {
                 let woken = self.handle_releases(session, body, sink)?;
                 Ok(Wake { link: false, session: woken })
@@ -475,9 +487,9 @@ impl Inbound {
             return Ok(Err(Announcement::OverLimit));
         }
         let body = &bytes[..bytes.len() - 64];
-        if !verify(&self.identity, Purpose::Learn, &shared.agreed.network, body, &signature) {
+        let Some(signer) = self.identity.signer(shared, now, Purpose::Learn, body, &signature) else {
             return Ok(Err(Announcement::Bad));
-        }
+        };
         self.forgotten.remove(&*learn.engine);
         let certified = Certified {
             key: AnnouncedKey::Unchecked(learn.key),
@@ -485,6 +497,7 @@ impl Inbound {
             not_before: learn.not_before,
             not_after: learn.not_after,
             announcement: bytes.into(),
+            signer,
         };
         self.engines.insert(learn.engine.as_str().into(), certified);
         sink(Event::Learned(&learn));
@@ -495,6 +508,7 @@ impl Inbound {
     fn handle_forget(
         &mut self,
         session: &Session,
+        now: UnixMs,
         bytes: &[u8],
         sink: &mut dyn FnMut(Event<'_>),
     ) -> Result<Result<bool, Announcement>, InvalidFrame> {
@@ -507,7 +521,7 @@ impl Inbound {
             return Ok(Err(Announcement::Stale));
         }
         let body = &bytes[..bytes.len() - 64];
-        if !verify(&self.identity, Purpose::Forget, &shared.agreed.network, body, &signature) {
+        if self.identity.signer(shared, now, Purpose::Forget, body, &signature).is_none() {
             return Ok(Err(Announcement::Bad));
         }
         if self.forgotten.len() >= shared.limits.engines_max as usize {
@@ -548,15 +562,16 @@ impl Inbound {
             return Ok(Err(Announcement::Stale));
         }
         let body = &bytes[..bytes.len() - 64];
-        if !verify(&self.identity, Purpose::Cert, &shared.agreed.network, body, &signature) {
+        let Some(signer) = self.identity.signer(shared, now, Purpose::Cert, body, &signature) else {
             return Ok(Err(Announcement::Bad));
-        }
+        };
         self.online = Some(Certified {
             key: AnnouncedKey::Unchecked(cert.key),
             serial: cert.serial,
             not_before: cert.not_before,
             not_after: cert.not_after,
             announcement: bytes.into(),
+            signer,
         });
         Ok(Ok(()))
     }
@@ -638,10 +653,11 @@ impl Inbound {
         let Some(certified) = certified else {
             counters.bad_signature.one();
             // Its sender has used up credit for it.
+            let mut windows = Windows::new(session);
             for item in batch.messages() {
-                within_window(session, &item?);
+                windows.take(&item?);
             }
-            note_due(session);
+            drop(windows);
             self.failed(shared, now)?;
             return Ok(false);
         };
@@ -651,9 +667,10 @@ impl Inbound {
         self.unacknowledged_bytes += batch.signed.len() as u64;
         let mut wake = false;
         let mut maker = None;
+        let mut windows = Windows::new(session);
         for (index, item) in batch.messages().enumerate() {
             let item = item?;
-            if !within_window(session, &item) {
+            if !windows.take(&item) {
                 counters.credit_exceeded.one();
                 wake |= turn_away(session, &item);
                 continue;
@@ -668,7 +685,8 @@ impl Inbound {
                     let maker = maker.get_or_insert_with(|| {
                         ReceiptMaker::new(ReceiptParts {
                             network_id: &shared.agreed.network.0,
-                            identity_key: &shared.agreed.peer_key,
+                            identity_key: &certified.signer,
+                            rotations: self.identity.chain(),
                             announcement: &certified.announcement,
                             batch: body,
                             index: 0,
@@ -684,19 +702,56 @@ impl Inbound {
                 _ => deliver(session, batch.header.engine, &item, receipt, sink),
             };
         }
-        note_due(session);
         Ok(wake)
     }
 }
 
-/// A message to a destination has come: whether there was credit for it.
-fn within_window(session: &Session, item: &Item<'_>) -> bool {
-    item.row.destination.is_empty() || lock(&session.debts).received(item.row.destination, item.payload.len())
+/// The messages of a batch as they use up credit: those to one destination that follow each other are counted together.
+struct Windows<'a> {
+    session: &'a Session,
+    destination: &'a str,
+    /// What was left for it when the first of them came.
+    left: u64,
+    messages: u64,
+    bytes: u64,
 }
 
-fn note_due(session: &Session) {
-    let debts = lock(&session.debts);
-    if debts.any_due() {
-        session.any_due.store(true, Ordering::Release);
+impl<'a> Windows<'a> {
+    fn new(session: &'a Session) -> Windows<'a> {
+        Windows { session, destination: "", left: 0, messages: 0, bytes: 0 }
+    }
+
+    /// Whether there was credit for it. What has no destination needs none.
+    fn take(&mut self, item: &Item<'a>) -> bool {
+        if self.session.shared.limits.credit_bytes == 0 || item.row.destination.is_empty() {
+            return true;
+        }
+        if item.row.destination != self.destination {
+            self.note();
+            self.destination = item.row.destination;
+            self.left = lock(&self.session.debts).left(self.destination);
+        }
+        let within = self.bytes < self.left;
+        self.messages += 1;
+        self.bytes += cost(item.payload.len());
+        within
+    }
+
+    fn note(&mut self) {
+        if self.messages == 0 {
+            return;
+        }
+        let mut debts = lock(&self.session.debts);
+        debts.received(self.destination, self.messages, self.bytes);
+        if debts.any_due() {
+            self.session.any_due.store(true, Ordering::Release);
+        }
+        (self.messages, self.bytes) = (0, 0);
+    }
+}
+
+impl Drop for Windows<'_> {
+    fn drop(&mut self) {
+        self.note();
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  a message of the queue ── admit ──► may go: its window is charged
-//!                               └────► waits: hold ──► granted, large_done ──► next
+//!                               └────► waits: hold ──► granted, large_done ──► let_go
 //! ```
 //!
 //! A lane has three files, since not all of its messages may go at the same time, or give way: casts and sends, which may be
@@ -168,8 +168,6 @@ struct Lane {
     large_under_way: bool,
     /// In `ready` or in `parked`.
     listed: bool,
-    /// Sent in this turn.
-    turn_bytes: usize,
     files: Option<Box<[VecDeque<Held>; 3]>>,
 }
 
@@ -178,14 +176,58 @@ impl Lane {
         self.window.is_unused() && !self.large_under_way && !self.listed && self.files.is_none()
     }
 
+    fn front(&self, class: Class) -> Option<&Held> {
+        self.files.as_ref()?[class as usize].front()
+    }
+
     /// The number of the first of a file.
     fn first(&self, class: Class) -> Option<u64> {
-        self.files.as_ref()?[class as usize].front().map(|held| held.number)
+        self.front(class).map(|held| held.number)
+    }
+
+    /// Whether there is credit, here and for one more destination.
+    fn is_open(&self, class: Class, window: u64, charged: usize) -> bool {
+        let others = charged < DESTINATIONS_MAX || !self.window.is_unused();
+        window == 0 || class == Class::Answer || (self.window.is_open(window) && others)
+    }
+
+    /// Which file's first is the next to go; none when nothing may. Whether other destinations leave credit for it is still
+    /// to be looked at.
+    fn next_class(&self, window: u64) -> Option<Class> {
+        if self.large_under_way || self.files.is_none() {
+            return None;
+        }
+        let has_credit = window == 0 || self.window.is_open(window);
+        let classes = [Class::Droppable, Class::Kept, Class::Answer];
+        let may_go = classes.into_iter().filter(|class| has_credit || *class == Class::Answer);
+        may_go
+            .filter_map(|class| Some((self.first(class)?, class)))
+            .min_by_key(|(first, _)| *first)
+            .map(|(_, class)| class)
+    }
+
+    fn goes(&mut self, want: Want, window: u64, charged: &mut usize, busy: &mut usize) {
+        if window > 0 && want.class != Class::Answer {
+            *charged += usize::from(self.window.is_unused());
+            self.window.charge(credit::cost(want.payload_bytes));
+        }
+        if want.large {
+            self.large_under_way = true;
+            *busy += 1;
+        }
     }
 
     fn is_empty(&self) -> bool {
         self.files.as_ref().is_none_or(|files| files.iter().all(VecDeque::is_empty))
     }
+}
+
+/// What becomes of a lane's place among those that are ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Nothing,
+    Parked,
+    Later,
 }
 
 impl Lanes {
@@ -240,16 +282,17 @@ impl Lanes {
                 None => return true,
             },
         };
-        let open = self.is_open(number, want.class);
-        let Some(lane) = self.lanes.get_mut(number) else { return false };
-        let behind = match want.class {
-            Class::Answer => lane.first(Class::Answer).is_some(),
-            _ => lane.files.is_some(),
+        let Lanes { lanes, window, charged, busy, .. } = self;
+        let Some(lane) = lanes.get_mut(number) else { return false };
+        let behind = match (want.class, &lane.files) {
+            (_, None) => false,
+            (Class::Answer, Some(_)) => lane.first(Class::Answer).is_some(),
+            (_, Some(_)) => true,
         };
-        if lane.large_under_way || behind || !open || (want.large && !room) {
+        if lane.large_under_way || behind || !lane.is_open(want.class, *window, *charged) || (want.large && !room) {
             return false;
         }
-        self.goes(number, want);
+        lane.goes(want, *window, charged, busy);
         true
     }
 
@@ -270,33 +313,51 @@ impl Lanes {
         self.list(number);
     }
 
-    /// The next message that may go now, its window charged, and its destination. `room_for` says whether a large one
-    /// of so many bytes may begin.
-    pub fn next(&mut self, room_for: impl Fn(usize) -> bool) -> Option<(Arc<str>, Held)> {
-        loop {
-            let number = *self.ready.front()?;
-            let Some(class) = self.next_class(number) else {
+    /// Appends messages that may go now, their windows charged, with their destinations: until they come to `budget` bytes, or a
+    /// large one is among them, which is the last then. `room_for` says whether a large one of so many bytes may begin.
+    pub fn let_go(&mut self, mut budget: usize, room_for: impl Fn(usize) -> bool, out: &mut Vec<(Arc<str>, Held)>) {
+        while let Some(number) = self.ready.front().copied() {
+            let Some(name) = self.lanes.name(number).cloned() else {
                 self.ready.pop_front();
-                if let Some(lane) = self.lanes.get_mut(number) {
-                    (lane.listed, lane.turn_bytes) = (false, 0);
-                }
-                self.drop_if_idle(number);
                 continue;
             };
-            if !self.may_begin(number, class, &room_for) {
-                self.ready.pop_front();
-                self.parked.push(number);
-                continue;
+            // Out of the table for as long as it is looked at.
+            let Some(mut lane) = self.lanes.get_mut(number).map(std::mem::take) else { return };
+            let mut turn = TURN_BYTES;
+            let next = loop {
+                let Some(class) = lane.next_class(self.window) else { break Next::Nothing };
+                let fits = lane.front(class).is_some_and(|held| !held.large || room_for(held.payload().len()));
+                if !fits || !lane.is_open(class, self.window, self.charged) {
+                    break Next::Parked;
+                }
+                if turn == 0 || budget == 0 {
+                    break Next::Later;
+                }
+                let Some(held) = self.take(&mut lane, number, class) else { break Next::Nothing };
+                let want = Want { class, large: held.large, payload_bytes: held.payload().len() };
+                lane.goes(want, self.window, &mut self.charged, &mut self.busy);
+                turn = turn.saturating_sub(held.cost);
+                budget = budget.saturating_sub(held.cost);
+                if want.large {
+                    budget = 0;
+                }
+                out.push((name.clone(), held));
+            };
+            lane.listed = next != Next::Nothing;
+            let idle = lane.is_idle();
+            if let Some(place) = self.lanes.get_mut(number) {
+                *place = lane;
             }
-            let held = self.take(number, class)?;
-            self.goes(number, Want { class, large: held.large, payload_bytes: held.payload().len() });
-            let lane = self.lanes.get_mut(number)?;
-            lane.turn_bytes += held.cost;
-            if lane.turn_bytes > TURN_BYTES {
-                lane.turn_bytes = 0;
-                self.ready.rotate_left(1);
+            self.ready.pop_front();
+            match next {
+                Next::Nothing if idle => drop(self.lanes.remove(number)),
+                Next::Nothing => {}
+                Next::Parked => self.parked.push(number),
+                Next::Later => self.ready.push_back(number),
             }
-            return Some((self.lanes.name(number)?.clone(), held));
+            if budget == 0 {
+                return;
+            }
         }
     }
 
@@ -347,18 +408,14 @@ impl Lanes {
     /// Takes the oldest of all messages that give way.
     pub fn drop_oldest(&mut self) -> Option<Held> {
         let (_, number) = *self.heads.as_ref()?.first()?;
-        let held = self.take(number, Class::Droppable);
-        self.drop_if_idle(number);
-        held
+        self.take_from(number, Class::Droppable)
     }
 
     /// Takes the oldest message to a destination that gives way.
     pub fn drop_oldest_of(&mut self, destination: &str) -> Option<Held> {
         let number = self.lanes.find(destination)?;
         self.lanes.get(number)?.first(Class::Droppable)?;
-        let held = self.take(number, Class::Droppable);
-        self.drop_if_idle(number);
-        held
+        self.take_from(number, Class::Droppable)
     }
 
     /// Takes all casts, sends and calls of which `is_over` says that they have waited for too long.
@@ -370,14 +427,14 @@ impl Lanes {
         let numbers: Vec<u32> = waiting.map(|(number, _, _)| number).collect();
         for number in numbers {
             for class in [Class::Droppable, Class::Kept] {
-                while self.lanes.get(number).and_then(|lane| first_since(lane, class)).is_some_and(&is_over) {
-                    match self.take(number, class) {
+                let first_since = |lane: &Lane| lane.front(class).map(|held| held.since);
+                while self.lanes.get(number).and_then(first_since).is_some_and(&is_over) {
+                    match self.take_from(number, class) {
                         Some(held) => each(held),
                         None => break,
                     }
                 }
             }
-            self.drop_if_idle(number);
         }
     }
 
@@ -394,46 +451,7 @@ impl Lanes {
         all
     }
 
-    fn is_open(&self, number: u32, class: Class) -> bool {
-        let Some(lane) = self.lanes.get(number) else { return false };
-        let others = self.charged < DESTINATIONS_MAX || !lane.window.is_unused();
-        self.window == 0 || class == Class::Answer || (lane.window.is_open(self.window) && others)
-    }
-
-    /// Which file's first is the next to go; none when nothing may.
-    fn next_class(&self, number: u32) -> Option<Class> {
-        let lane = self.lanes.get(number).filter(|lane| !lane.large_under_way)?;
-        let classes = [Class::Droppable, Class::Kept, Class::Answer];
-        let may_go = classes.into_iter().filter(|class| match class {
-            Class::Answer => true,
-            // For another destination's credit it waits in `parked`.
-            _ => self.window == 0 || lane.window.is_open(self.window),
-        });
-        may_go
-            .filter_map(|class| Some((lane.first(class)?, class)))
-            .min_by_key(|(first, _)| *first)
-            .map(|(_, class)| class)
-    }
-
-    fn may_begin(&self, number: u32, class: Class, room_for: impl Fn(usize) -> bool) -> bool {
-        let first = self.lanes.get(number).and_then(|lane| lane.files.as_ref()?[class as usize].front());
-        self.is_open(number, class) && first.is_some_and(|held| !held.large || room_for(held.payload().len()))
-    }
-
-    fn goes(&mut self, number: u32, want: Want) {
-        let Some(lane) = self.lanes.get_mut(number) else { return };
-        if self.window > 0 && want.class != Class::Answer {
-            self.charged += usize::from(lane.window.is_unused());
-            lane.window.charge(credit::cost(want.payload_bytes));
-        }
-        if want.large {
-            lane.large_under_way = true;
-            self.busy += 1;
-        }
-    }
-
-    fn take(&mut self, number: u32, class: Class) -> Option<Held> {
-        let lane = self.lanes.get_mut(number)?;
+    fn take(&mut self, lane: &mut Lane, number: u32, class: Class) -> Option<Held> {
         let file = &mut lane.files.as_mut()?[class as usize];
         let held = file.pop_front()?;
         if let (Some(heads), Class::Droppable) = (&mut self.heads, class) {
@@ -450,11 +468,20 @@ impl Lanes {
         Some(held)
     }
 
-    fn list(&mut self, number: u32) {
-        if self.next_class(number).is_none() {
-            return;
+    /// As [`Lanes::take`], of a lane in its place, which goes if nothing is left of it.
+    fn take_from(&mut self, number: u32, class: Class) -> Option<Held> {
+        let mut lane = self.lanes.get_mut(number).map(std::mem::take)?;
+        let held = self.take(&mut lane, number, class);
+        if let Some(place) = self.lanes.get_mut(number) {
+            *place = lane;
         }
-        if let Some(lane) = self.lanes.get_mut(number) {
+        self.drop_if_idle(number);
+        held
+    }
+
+    fn list(&mut self, number: u32) {
+        let window = self.window;
+        if let Some(lane) = self.lanes.get_mut(number).filter(|lane| lane.next_class(window).is_some()) {
             if !std::mem::replace(&mut lane.listed, true) {
                 self.ready.push_back(number);
             }
@@ -470,10 +497,6 @@ impl Lanes {
             self.lanes.remove(number);
         }
     }
-}
-
-fn first_since(lane: &Lane, class: Class) -> Option<u32> {
-    lane.files.as_ref()?[class as usize].front().map(|held| held.since)
 }
 
 #[cfg(test)]

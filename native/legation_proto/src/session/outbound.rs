@@ -11,7 +11,7 @@
 //! **A FORGET waits** for the large messages of its engine that are on their way and for its answers that wait behind such,
 //! and everything behind it waits with it: callers must have their answers before they hear that the engine has ended.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -40,8 +40,8 @@ pub(crate) struct Outbound {
     taken: Taken,
     /// The next entry of `taken` to go out.
     at: usize,
-    /// Engines of ours that the peer has been told of; others' messages go as the realm's.
-    announced: HashSet<Box<str>>,
+    /// Engines of ours that the peer has been told of, with their keys; others' messages go as the realm's.
+    announced: HashMap<Box<str>, [u8; 32]>,
     transfers: Transfers<Large>,
 }
 
@@ -144,7 +144,7 @@ impl Outbound {
         Outbound {
             taken: Taken::default(),
             at: 0,
-            announced: HashSet::new(),
+            announced: HashMap::new(),
             transfers: Transfers::new(peer_message_bytes_max),
         }
     }
@@ -310,14 +310,18 @@ impl Outbound {
         if !lanes.any_ready() {
             return let_go;
         }
-        let mut bytes = 0;
-        while bytes < LANES_TARGET {
-            let transfers = &self.transfers;
-            let Some((lane, mut held)) = lanes.next(|bytes| transfers.has_room_for(bytes)) else { break };
-            bytes += held.payload().len() + batch::ROW_BYTES;
-            match held.piece.take_if(|_| held.large) {
-                Some(piece) => self.transfers.begin(*piece, Large { lane, held }),
-                None => let_go.push((lane, held)),
+        let mut budget = LANES_TARGET;
+        while budget > 0 && lanes.any_ready() {
+            let (transfers, before) = (&self.transfers, let_go.len());
+            lanes.let_go(budget, |bytes| transfers.has_room_for(bytes), &mut let_go);
+            let cost: usize = let_go[before..].iter().map(|(_, held)| held.cost).sum();
+            budget = budget.saturating_sub(cost);
+            // A large one is the last.
+            let Some(piece) = let_go.last_mut().and_then(|(_, held)| held.piece.take_if(|_| held.large)) else {
+                continue;
+            };
+            if let Some((lane, held)) = let_go.pop() {
+                self.transfers.begin(*piece, Large { lane, held });
             }
         }
         drop(lanes);
@@ -372,11 +376,13 @@ impl Outbound {
         let mut groups = Groups::default();
         let mut budget = out.len();
         for (index, (lane, held)) in let_go.iter().enumerate() {
-            let source = if self.announced.contains(held.source()) { held.source() } else { "" };
+            let source = if self.announced.contains_key(held.source()) { held.source() } else { "" };
             let batch_bytes = batch_bytes(held.payload().len(), held.aligned);
             budget += batch_bytes + batch::ROW_BYTES;
             groups.add(index, source, wire_destination(lane, held), held.payload().len(), batch_bytes);
         }
+        // Most come from the same source as the one before.
+        let mut last_source = ("", "");
         let mut lanes = lock(&session.lanes);
         while let Some(Entry::Message(message)) = entries.get_mut(self.at) {
             if message.dropped {
@@ -394,7 +400,10 @@ impl Outbound {
                 continue;
             }
             let source = message.source(arena);
-            let source = if self.announced.contains(source) { source } else { "" };
+            if source != last_source.0 {
+                last_source = (source, if self.announced.contains_key(source) { source } else { "" });
+            }
+            let source = last_source.1;
             budget += message.batch_bytes() + batch::ROW_BYTES;
             let member = let_go.len() + self.at;
             groups.add(member, source, message.destination(arena), message.payload_bytes(), message.batch_bytes());
@@ -425,11 +434,20 @@ impl Outbound {
             };
             Some(wire_held(held, wire_destination(lane, held), held.payload()))
         });
-        let sign = |body: &[u8]| shared.keyring.sign_batch(&group.source, &shared.agreed.network, body);
+        let sign = |body: &[u8]| self.sign(shared, &group.source, body);
         batch::encode(&header(shared, &group.source), messages, sign, out);
         let count = group.members.len() as u64;
         sent(shared, replay, count, count, &out[start..]);
         count_batch(shared, count, group.payload_bytes);
+    }
+
+    /// By the key that the peer has been told of.
+    fn sign(&self, shared: &Shared, source: &str, body: &[u8]) -> [u8; 64] {
+        let (keyring, network) = (&shared.keyring, &shared.agreed.network);
+        match self.announced.get(source) {
+            Some(told) => keyring.sign_batch_as(source, told, network, body),
+            None => keyring.sign_batch(source, network, body),
+        }
     }
 
     /// Fragments until the flush is full, and at least one. Those of `first` before others.
@@ -454,13 +472,13 @@ impl Outbound {
             let (number, piece, large) = transfer.into_parts();
             let start = out.len();
             let payload_bytes = piece.payload_bytes();
-            let source = if self.announced.contains(large.held.source()) { large.held.source() } else { "" };
-            let sign = |body: &[u8]| shared.keyring.sign_batch(source, &shared.agreed.network, body);
+            let source = if self.announced.contains_key(large.held.source()) { large.held.source() } else { "" };
             let message = wire_held(&large.held, large.destination(), &[]);
             let mut calls = lock(&session.calls);
             large.held.copies_with(piece.payload()).for_each(|copy| calls.handles.left(copy));
             self.taken.releases.append(&mut calls.handles.releases);
             drop(calls);
+            let sign = |body: &[u8]| self.sign(shared, source, body);
             piece.encode(&header(shared, source), &message, number, sign, out);
             sent(shared, &session.replay, 1, 1, &out[start..]);
             count_batch(shared, 1, payload_bytes);
@@ -602,11 +620,11 @@ fn handles_left(session: &Session, let_go: &[(Arc<str>, Held)], gone: &[Entry], 
     locked.map_or_else(Vec::new, |mut calls| std::mem::take(&mut calls.handles.releases))
 }
 
-fn note_announced(announced: &mut HashSet<Box<str>>, kind: FrameType, signed: &[u8]) {
+fn note_announced(announced: &mut HashMap<Box<str>, [u8; 32]>, kind: FrameType, signed: &[u8]) {
     match kind {
         FrameType::Learn => {
             if let Ok((learn, _)) = learn::Learn::decode(signed) {
-                announced.insert(learn.engine.into());
+                announced.insert(learn.engine.into(), learn.key);
             }
         }
         FrameType::Forget => {

@@ -386,7 +386,7 @@ impl Reader {
             return;
         };
         let agreed = core.agreed();
-        let (key, version) = (agreed.peer_key, agreed.version);
+        let (key, version) = (*agreed.peer_realm_key(), agreed.version);
         // Of this link; the session may have begun the other way round.
         let (initiator, role) = match self.link.as_ref().map(|link| link.role()) {
             Some(Role::Initiator) => (true, "initiator"),
@@ -538,6 +538,8 @@ impl Reader {
                 LinkEnd::Fault { code: "knock", .. } => counters.knocks_refused.one(),
                 LinkEnd::Fault { code: "knock_memory_full", .. } => counters.knock_memory_full.one(),
                 LinkEnd::Fault { code: "timeout", .. } => counters.handshakes_timed_out.one(),
+                LinkEnd::Fault { code: "stale_key", .. } => counters.hellos_stale_key.one(),
+                LinkEnd::Fault { code: "revoked", .. } => counters.hellos_revoked.one(),
                 _ => {}
             }
             tracing::debug!(carrier = self.carrier, address = %self.label, %why, "a handshake failed");
