@@ -85,7 +85,7 @@ defmodule Legation do
   See `Legation.Options`.
   """
 
-  alias Legation.{Directory, Instance, Options, Providers}
+  alias Legation.{Blocking, Directory, Instance, Options, Providers}
 
   @typedoc "An engine's name: `\"ping\"` for one of ours, `\"ping@bob\"` for another realm's."
   @type engine :: binary
@@ -469,14 +469,46 @@ defmodule Legation do
 
   ## Sending
 
-  @doc "`GenServer.call/3` by a Legation name."
-  @spec call(name, term, timeout, instance) :: term
-  def call(name, request, timeout \\ 5_000, instance \\ __MODULE__),
+  @doc """
+  `GenServer.call/3` by a Legation name.
+
+  Options, or an instance in their place:
+
+    * `:block` - how long to wait for room in the queue towards the peer, in milliseconds or `:infinity`, before the call is refused
+      `:overload`. Only then does the timeout begin. Without it that is at once
+    * `:instance` - the instance
+  """
+  @spec call(name, term, timeout, instance | [{:block, timeout} | {:instance, instance}]) :: term
+  def call(name, request, timeout \\ 5_000, opts \\ [])
+
+  def call(name, request, timeout, instance) when is_atom(instance) and instance != nil,
     do: GenServer.call({:via, __MODULE__, {instance, name}}, request, timeout)
 
-  @doc "`GenServer.cast/2` by a Legation name, signed as the caller's engine if it has one. `{:error, :noproc}` for an unknown name."
-  @spec cast(name, term, instance) :: :ok | {:error, :noproc}
-  def cast(name, message, instance \\ __MODULE__) do
+  def call(name, request, timeout, opts) do
+    {block, instance} = Blocking.options!(opts)
+    call = fn -> call(name, request, timeout, instance) end
+    if block, do: Blocking.call(Instance.fetch!(instance), name, request, block, call), else: call.()
+  end
+
+  @doc """
+  `GenServer.cast/2` by a Legation name, signed as the caller's engine if it has one. `{:error, :noproc}` for an unknown name.
+
+  Options as in `call/4`: with `:block` it returns when the queue has taken the message, or `{:error, {:legation, reason}}` if it has not.
+  Behind a daemon it returns when there was room; somebody else may have taken it.
+  """
+  @spec cast(name, term, instance | [{:block, timeout} | {:instance, instance}]) ::
+          :ok | {:error, :noproc | {:legation, atom}}
+  def cast(name, message, opts \\ [])
+
+  def cast(name, message, opts) when is_list(opts) do
+    {block, instance} = Blocking.options!(opts)
+
+    if block,
+      do: Blocking.cast(Instance.fetch!(instance), name, message, block),
+      else: cast(name, message, instance)
+  end
+
+  def cast(name, message, instance) do
     case deliver(Instance.fetch!(instance), name, {:"$gen_cast", message}) do
       nil -> {:error, :noproc}
       _pid -> :ok

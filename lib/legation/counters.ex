@@ -36,9 +36,12 @@ defmodule Legation.Counters do
     # Links that we ended because the peer was silent, or too much from it failed verification.
     :links_silent,
     :links_abused,
+    # Sessions that we ended because the peer took too little (`overflow: :disconnect`).
+    :sessions_overflowed,
     :global_names_taken,
-    :links_ignored,
-    :stand_in_strays
+    # Exit signals: of peers that policy refused, and ours that could not go.
+    :exits_refused,
+    :exits_dropped
   ]
   @index @names |> Enum.with_index(1) |> Map.new()
 

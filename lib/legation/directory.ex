@@ -11,7 +11,7 @@ defmodule Legation.Directory do
 
   use GenServer
 
-  alias Legation.{Counters, GlobalNames, Instance, Keyholder, Native, Policy, Providers, Telemetry}
+  alias Legation.{Counters, GlobalNames, Handle, Instance, Keyholder, Native, Policy, Providers, Telemetry}
   alias Legation.Peer.Status
   alias Legation.Directory.{Announcement, Events, Foreign, Identity, Subscribers}
 
@@ -403,8 +403,12 @@ defmodule Legation.Directory do
 
     GlobalNames.drop(state.name, Instance.full_name(instance, engine), publication.pid)
     told = for {_tag, session} <- state.sessions, Policy.exported?(session.policy, engine, publication.to), do: session
+    # A peer that may not monitor it hears that it is gone and no more.
+    {watching, others} = Enum.split_with(told, &Policy.watched?(&1.policy, engine))
     serial = next_serial(state)
-    forget(engine, reason, serial, told, state)
+    for %{reasons: :full} = session <- watching, reason != :withdrawn, do: push_reason(engine, reason, session, state)
+    forget(engine, if(reason == :withdrawn, do: reason, else: Announcement.reason(reason)), serial, watching, state)
+    forget(engine, :withdrawn, serial, others, state)
     %{state | serial: serial}
   end
 
@@ -422,6 +426,20 @@ defmodule Legation.Directory do
     end
   end
 
+  defp push_reason(engine, reason, session, state) do
+    reason = :erlang.term_to_binary(Handle.reason(:full, reason), minor_version: 2)
+    told(Native.session_push_reason(session.session, engine, reason), session, state)
+  end
+
+  # What was pushed may have given away processes of ours.
+  defp told({:ok, []}, _session, _state), do: :ok
+
+  defp told({:ok, exported}, session, state),
+    do: send(session.peer, {state.instance.ref, :exported, session.tag, exported})
+
+  # It can't go, and the peer hears the class alone.
+  defp told({:error, _reason}, _session, _state), do: :ok
+
   # Nobody to tell: nothing to sign.
   defp forget(_engine, _reason, _serial, [], _state), do: :ok
 
@@ -438,7 +456,7 @@ defmodule Legation.Directory do
 
   defp engine_died(engine, reason, state) do
     %{target: target, opts: opts} = Map.fetch!(state.engines, engine)
-    state = do_withdraw(engine, Announcement.reason_class(reason), state)
+    state = do_withdraw(engine, reason, state)
 
     case is_atom(target) and resolve(target) do
       false ->
@@ -475,7 +493,7 @@ defmodule Legation.Directory do
     if receipts != [], do: Native.session_receipts(resource, receipts)
     for {_engine, %{signed: signed}} <- exported, do: announce(session, :learn, signed)
     # The peer knows by now who signs them.
-    if session.adopt, do: Native.session_adopt(resource, session.adopt)
+    if session.adopt, do: told(Native.session_adopt(resource, session.adopt), session, state)
 
     :ets.insert(state.instance.sessions, {realm, session.tag, resource, Map.put(session.info, :state, :up)})
     state = Events.notify({:peer_up, realm, session.info}, state)

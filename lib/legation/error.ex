@@ -12,7 +12,8 @@ defmodule Legation.Error do
   | `:overload` | a queue or table is full | yes |
   | `:noproc` | no such engine (any more) | no |
   | `:too_large` | over the message limit of either side | no |
-  | `:identifiers` | it holds a pid, reference, port or fun | no |
+  | `:identifiers` | it holds a port or fun | no |
+  | `:expired` | it waited for longer than `message_ttl_ms` to be sent | yes |
   | `:draining` | this realm, or the peer's, is about to stop | yes, when it is back |
   | `:abandoned` | what was to answer has lost the way back; the call may have been carried out | no |
 
@@ -83,6 +84,8 @@ defmodule Legation.Error do
   def retry?({kind, {:uid_not_allowed, _uid}}) when kind in [:connect, :carrier], do: false
   def retry?({kind, reason}) when kind in [:connect, :carrier], do: reason not in @permanent
   def retry?({:daemon, why}), do: why in [:down, :timeout]
+  # Of a message; as a close code it is a certificate's end.
+  def retry?(:expired), do: true
   def retry?(reason), do: reason in @retry
 
   # Refusals of single messages (protocol.md 10.4), and what our own side refuses.
@@ -93,7 +96,8 @@ defmodule Legation.Error do
     overload: "a bound is reached; try again later",
     noproc: "there is no such engine",
     too_large: "it is over the message limit",
-    identifiers: "it holds a pid, reference, port or fun",
+    identifiers: "it holds a port or fun",
+    expired: "it has waited for too long to be sent",
     draining: "the realm is about to stop",
     abandoned: "what was to answer has lost the way back",
     bad_term: "it is no external term within the bounds",

@@ -12,7 +12,7 @@ defmodule Legation.Instance do
   #   peers      {realm, status}
   #   sessions   {realm, tag, session, info}                           sessions, whether a link is up or not (`state: :up | :lost`)
   #   links      {tag, realm, channel, session, status}                links that are up
-  #   stand_ins  {{session tag, caller number}, pid}                   of remote callers; written by Readers and Peers
+  #   stand_ins  {{session tag, number}, pid, used ms}                 of peers' processes; written by Readers, Peers and themselves
   #
   # `turns` has whose turn it is among several providers of one name (Legation.Providers).
   #

@@ -29,12 +29,21 @@ defmodule Legation.Native do
   @type error :: {:error, {kind :: atom, detail}}
 
   @type payload :: binary
-  @type payload_in :: {:t, term} | {:b, binary}
+  @typedoc "`{:h, binary}`: it holds handles, and goes through `session_translate/3` or `session_discard/2`, exactly once."
+  @type payload_in :: {:t, term} | {:b, binary} | {:h, binary} | :undecodable
   @type engine :: binary
   @type label :: 1 | 2 | 4
   @type call_id :: non_neg_integer
   @type caller :: non_neg_integer
-  @type push_error :: {:error, :overload | :too_large | :identifiers | :bad_term | :draining | :ended}
+  @typedoc "Processes of ours that the peer is given by a push for the first time. They are watched: `session_export_ended/4`."
+  @type exported :: [{handle, pid}]
+  @type pushed :: {:ok, exported} | push_error
+  @type handle :: pos_integer
+  @typedoc "A pid or reference in external term format without the version byte, see Legation.Handle."
+  @type raw :: binary
+  @type push_error ::
+          {:error,
+           :overload | :disconnect | :too_large | :identifiers | :bad_term | :unknown_handle | :draining | :ended}
 
   @type guard_opts :: %{window_ms: pos_integer, boot_ms: non_neg_integer, entries_max: pos_integer}
   @type channel_opts :: %{
@@ -43,14 +52,20 @@ defmodule Legation.Native do
           engines_max: pos_integer,
           queue_bytes_max: pos_integer,
           resume_bytes_max: non_neg_integer,
+          credit_bytes: non_neg_integer,
+          fragment_bytes: pos_integer,
+          message_ttl_ms: pos_integer | :infinity,
+          room_waiters_max: pos_integer,
           engine_queue_bytes_max: pos_integer | :infinity,
           calls_max: pos_integer,
           callers_max: pos_integer,
+          handles_max: pos_integer,
+          references_max: pos_integer,
           handshake_ms: pos_integer,
           ping_ms: pos_integer,
           failures_max: pos_integer,
           failures_window_ms: pos_integer,
-          overflow: :newest | :oldest
+          overflow: :newest | :oldest | :disconnect
         }
 
   @typedoc "A session that the dialler has, and whether the links there are shall stay."
@@ -61,12 +76,14 @@ defmodule Legation.Native do
           | {:sign, id :: non_neg_integer, purpose, body :: binary}
           | {:up, session, map}
           | {:learn, engine, map}
-          | {:forget, engine, reason :: atom}
-          | {:send | :cast, dst :: engine, src :: engine, payload_in, receipt :: binary | nil}
-          | {:call, dst :: engine, src :: engine, label, call_id, caller, payload_in, receipt :: binary | nil}
+          | {:forget, engine, reason :: atom, payload_in | nil}
+          | {:send | :cast, dst :: engine | pid, src :: engine, payload_in, receipt :: binary | nil}
+          | {:call, dst :: engine | pid, src :: engine, label, call_id, caller, payload_in, receipt :: binary | nil}
           | {:reply, from :: term, payload_in}
           | {:refused, from :: term, reason :: atom}
-          | {:release, caller}
+          | {:exit, :linked | :sent, from :: handle, dst :: engine | pid, src :: engine, payload_in}
+          | {:handle_ended, handle, reason :: atom, payload_in | nil}
+          | {:unexported, handle}
           | {:rotated, serial :: pos_integer, public_key}
           | {:closed | :fault, code :: atom, detail}
 
@@ -226,25 +243,77 @@ defmodule Legation.Native do
   # Session: what proxies push into and stand-ins answer through. Whatever has to be sent wakes the Writer of the link that
   # is sent on. The `_dirty` ones are for payloads over 20 KiB.
 
-  @spec session_push(session, engine, :send | :cast, engine, payload) :: :ok | push_error
+  @spec session_push(session, engine, :send | :cast, engine, payload) :: pushed
   def session_push(_session, _dst, _kind, _src, _payload), do: not_loaded()
 
-  @spec session_push_dirty(session, engine, :send | :cast, engine, payload) :: :ok | push_error
+  @spec session_push_dirty(session, engine, :send | :cast, engine, payload) :: pushed
   def session_push_dirty(_session, _dst, _kind, _src, _payload), do: not_loaded()
 
-  @spec session_push_call(session, engine, label, engine, GenServer.from(), payload) ::
-          {:ok, new_caller :: caller | nil} | push_error
-  def session_push_call(_session, _dst, _label, _src, _from, _payload), do: not_loaded()
+  @spec session_push_call(session, engine, label, engine, GenServer.from(), caller :: raw, payload) :: pushed
+  def session_push_call(_session, _dst, _label, _src, _from, _caller, _payload), do: not_loaded()
 
-  @spec session_push_call_dirty(session, engine, label, engine, GenServer.from(), payload) ::
-          {:ok, new_caller :: caller | nil} | push_error
-  def session_push_call_dirty(_session, _dst, _label, _src, _from, _payload), do: not_loaded()
+  @spec session_push_call_dirty(session, engine, label, engine, GenServer.from(), caller :: raw, payload) :: pushed
+  def session_push_call_dirty(_session, _dst, _label, _src, _from, _caller, _payload), do: not_loaded()
 
-  @spec session_reply(session, call_id, payload) :: :ok | push_error | {:error, :unknown_call}
+  @spec session_reply(session, call_id, payload) :: pushed | {:error, :unknown_call}
   def session_reply(_session, _call_id, _payload), do: not_loaded()
 
-  @spec session_reply_dirty(session, call_id, payload) :: :ok | push_error | {:error, :unknown_call}
+  @spec session_reply_dirty(session, call_id, payload) :: pushed | {:error, :unknown_call}
   def session_reply_dirty(_session, _call_id, _payload), do: not_loaded()
+
+  @doc "An exit signal from a process of ours: `:linked` to the destination, it has ended, or `:sent` by `Process.exit/2`."
+  @spec session_push_exit(session, engine, engine, from :: raw, :linked | :sent, payload) :: pushed
+  def session_push_exit(_session, _dst, _src, _from, _kind, _payload), do: not_loaded()
+
+  @doc "Why an engine of ours has ended, for a peer that is told more than the class. Before its FORGET."
+  @spec session_push_reason(session, engine, payload) :: pushed
+  def session_push_reason(_session, _engine, _payload), do: not_loaded()
+
+  # Handles: processes of ours that the peer has (exports), and of its that we have (imports).
+
+  @spec session_export_ended(session, handle, reason :: atom, payload | nil) :: {:ok, exported}
+  def session_export_ended(_session, _number, _reason, _term), do: not_loaded()
+
+  @spec session_export_pid(session, handle) :: pid | nil
+  def session_export_pid(_session, _number), do: not_loaded()
+
+  @doc "What `session_translate/3` needs for a payload."
+  @spec session_wanted(session, binary) ::
+          {[handle], [engine], references :: non_neg_integer, nobodies :: non_neg_integer}
+  def session_wanted(_session, _payload), do: not_loaded()
+
+  @spec session_wanted_dirty(session, binary) :: {[handle], [engine], non_neg_integer, non_neg_integer}
+  def session_wanted_dirty(_session, _payload), do: not_loaded()
+
+  @doc "`:full`: there is no room for another stand-in, and nothing has happened yet."
+  @spec session_translate(session, binary, {[{handle, raw}], [{engine, raw}], references :: [raw], nobodies :: [raw]}) ::
+          {:t, term} | {:b, binary} | :full | :undecodable
+  def session_translate(_session, _payload, _made), do: not_loaded()
+
+  @spec session_translate_dirty(session, binary, {[{handle, raw}], [{engine, raw}], [raw], [raw]}) ::
+          {:t, term} | {:b, binary} | :full | :undecodable
+  def session_translate_dirty(_session, _payload, _made), do: not_loaded()
+
+  @doc "A payload with handles that is not delivered."
+  @spec session_discard(session, binary) :: :ok
+  def session_discard(_session, _payload), do: not_loaded()
+
+  @spec session_bind_import(session, handle, raw) :: :ok | :full
+  def session_bind_import(_session, _number, _raw), do: not_loaded()
+
+  @doc "Once for each `:exit` event."
+  @spec session_settle_handle(session, handle) :: :ok
+  def session_settle_handle(_session, _number), do: not_loaded()
+
+  @spec session_drop_import(session, handle) :: :dropped | :in_use | :unknown
+  def session_drop_import(_session, _number), do: not_loaded()
+
+  @doc "A proxy: in a payload it goes home as the engine that it stands for."
+  @spec session_bind_engine(session, raw, engine) :: :ok
+  def session_bind_engine(_session, _raw, _engine), do: not_loaded()
+
+  @spec session_unbind(session, raw) :: :ok
+  def session_unbind(_session, _raw), do: not_loaded()
 
   @spec session_refuse(session, call_id, reason :: atom) :: :ok
   def session_refuse(_session, _call_id, _reason), do: not_loaded()
@@ -259,9 +328,6 @@ defmodule Legation.Native do
 
   @spec session_announce(session, :learn | :forget | :cert, signed :: binary) :: :ok
   def session_announce(_session, _kind, _signed), do: not_loaded()
-
-  @spec session_release(session, caller) :: :ok
-  def session_release(_session, _caller), do: not_loaded()
 
   @spec session_pending(session, engine) :: non_neg_integer
   def session_pending(_session, _engine), do: not_loaded()
@@ -295,14 +361,33 @@ defmodule Legation.Native do
   def session_gap(_session), do: not_loaded()
 
   @doc "Casts and sends that `ended`, a session with the same peer, had not signed yet go into `session`."
-  @spec session_adopt(session, ended :: session) :: :ok
+  @spec session_adopt(session, ended :: session) :: {:ok, exported}
   def session_adopt(_session, _ended), do: not_loaded()
+
+  @doc "Time passes: what waits for longer than `message_ttl_ms` goes, and calls among it are given back."
+  @spec session_tick(session, unix_ms) :: [{GenServer.from(), reason :: atom}]
+  def session_tick(_session, _now), do: not_loaded()
+
+  @doc "Destinations of ours whose mailboxes are to be looked at: answered by `session_grant/3` with how much is in them."
+  @spec session_debts(session) :: [binary]
+  def session_debts(_session), do: not_loaded()
+
+  @spec session_grant(session, destination :: binary, left :: non_neg_integer) :: :ok
+  def session_grant(_session, _destination, _left), do: not_loaded()
+
+  @doc "For who was refused `:overload` and would rather wait. After `:later` the caller gets `{:legation_room, token}`, once."
+  @spec session_wait_room(session, engine, payload_bytes :: non_neg_integer) ::
+          :now | {:later, token :: integer} | :full
+  def session_wait_room(_session, _dst, _payload_bytes), do: not_loaded()
+
+  @spec session_cancel_room(session, token :: integer) :: :ok
+  def session_cancel_room(_session, _token), do: not_loaded()
 
   @spec session_counters(session) :: %{atom => integer}
   def session_counters(_session), do: not_loaded()
 
   # Which shape the functions and events have; the library has the same number (`BORDER`) or is refused.
-  @border 2
+  @border 3
 
   @doc false
   # Without the library the module does not load: there is nothing that Legation could do without it. An upgrade in a

@@ -49,14 +49,18 @@ defmodule Legation.Options do
     * `:connect` - addresses to dial, tried in turn. Default `[]`: it dials us
     * `:links` - to how many of these addresses links are kept at once, 1 (default) to 4. What we send goes over the one whose address stands
       first; the others stand by, and take over without a message lost. One that has gone is dialled again
-    * `:limits` - of the limits below, for this peer alone: `grace_ms`, `resume_bytes_max`, `queue_bytes_max`, `engine_queue_bytes_max`, `overflow`
+    * `:limits` - of the limits below, for this peer alone: `grace_ms`, `resume_bytes_max`, `queue_bytes_max`, `engine_queue_bytes_max`, `overflow`,
+      `message_ttl_ms`
     * `:export` - which of our published engines it may know of and reach: `:all`, or a list of names and
       `{name, allow: [...], filter: filter}`. Default `[]`
-    * `:allow` - what it may do with them: of `:call`, `:cast`, `:send`, `:sys` (`:sys.get_state/1`, `GenServer.stop/1`, …) and `:event`
-      (`:gen_event`). Default `[:call, :cast, :send]`. An engine's own `allow:` replaces it
+    * `:allow` - what it may do with them: of `:call`, `:cast`, `:send`; `:monitor`: hear how they end (otherwise only that they are gone);
+      `:link`: have them hear of the ends of its linked processes; `:exit`: `Process.exit/2`, though never `:kill`; `:sys` (`:sys.get_state/1`,
+      `GenServer.stop/1`, …) and `:event` (`:gen_event`). Default `[:call, :cast, :send, :monitor]`. An engine's own `allow:` replaces it. What
+      stands for the peer holds for processes, too, whose pids were sent to it
     * `:filter` - asked about each message that is allowed so far: a function of one argument, or `{module, function}`. It gets
       `%{realm:, engine:, source:, op:, message:}`; what is not answered with `true` is refused. An engine's own filter is asked after this one
-    * `:reasons` - `:class`: of why an engine ended, peers are told only the class (`:normal`, `:shutdown`, `:killed`, `:crashed`)
+    * `:reasons` - `:class` (default): of why a process ended, the peer is told only the class (`:normal`, `:shutdown`, `:killed`, `:noproc`,
+      `:noconnection`, `:timeout`, or `{:remote_exit, :crashed}`); `:full`: the reason itself
 
   ## Limits
 
@@ -72,12 +76,19 @@ defmodule Legation.Options do
   | `engines_max` | 65,536 | engines learned, per peer |
   | `queue_bytes_max` | 16 MiB | waiting to be sent, per peer. Beyond it calls are refused `:overload`, casts and sends dropped |
   | `engine_queue_bytes_max` | `:infinity` | of that, for one engine of the peer, so that a flooded one leaves room for others. A larger message goes if nothing else waits for its engine |
-  | `overflow` | `:newest` | which of these are dropped: `:newest`, or `:oldest` of those that no flush has taken yet |
+  | `overflow` | `:newest` | which of these are dropped: `:newest`, or `:oldest` of those that have not begun to go out; or none, and the peer that takes so little is left (`:disconnect`): its session ends |
+  | `message_ttl_ms` | `:infinity` | how long a message may wait to be sent, to about a tenth. Then casts and sends are dropped, calls refused `:expired` |
+  | `credit_bytes` | 256 KiB | how much a peer may have sent to one engine of ours that is not worked off there, by the length of its mailbox. What is more waits at the peer. 0: no bound |
+  | `fragment_bytes` | 64 KiB | larger messages are sent in pieces, between which others go |
+  | `room_waiters_max` | 16,384 | callers of `Legation.call/4` and `Legation.cast/3` that wait for room (`block:`), per peer |
   | `grace_ms` | 60,000 | how long a session without a link waits for another. Then, or if it is 0 at once, it has ended: calls exit, monitors fire |
   | `resume_bytes_max` | 16 MiB | sent and kept until the peer has acknowledged it, per peer. At it nothing more is sent until then. 0: nothing is kept, and the session ends with its link |
   | `ack_ms` | 50 | how long an acknowledgement waits for something to go with |
   | `calls_max` | 65,536 | calls in flight, per peer |
   | `callers_max` | 65,536 | processes of the peer that call us, per peer |
+  | `handles_max` | 65,536 | pids that were given to the peer, and as many that it gave to us. Past it the one of the peer's goes that was not used for longest; if all are in use, messages with more are refused `:overload` |
+  | `references_max` | 65,536 | the same of references. Past it the oldest goes, and one that comes home is another then |
+  | `handle_idle_ms` | 600,000 | after this a pid of the peer's is forgotten that nobody here has used, monitored or linked |
   | `engine_queue_max` | `:infinity` | messages in an engine's mailbox above which it gets no more from peers |
   | `call_age_ms` | 30,000 | after this we look whether the caller still waits |
   | `handshake_ms` | 5,000 | from the connection to the session |
@@ -109,7 +120,8 @@ defmodule Legation.Options do
       links: 1,
       limits: %{},
       export: [],
-      allow: [:call, :cast, :send]
+      allow: [:call, :cast, :send, :monitor],
+      reasons: :class
     ]
 
     @type t :: %__MODULE__{}
@@ -121,7 +133,8 @@ defmodule Legation.Options do
 
   @carriers %{tcp: Legation.Carriers.Tcp, unix: Legation.Carriers.Unix, memory: Legation.Carriers.Memory}
 
-  @ops [:call, :cast, :send, :sys, :event]
+  # As Legation.Policy has them.
+  @ops [:call, :cast, :send, :monitor, :link, :exit, :sys, :event]
 
   @ms_max Check.ms_max()
   @mib 1_048_576
@@ -142,11 +155,18 @@ defmodule Legation.Options do
     ack_ms: {50, {1, @ms_max}},
     calls_max: {65_536, :positive},
     callers_max: {65_536, :positive},
+    handles_max: {65_536, :positive},
+    references_max: {65_536, :positive},
+    handle_idle_ms: {600_000, {1, @ms_max}},
     handshake_ms: {5_000, {1, @ms_max}},
     ping_ms: {15_000, {1, @ms_max}},
     failures_max: {10, {1, 4_294_967_295}},
     failures_window_ms: {60_000, {1, @ms_max}},
-    overflow: {:newest, [:newest, :oldest]},
+    overflow: {:newest, [:newest, :oldest, :disconnect]},
+    message_ttl_ms: {:infinity, :positive_or_infinity},
+    credit_bytes: {256 * 1_024, {0, @ms_max}},
+    fragment_bytes: {64 * 1_024, {1, @bytes_max}},
+    room_waiters_max: {16_384, :positive},
     pending_connections_max: {1_024, :positive},
     handshakes_max: {100, :positive},
     failed_handshakes_per_s: {20, :positive},
@@ -162,7 +182,14 @@ defmodule Legation.Options do
   ]
 
   # Those that a peer may have of its own.
-  @peer_limits [:grace_ms, :resume_bytes_max, :queue_bytes_max, :engine_queue_bytes_max, :overflow]
+  @peer_limits [
+    :grace_ms,
+    :resume_bytes_max,
+    :queue_bytes_max,
+    :engine_queue_bytes_max,
+    :overflow,
+    :message_ttl_ms
+  ]
 
   # A keyholder's args may be a secret, and which file has the key is nobody's business in a log either.
   @derive {Inspect, except: [:key]}
@@ -495,7 +522,6 @@ defmodule Legation.Options do
     keys!(opts, [:realm, :key, :connect, :links, :limits, :export, :allow, :filter, :reasons], " in peers")
     realm = required!(opts, :realm, &name?/1, realm_words(), " in peers")
     place = " in peer #{inspect(realm)}"
-    get!(opts, :reasons, :class, &(&1 == :class), ":class", place)
 
     %Peer{
       realm: realm,
@@ -504,7 +530,8 @@ defmodule Legation.Options do
       links: get!(opts, :links, 1, &limit?({1, 4}, &1), limit_words({1, 4}), place),
       limits: peer_limits(Keyword.get(opts, :limits, []), " in limits" <> place),
       export: export(Keyword.get(opts, :export, []), place),
-      allow: get!(opts, :allow, [:call, :cast, :send], &ops?/1, ops_words(), place),
+      allow: get!(opts, :allow, [:call, :cast, :send, :monitor], &ops?/1, ops_words(), place),
+      reasons: get!(opts, :reasons, :class, &(&1 in [:class, :full]), limit_words([:class, :full]), place),
       filter: get!(opts, :filter, nil, &filter?/1, filter_words(), place)
     }
   end

@@ -14,20 +14,21 @@ defmodule Legation.Peer do
 
   alias Legation.{Backoff, Directory, Instance, Keyholder, Native, Policy}
   alias Legation.Connection.{Handshake, Reader}
-  alias Legation.Peer.{Callers, Dialling, Links, Status}
+  alias Legation.Peer.{Callers, Dialling, Flow, Links, Status}
 
   # Links of one session that a peer may have with us at once.
   @links_max 4
 
-  # monitors: monitor => {:link, tag} | {:caller, number}, for links whatever has become of them.
+  # monitors: monitor => {:link, tag} | {:export, number}, for links whatever has become of them.
   # session: %{tag, resource, id, initiator?, lost}: known to proxies and stand-ins by its tag. initiator?: we dialled its first
   #   link. lost: how its last link ended, if it has none.
   # links: tag => link that is up, all of the one session; active: the tag of the one that we send on.
   # grace: the timer of a session that has lost its links.   ended: a session that is over, whose unsigned messages wait for the next.
   # dial, timer, standby, index, tried, backoff, wanted, attempts: see Dialling.
-  # stand_ins: pid => caller number.
+  # exports: number => monitor, of processes of ours that the peer was given.   stand_ins: pid => number, of those it gave us.
+  # looks, tick: timers of Flow.
   # lost: how the last link or dial ended, for the status.
-  @derive {Inspect, only: [:instance, :addresses, :lost, :callers, :attempts]}
+  @derive {Inspect, only: [:instance, :addresses, :lost, :attempts]}
   defstruct [
     :name,
     :instance,
@@ -43,6 +44,8 @@ defmodule Legation.Peer do
     :dial,
     :timer,
     :sweep,
+    :looks,
+    :tick,
     :drain,
     :lost,
     :lower?,
@@ -53,7 +56,7 @@ defmodule Legation.Peer do
     standby: %{},
     monitors: %{},
     stand_ins: %{},
-    callers: 0,
+    exports: %{},
     tried: 0,
     attempts: 0,
     index: 0
@@ -131,11 +134,11 @@ defmodule Legation.Peer do
     case up(link, state) do
       :attach ->
         state = attach(link, state)
-        {:reply, {:ok, state.session.tag, state.policy}, state}
+        {:reply, {:ok, state.session.tag, state.policy, state.peer.reasons}, state}
 
       :begin ->
         state = begin_session(link, state)
-        {:reply, {:ok, state.session.tag, state.policy}, state}
+        {:reply, {:ok, state.session.tag, state.policy, state.peer.reasons}, state}
 
       {:close, code} ->
         {:reply, {:close, code}, state}
@@ -199,7 +202,7 @@ defmodule Legation.Peer do
   @impl true
   def handle_info({:DOWN, monitor, :process, _pid, reason}, state) do
     case Map.pop(state.monitors, monitor) do
-      {{:caller, number}, monitors} -> {:noreply, Callers.died(number, %{state | monitors: monitors})}
+      {{:export, number}, monitors} -> {:noreply, Callers.died(number, reason, %{state | monitors: monitors})}
       {{:link, tag}, monitors} -> {:noreply, link_ended(tag, Status.why(reason), %{state | monitors: monitors})}
       {nil, _monitors} -> {:noreply, state}
     end
@@ -209,8 +212,16 @@ defmodule Legation.Peer do
   def handle_info({tag, :ended, why}, state) when is_reference(tag),
     do: {:noreply, link_ended(tag, Status.why(why), state)}
 
-  def handle_info({ref, :caller, tag, pid, number}, %{instance: %{ref: ref}} = state),
-    do: {:noreply, Callers.called(tag, pid, number, state)}
+  def handle_info({ref, :exported, tag, exported}, %{instance: %{ref: ref}} = state),
+    do: {:noreply, Callers.exported(tag, exported, state)}
+
+  def handle_info({ref, :unexported, tag, number}, %{instance: %{ref: ref}} = state),
+    do: {:noreply, Callers.unexported(tag, number, state)}
+
+  def handle_info({ref, :idle, tag, pid, number}, %{instance: %{ref: ref}} = state) do
+    Callers.idle(tag, pid, number, state)
+    {:noreply, state}
+  end
 
   def handle_info({ref, :stand_in, tag, pid, number}, %{instance: %{ref: ref}} = state),
     do: {:noreply, Callers.stand_in(tag, pid, number, state)}
@@ -231,6 +242,18 @@ defmodule Legation.Peer do
     do: {:noreply, state |> end_session(state.session.lost) |> publish_status()}
 
   def handle_info({:timeout, timer, :sweep}, %{sweep: timer} = state), do: {:noreply, Callers.sweep_due(state)}
+
+  def handle_info({ref, :owes, tag}, %{instance: %{ref: ref}} = state), do: {:noreply, Flow.owes(tag, state)}
+  def handle_info({:timeout, timer, :look}, %{looks: {timer, _ms}} = state), do: {:noreply, Flow.look_due(state)}
+  def handle_info({:timeout, timer, :tick}, %{tick: timer} = state), do: {:noreply, Flow.tick_due(state)}
+
+  # `overflow: :disconnect`: the peer takes less than we have for it.
+  def handle_info({ref, :overflow, tag}, %{instance: %{ref: ref}, session: %{tag: tag}} = state) do
+    Legation.Counters.add(state.instance.counters, :sessions_overflowed)
+    up_ms = for({_tag, link} <- state.links, do: link.up_ms) |> Enum.max(fn -> now_ms() end)
+    state = end_session(state, {:local, :overload})
+    {:noreply, state |> Dialling.lost(up_ms) |> publish_status()}
+  end
 
   def handle_info({tag, :drained}, %{drain: {_from, _timer}} = state) when is_map_key(state.links, tag),
     do: {:noreply, drained([], state)}
@@ -274,11 +297,12 @@ defmodule Legation.Peer do
       session: session.resource,
       peer: self(),
       policy: state.policy,
+      reasons: state.peer.reasons,
       info: link.status,
       adopt: state.ended
     })
 
-    publish_links(Dialling.keep_standby(%{state | ended: nil}))
+    publish_links(Dialling.keep_standby(Flow.begin(%{state | ended: nil})))
   end
 
   # Another link of the session that we have: the only one from now on, or one more.
@@ -404,7 +428,7 @@ defmodule Legation.Peer do
     })
   end
 
-  defp goodbye({:local, code}) when code in [:shutdown, :replaced, :revoked], do: code
+  defp goodbye({:local, code}) when code in [:shutdown, :replaced, :overload, :revoked], do: code
   defp goodbye({:fault, :revoked, _text}), do: :revoked
   defp goodbye(_why), do: :normal
 

@@ -13,7 +13,12 @@ defmodule Legation.Policy do
   defstruct [:realm, :rules, :rule]
 
   @typedoc "Operations: what `allow:` lists."
-  @type op :: :call | :cast | :send | :sys | :event
+  @type op :: :call | :cast | :send | :monitor | :link | :exit | :sys | :event
+
+  @ops [:call, :cast, :send, :monitor, :link, :exit, :sys, :event]
+
+  @doc "All operations."
+  def ops, do: @ops
 
   # rules: :all, or by engine; rule: for all. A rule is {operations, filters}.
   @opaque t :: %__MODULE__{}
@@ -71,6 +76,22 @@ defmodule Legation.Policy do
     case rule_of(policy, engine) do
       {ops, filters} -> if op in ops, do: agreed(policy, ops, filters, op, message), else: {:refuse, :forbidden}
       nil -> {:refuse, :forbidden}
+    end
+  end
+
+  @doc "The same of a process whose pid was given to the peer: what stands for all engines holds for it."
+  @spec allowed_process(t, op, (() -> map)) :: :ok | {:refuse, :forbidden | :filtered}
+  def allowed_process(%__MODULE__{rule: {ops, filters}} = policy, op, message),
+    do: if(op in ops, do: agreed(policy, ops, filters, op, message), else: {:refuse, :forbidden})
+
+  @doc "May the peer hear how the engine, or with nil a process that it was given, has ended? Otherwise only that it is gone."
+  @spec watched?(t, binary | nil) :: boolean
+  def watched?(%__MODULE__{rule: {ops, _filters}}, nil), do: :monitor in ops
+
+  def watched?(%__MODULE__{} = policy, engine) do
+    case rule_of(policy, engine) do
+      {ops, _filters} -> :monitor in ops
+      nil -> false
     end
   end
 

@@ -7,7 +7,7 @@ defmodule Legation.ProxySupervisor do
 
   use GenServer
 
-  alias Legation.{Directory, Instance, Proxy}
+  alias Legation.{Directory, Handle, Instance, Native, Proxy}
 
   def start_link(name), do: GenServer.start_link(__MODULE__, name, name: server(name))
 
@@ -43,10 +43,14 @@ defmodule Legation.ProxySupervisor do
           peer: session.peer,
           pids: instance.pids,
           counts: counts,
-          drops: instance.counters
+          drops: instance.counters,
+          reasons: session.reasons
         }
 
-        {Proxy.spawn_link(proxy), counts}
+        pid = Proxy.spawn_link(proxy)
+        # In a payload it goes home as the engine.
+        Native.session_bind_engine(session.session, Handle.raw(pid), engine)
+        {pid, counts}
       end
 
     {:reply, started, name}

@@ -1,66 +1,106 @@
 defmodule Legation.StandIn do
   @moduledoc false
-  # The local process that stands for one remote caller: what `from` names at the engine that is called. Replies that
-  # reach it go back over the session. It lives as long as the remote caller is known to live, so that pools and others
-  # who monitor `from` are served. Whichever Reader brings the caller's first call makes it.
+  # The local process that stands for a process of a peer's: who has called an engine of ours, and what `from` names then; or
+  # whose pid came in a message. It is used as any pid: what reaches it goes to that process, monitors and links of it
+  # fire when that ends, a reply that reaches it answers the call.
   #
   # It belongs to one session, whatever links that has, and is linked to its Peer: if it is killed, its Peer has the calls
-  # refused that it was to answer. A reply that comes after the session finds no process and is lost, as it must be.
+  # refused that it was to answer. It goes when the process has ended, with the session, or when for `handle_idle_ms` nobody has used,
+  # monitored or linked it: then its Peer forgets it, and so does the other side.
+  #
+  # For itself it takes only `{:EXIT, peer, _}`, its own timer, and `{ref, control}` with the instance's own reference:
+  #
+  #   {ref, {:stop, reason}}            the process has ended, or the session has
+  #   {ref, {:link, pid, reason}}       it was linked to a process of ours, and has ended
+  #   {ref, {:exit, pid, reason}}       it has called `Process.exit/2` on a process of ours
 
-  alias Legation.{Counters, Native}
+  alias Legation.{Handle, Outgoing}
 
-  @enforce_keys [:ref, :peer, :session, :drops]
-  defstruct @enforce_keys
+  # number: the peer's for it.   used: whether something has reached it since the timer's last time.
+  @enforce_keys [:ref, :peer, :tag, :session, :number, :realm, :instance, :pids, :table, :drops, :reasons, :idle_ms]
+  defstruct @enforce_keys ++ [:engine, :name, :timer, used: true]
 
-  @dirty_bytes 20_480
   @idle_ms 1_000
-  # What a peer can be told (protocol.md 10.4) when a reply can't be sent.
-  @reasons [:overload, :too_large, :identifiers, :undecodable]
 
   def spawn(%__MODULE__{} = state), do: :erlang.spawn(__MODULE__, :init, [state])
 
-  @doc "The remote caller has ended (`:normal`), or the session has (`:noconnection`)."
+  @doc "The remote process has ended, or the session has (`:noconnection`)."
   def stop(pid, ref, reason), do: send(pid, {ref, {:stop, reason}})
 
   # The Peer links to us, too, as soon as it hears of us: whoever of the two ends first, the other is told.
   def init(%__MODULE__{peer: peer} = state) do
     Process.flag(:trap_exit, true)
     Process.link(peer)
-    loop(state)
+    address = Handle.address(state.number)
+    loop(start_timer(%{state | engine: address, name: address <> "@" <> state.realm}))
   end
 
-  def loop(%__MODULE__{ref: ref, peer: peer} = state) do
+  defp start_timer(state), do: %{state | used: false, timer: :erlang.start_timer(state.idle_ms, self(), :idle)}
+
+  def loop(%__MODULE__{ref: ref, peer: peer, timer: timer} = state) do
     receive do
-      {{:"$legation", call_id, _realm, _engine}, reply} when is_integer(call_id) -> reply(state, call_id, reply)
-      {^ref, {:stop, reason}} -> exit(reason)
-      {:EXIT, ^peer, _reason} -> exit(:noconnection)
-      # A remote caller can't be told of links and plain messages yet.
-      _stray -> Counters.add(state.drops, :stand_in_strays)
+      {{:"$legation", call_id, _realm, _engine}, reply} when is_integer(call_id) ->
+        Outgoing.reply(state, call_id, reply)
+        used(state)
+
+      {^ref, control} ->
+        control(control, state)
+
+      {:EXIT, ^peer, _reason} ->
+        exit(:noconnection)
+
+      {:timeout, ^timer, :idle} ->
+        if not state.used and alone?(self(), peer), do: send(peer, {ref, :idle, state.tag, self(), state.number})
+        __MODULE__.loop(start_timer(state))
+
+      message ->
+        message(message, state)
+        used(state)
     after
       @idle_ms -> :erlang.hibernate(__MODULE__, :loop, [state])
     end
+  end
 
+  # When the table of handles is full the one goes first that was used last the longest ago.
+  defp used(%{table: table, tag: tag, number: number} = state) do
+    :ets.update_element(table, {tag, number}, {3, System.monotonic_time(:millisecond)})
+    __MODULE__.loop(%{state | used: true})
+  end
+
+  defp control({:stop, reason}, _state), do: exit(reason)
+
+  # As it would be if the two were linked: this process's end is the other's signal.
+  defp control({:link, pid, reason}, _state) do
+    Process.link(pid)
+    exit(reason)
+  end
+
+  defp control({:exit, pid, reason}, state) do
+    Process.exit(pid, reason)
     __MODULE__.loop(state)
   end
 
-  defp reply(%{session: session} = state, call_id, reply) do
-    payload = :erlang.term_to_binary(reply, minor_version: 2)
+  defp message({:"$gen_call", {pid, _tag} = from, request}, state) when is_pid(pid),
+    do: Outgoing.call(state, 1, from, request)
 
-    result =
-      if byte_size(payload) > @dirty_bytes,
-        do: Native.session_reply_dirty(session, call_id, payload),
-        else: Native.session_reply(session, call_id, payload)
+  defp message({:"$gen_cast", message}, state), do: Outgoing.push(state, :cast, "", message)
+  defp message({:EXIT, pid, reason}, state) when is_pid(pid), do: Outgoing.exit(state, pid, reason)
+  # A port: none crosses.
+  defp message({:EXIT, _port, _reason}, _state), do: :ok
 
-    case result do
-      :ok -> :ok
-      # Answered already, or nobody waits for it any more, or the session is over.
-      {:error, reason} when reason in [:unknown_call, :ended] -> :ok
-      {:error, reason} -> refuse(state, call_id, if(reason in @reasons, do: reason, else: :undecodable))
+  defp message({:system, {pid, _tag} = from, request}, state) when is_pid(pid),
+    do: Outgoing.call(state, 2, from, request)
+
+  # gen_event labels a call with the caller's own pid.
+  defp message({pid, {pid, _tag} = from, request}, state) when is_pid(pid), do: Outgoing.call(state, 4, from, request)
+  defp message(message, state), do: Outgoing.push(state, :send, "", message)
+
+  @doc "Whether nobody but its Peer monitors it or is linked to it, and nothing waits in its mailbox."
+  def alone?(pid, peer) do
+    case Process.info(pid, [:monitored_by, :links, :message_queue_len]) do
+      [monitored_by: [], links: links, message_queue_len: 0] -> links -- [peer] == []
+      nil -> true
+      _in_use -> false
     end
-  end
-
-  defp refuse(state, call_id, reason) do
-    Counters.dropped(state.drops, reason)
-    Native.session_refuse(state.session, call_id, reason)
   end
 end

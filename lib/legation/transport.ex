@@ -53,6 +53,13 @@ defmodule Legation.Transport do
   @doc "From a process that may be one of our engines, which is then the source, to the process that stands for a foreign one."
   @callback send_from_caller(Instance.t(), pid, message :: term) :: term
 
+  @doc "Waits until a message of so many bytes to a foreign engine may have room, or its session has ended."
+  @callback wait_room(Instance.t(), full_name :: binary, payload_bytes :: non_neg_integer, timeout) ::
+              :ok | {:error, :noproc | :overload | :timeout}
+
+  @doc "To the process that stands for a foreign engine, and back with what has become of it, where that can be known."
+  @callback push(Instance.t(), pid, message :: term) :: :ok | {:error, reason :: atom}
+
   @doc "The module behind the option `:transport`."
   @spec module(Options.t()) :: module
   def module(%Options{transport: :embedded}), do: __MODULE__.Embedded

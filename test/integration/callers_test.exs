@@ -30,8 +30,8 @@ defmodule Legation.CallersTest do
     "the engine's mailbox is over its bound" => {:ask, "stuck", {:echo, 1}},
     "the request holds an atom that the peer lacks" => {:ask, "echo", :fresh_atom},
     "the reply holds an atom that we lack" => {:ask, "echo", :fresh_name},
-    "the request holds a pid" => {:ask, "echo", :pid},
-    "the reply holds a pid" => {:ask, "echo", :own_pid},
+    "the request holds a fun" => {:ask, "echo", :fun},
+    "the reply holds a fun" => {:ask, "echo", :own_fun},
     "the request is over the message limit" => {:ask, "echo", {:echo, :binary.copy("x", @message_bytes_max)}},
     "the reply is over the message limit" => {:ask, "echo", {:bytes, @message_bytes_max}}
   }
@@ -154,7 +154,7 @@ defmodule Legation.CallersTest do
   # Atoms that one VM has and the other has not, new for each cell.
   defp request(:fresh_atom), do: {:echo, String.to_atom("fresh_#{System.os_time()}_#{System.unique_integer()}")}
   defp request(:fresh_name), do: {:fresh_atom, "fresh_#{System.os_time()}_#{System.unique_integer()}"}
-  defp request(:pid), do: {:echo, self()}
+  defp request(:fun), do: {:echo, fn -> :ok end}
   defp request(request), do: request
 
   defp start_call(language, server, request, timeout) do

@@ -384,9 +384,7 @@ defmodule Legation.ConnectionsTest do
       # protocol.md 6.1 and 7.1: a frame's header of 6 bytes, role, profile, and the range.
       Memory.tap(name, fn
         :to_listener, bytes ->
-          String.replace(bytes, <<1, 1, 354::little-32, 1, 2, 1::little-16, 1::little-16>>, fn _header ->
-            <<1, 1, 354::little-32, 1, 2, 5::little-16, 7::little-16>>
-          end)
+          Regex.replace(~r/(\x01\x01..\x00\x00\x01\x02)\x01\x00\x01\x00/s, bytes, "\\1\x05\x00\x07\x00")
 
         :to_dialler, bytes ->
           bytes

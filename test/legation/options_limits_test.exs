@@ -23,6 +23,13 @@ defmodule Legation.OptionsLimitsTest do
     grace_ms: {0, @u32},
     ack_ms: {1, @u32},
     resume_bytes_max: {0, @u48},
+    credit_bytes: {0, @u32},
+    fragment_bytes: {1, @u48},
+    message_ttl_ms: {1, @u48},
+    room_waiters_max: {1, @u48},
+    handles_max: {1, @u48},
+    references_max: {1, @u48},
+    handle_idle_ms: {1, @u32},
     # One must not be past the other, so each goes to the other's default.
     reconnect_min_ms: {1, 30_000},
     reconnect_max_ms: {50, @u32},

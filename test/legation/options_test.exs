@@ -33,7 +33,7 @@ defmodule Legation.OptionsTest do
              engine_queue_bytes_max: :infinity
            } = options.limits
 
-    assert map_size(options.limits) == 27
+    assert map_size(options.limits) == 34
   end
 
   test "a peer has the number of its links, and limits of its own where it is said so" do
@@ -125,7 +125,10 @@ defmodule Legation.OptionsTest do
   test "a limit that can't be meant is refused with what it should be" do
     assert refused(limits: [calls_max: 0]) == "expected :calls_max to be a positive integer, got: 0 (in limits)"
     assert refused(limits: [message_bytes_max: 2_000_000_000]) =~ "an integer from 1 to 1073741824"
-    assert refused(limits: [overflow: :oldst]) =~ "expected :overflow to be :newest or :oldest, got: :oldst"
+
+    assert refused(limits: [overflow: :oldst]) =~
+             "expected :overflow to be :newest or :oldest or :disconnect, got: :oldst"
+
     assert refused(limits: [engine_queue_max: nil]) =~ "a positive integer or :infinity"
     assert refused(limits: [reconnect_min_ms: 40_000]) =~ "expected :reconnect_max_ms to be at least"
     assert refused(limits: [call_max: 1]) =~ "unknown option :call_max in limits"
@@ -207,7 +210,7 @@ defmodule Legation.OptionsTest do
   end
 
   test "a peer exports nothing and may call, cast and send unless it is said" do
-    assert %Peer{export: [], allow: [:call, :cast, :send], filter: nil, connect: [], realm_id: nil} = peer([])
+    assert %Peer{export: [], allow: [:call, :cast, :send, :monitor], filter: nil, connect: [], realm_id: nil} = peer([])
   end
 
   test "exported engines have what is theirs" do
@@ -227,10 +230,11 @@ defmodule Legation.OptionsTest do
     assert refused_peer(export: ["a", :a]) =~ ~s(got twice: "a")
     assert refused_peer(export: nil) =~ "expected :export to be :all or a list"
     assert refused_peer(export: [{"a", alow: []}]) =~ ~s(unknown option :alow in export: "a" in peer "bob")
-    assert refused_peer(export: [{"a", allow: [:exit]}]) =~ "expected :allow to be a list of :call, :cast"
+    assert refused_peer(export: [{"a", allow: [:kill]}]) =~ "expected :allow to be a list of :call, :cast"
     assert refused_peer(allow: :call) =~ "expected :allow"
     assert refused_peer(filter: fn -> true end) =~ "expected :filter to be nil, a function of one argument"
-    assert refused_peer(reasons: :full) =~ "expected :reasons to be :class, got: :full"
+    assert refused_peer(reasons: :all) =~ "expected :reasons to be :class or :full, got: :all"
+    assert peer(reasons: :full).reasons == :full
   end
 
   test "peers differ in name and key, and none is ourselves" do

@@ -27,7 +27,7 @@ defmodule Legation.TestEngines.Echo do
     * `{:hold, key}` keeps the caller waiting and tells `{:held, key, from}`; `{:release, key, reply}` answers it
     * `{:delegate, reply}` lets another process answer
     * `{:fresh_atom, name}` replies an atom that this VM alone has
-    * `:own_pid` replies what can't cross
+    * `:own_pid` replies its pid, `:own_fun` what can't cross
     * `{:bytes, n}` replies so many
     * `{:exit, reason}` ends with it
     * `{:note, term}` replies `:ok`; its state's `log` has these, casts and messages, the last first
@@ -71,6 +71,7 @@ defmodule Legation.TestEngines.Echo do
   # The test's own VM must not know it, so it comes as text.
   def handle_call({:fresh_atom, name}, _from, state), do: {:reply, String.to_atom(name), state}
   def handle_call(:own_pid, _from, state), do: {:reply, self(), state}
+  def handle_call(:own_fun, _from, state), do: {:reply, fn -> :ok end, state}
   def handle_call({:bytes, n}, _from, state), do: {:reply, :binary.copy("x", n), state}
   def handle_call({:exit, reason}, _from, state), do: {:stop, reason, state}
   def handle_call({:note, term}, _from, state), do: {:reply, :ok, note(state, {:call, term})}

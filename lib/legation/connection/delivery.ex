@@ -6,16 +6,20 @@ defmodule Legation.Connection.Delivery do
   # Runs in the Reader for each message: look-ups and sends, nothing that waits. An engine that the peer may not see
   # looks exactly like one that isn't there.
 
-  alias Legation.{Counters, Directory, Native, Policy, StandIn, Telemetry}
+  alias Legation.{Counters, Directory, Handle, Native, Policy, Telemetry}
+  alias Legation.Connection.Handles
 
+  # A destination is a name, or the pid of a process that the peer was given: what it may do with that is what its policy
+  # says of it as a whole.
+  #
   # `tag` is the session's; `draining`: new calls are refused.
-  @enforce_keys [:instance, :peer, :realm, :policy, :queue_max, :session, :tag]
-  defstruct [:instance, :peer, :realm, :policy, :queue_max, :session, :tag, draining: false]
+  @enforce_keys [:instance, :peer, :realm, :policy, :reasons, :queue_max, :session, :tag]
+  defstruct [:instance, :peer, :realm, :policy, :reasons, :queue_max, :session, :tag, draining: false]
 
   @doc "A cast or a plain message. What can't be delivered is dropped and counted."
   def message(d, kind, dst, src, payload, receipt) do
-    with {:ok, pid, receipts} <- target(d, dst),
-         {:ok, term} <- decode(payload),
+    with {:ok, pid, receipts} <- target(d, dst, payload),
+         {:ok, term} <- Handles.payload(d, payload),
          :ok <- allowed(d, dst, src, kind, term),
          :ok <- room(d, pid) do
       send(pid, if(kind == :cast, do: {:"$gen_cast", term}, else: term))
@@ -27,15 +31,17 @@ defmodule Legation.Connection.Delivery do
   end
 
   @doc "A call. What can't be delivered is refused, with the reason."
-  def call(%{draining: true} = d, _dst, _src, _label, call_id, _caller, _payload, _receipt),
-    do: refuse(d, call_id, :draining)
+  def call(%{draining: true} = d, _dst, _src, _label, call_id, _caller, payload, _receipt) do
+    Handles.discard(d, payload)
+    refuse(d, call_id, :draining)
+  end
 
   def call(d, dst, src, label, call_id, caller, payload, receipt) do
-    with {:ok, pid, receipts} <- target(d, dst),
-         {:ok, term} <- decode(payload),
+    with {:ok, pid, receipts} <- target(d, dst, payload),
+         {:ok, term} <- Handles.payload(d, payload),
          :ok <- allowed(d, dst, src, operation(label), term),
-         :ok <- room(d, pid) do
-      stand_in = stand_in(d, caller)
+         :ok <- room(d, pid),
+         {:ok, stand_in} <- Handles.stand_in(d, caller) do
       from = {stand_in, {:"$legation", call_id, d.realm, src}}
       send(pid, {label(label, stand_in), from, term})
       if receipt != nil, do: receipt(d, receipts, dst, src, receipt)
@@ -50,9 +56,26 @@ defmodule Legation.Connection.Delivery do
     Native.session_refuse(d.session, call_id, reason)
   end
 
+  @doc "An exit signal: its stand-in does to the destination what the remote process did, if it may."
+  def exit(d, kind, from, dst, src, payload) do
+    operation = if kind == :linked, do: :link, else: :exit
+
+    with {:ok, pid, _receipts} <- target(d, dst, payload),
+         {:ok, reason} <- Handles.payload(d, payload),
+         :ok <- allowed(d, dst, src, operation, reason),
+         {:ok, stand_in} <- Handles.stand_in(d, from) do
+      how = if kind == :linked, do: :link, else: :exit
+      send(stand_in, {d.instance.ref, {how, pid, Handle.harmless(reason)}})
+    else
+      {:refuse, _reason} -> Counters.add(d.instance.counters, :exits_refused)
+    end
+
+    Native.session_settle_handle(d.session, from)
+  end
+
   @doc "A reply to a call of ours. One that can't be decoded is an error to the caller, who waits."
-  def reply(from, payload) do
-    case decode(payload) do
+  def reply(d, from, payload) do
+    case Handles.payload(d, payload) do
       {:ok, term} -> GenServer.reply(from, term)
       {:refuse, reason} -> refused(from, reason)
     end
@@ -61,31 +84,24 @@ defmodule Legation.Connection.Delivery do
   @doc "A call of ours was refused."
   def refused(from, reason), do: GenServer.reply(from, {:error, {:legation, reason}})
 
-  @doc "The remote process behind a caller number has ended."
-  def release(%{instance: instance, tag: tag}, caller) do
-    for {_key, pid} <- :ets.take(instance.stand_ins, {tag, caller}), do: StandIn.stop(pid, instance.ref, :normal)
-    :ok
-  end
+  defp target(_d, pid, _payload) when is_pid(pid), do: {:ok, pid, nil}
 
-  defp target(%{instance: %{published: published}, policy: policy}, dst) do
+  defp target(%{instance: %{published: published}, policy: policy} = d, dst, payload) do
     with [{_dst, target, to, receipts}] <- :ets.lookup(published, dst),
          true <- Policy.exported?(policy, dst, to),
          pid when is_pid(pid) <- Directory.resolve(target) do
       {:ok, pid, receipts}
     else
-      _not_there -> {:refuse, :noproc}
+      _not_there ->
+        Handles.discard(d, payload)
+        {:refuse, :noproc}
     end
   end
 
-  defp decode({:t, term}), do: {:ok, term}
-  # A cast or send that the NIF could not decode. Calls it refuses itself.
-  defp decode(:undecodable), do: {:refuse, :undecodable}
-
-  # Scanned by the core for shape, sizes and identifiers. `:safe` keeps it from making atoms.
-  defp decode({:b, binary}) do
-    {:ok, :erlang.binary_to_term(binary, [:safe])}
-  rescue
-    ArgumentError -> {:refuse, :undecodable}
+  defp allowed(d, dst, src, operation, term) when is_pid(dst) do
+    Policy.allowed_process(d.policy, operation, fn ->
+      %{realm: d.realm, engine: dst, source: src, op: operation, message: term}
+    end)
   end
 
   defp allowed(d, dst, src, operation, term) do
@@ -113,20 +129,6 @@ defmodule Legation.Connection.Delivery do
   defp label(1, _stand_in), do: :"$gen_call"
   defp label(2, _stand_in), do: :system
   defp label(4, stand_in), do: stand_in
-
-  # One for each remote caller, whichever of the session's links its calls come by. The links' Readers take turns.
-  defp stand_in(%{instance: %{stand_ins: stand_ins, ref: ref} = instance, tag: tag, peer: peer} = d, caller) do
-    case :ets.lookup(stand_ins, {tag, caller}) do
-      [{_key, pid}] ->
-        pid
-
-      [] ->
-        pid = StandIn.spawn(%StandIn{ref: ref, peer: peer, session: d.session, drops: instance.counters})
-        :ets.insert(stand_ins, {{tag, caller}, pid})
-        send(peer, {ref, :stand_in, tag, pid, caller})
-        pid
-    end
-  end
 
   defp receipt(_d, nil, _dst, _src, _receipt), do: :ok
 

@@ -7,8 +7,9 @@ defmodule Legation.Connection.Handshake do
 
   @ask_timeout_ms 5_000
 
-  @channel_limits ~w(message_bytes_max depth_max engines_max queue_bytes_max resume_bytes_max engine_queue_bytes_max calls_max
-                     callers_max handshake_ms ping_ms failures_max failures_window_ms overflow)a
+  @channel_limits ~w(message_bytes_max depth_max engines_max queue_bytes_max resume_bytes_max credit_bytes fragment_bytes
+                     message_ttl_ms room_waiters_max engine_queue_bytes_max calls_max
+                     callers_max handles_max references_max handshake_ms ping_ms failures_max failures_window_ms overflow)a
 
   @doc "The limits that the native library is told, of an instance's or a peer's."
   @spec limits(map) :: map
@@ -61,7 +62,7 @@ defmodule Legation.Connection.Handshake do
   The link is up, and its Peer says whether it stays, and by which tag its session is known. The Peer tells the Directory before any
   engine is learned.
   """
-  @spec up(pid, map) :: {:ok, session_tag :: reference, policy :: term} | {:close, atom}
+  @spec up(pid, map) :: {:ok, session_tag :: reference, policy :: term, reasons :: :class | :full} | {:close, atom}
   def up(peer, link), do: ask(peer, {:up, link}, {:close, :overload})
 
   defp ask(peer, question, otherwise) do

@@ -22,8 +22,8 @@ defmodule Legation.Connection.Reader do
   use GenServer
 
   alias Legation.{Directory, Instance, Keyholder, Native, Telemetry}
-  alias Legation.Connection.{Delivery, Handshake, Writer}
-  alias Legation.Peer.Links
+  alias Legation.Connection.{Delivery, Handles, Handshake, Writer}
+  alias Legation.Peer.{Flow, Links}
 
   # Messages of the carrier that may wait in our mailbox before it waits for us.
   @active 32
@@ -281,8 +281,11 @@ defmodule Legation.Connection.Reader do
     run(events, wake, start_timer(state, next_ms))
   end
 
-  defp delivered(%{phase: :up} = state) do
-    case Native.channel_delivered(state.channel) do
+  defp delivered(%{phase: :up, instance: instance, delivery: %{session: session} = delivery} = state) do
+    acknowledge = Native.channel_delivered(state.channel)
+    if Flow.look(instance, session), do: send(state.peer, {instance.ref, :owes, delivery.tag})
+
+    case acknowledge do
       :later when state.ack_timer == nil ->
         %{state | ack_timer: :erlang.start_timer(Instance.limit(state.instance, :ack_ms), self(), :acknowledge)}
 
@@ -312,25 +315,34 @@ defmodule Legation.Connection.Reader do
         handle_events(events, state, wake, news)
 
       {:reply, from, payload} ->
-        Delivery.reply(from, payload)
+        Delivery.reply(state.delivery, from, payload)
         handle_events(events, state, wake, news)
 
       {:refused, from, reason} ->
         Delivery.refused(from, reason)
         handle_events(events, state, wake, news)
 
-      {:rotated, _serial, _key} ->
-        Keyholder.heads_changed(state.instance)
+      {:exit, kind, from, dst, src, payload} ->
+        Delivery.exit(state.delivery, kind, from, dst, src, payload)
         handle_events(events, state, wake, news)
 
-      {:release, caller} ->
-        Delivery.release(state.delivery, caller)
+      {:handle_ended, number, reason, term} ->
+        Handles.ended(state.delivery, number, reason, term)
+        handle_events(events, state, wake, news)
+
+      {:unexported, number} ->
+        send(state.peer, {state.instance.ref, :unexported, state.delivery.tag, number})
+        handle_events(events, state, wake, news)
+
+      {:rotated, _serial, _key} ->
+        Keyholder.heads_changed(state.instance)
         handle_events(events, state, wake, news)
 
       {:learn, _engine, _info} = learn ->
         handle_events(events, state, wake, [learn | news])
 
-      {:forget, _engine, _reason} = forget ->
+      {:forget, engine, reason, term} ->
+        forget = {:forget, engine, {reason, Handles.reason(state.delivery, reason, term)}}
         handle_events(events, state, wake, [forget | news])
 
       {:hello, realm_id, key, offer} ->
@@ -392,7 +404,7 @@ defmodule Legation.Connection.Reader do
     }
 
     case Handshake.up(state.peer, link) do
-      {:ok, session_tag, policy} ->
+      {:ok, session_tag, policy, reasons} ->
         if connection.listener, do: send(connection.listener, {:up, self()})
         if function_exported?(state.carrier, :established, 1), do: state.carrier.established(state.conn)
 
@@ -401,6 +413,7 @@ defmodule Legation.Connection.Reader do
           peer: state.peer,
           realm: state.realm,
           policy: policy,
+          reasons: reasons,
           queue_max: Instance.limit(instance, :engine_queue_max) || :infinity,
           session: session,
           tag: session_tag

@@ -2,7 +2,7 @@ defmodule Legation.Directory.Announcement do
   @moduledoc false
   # LEARN and FORGET of our engines, signed; and the reasons for which an engine ends, here and there (protocol.md 11.2).
 
-  alias Legation.{Instance, Keyholder, Native, Policy}
+  alias Legation.{Handle, Instance, Keyholder, Native, Policy}
 
   @default_ops [:call, :cast, :send]
   # protocol.md 11.1
@@ -21,12 +21,12 @@ defmodule Legation.Directory.Announcement do
 
   defp valid?(:to, to), do: to == :all or (is_list(to) and Enum.all?(to, &is_binary/1))
   defp valid?(:version, version), do: version == nil or version in 0..0xFFFFFFFF
-  defp valid?(:ops, ops), do: is_list(ops) and ops -- [:call, :cast, :send, :sys, :event] == []
+  defp valid?(:ops, ops), do: is_list(ops) and ops -- Policy.ops() == []
   defp valid?(:receipts, receipts), do: receipts == nil or is_pid(receipts)
 
   defp expected(:to), do: ":all or a list of realms"
   defp expected(:version), do: "an integer from 0 to 4294967295"
-  defp expected(:ops), do: "a list of :call, :cast, :send, :sys and :event"
+  defp expected(:ops), do: "a list of " <> Enum.map_join(Policy.ops(), ", ", &inspect/1)
   defp expected(:receipts), do: "a pid"
 
   @spec learn(Instance.t(), binary, pos_integer, keyword) :: {:ok, key :: binary, binary} | {:error, term}
@@ -48,6 +48,10 @@ defmodule Legation.Directory.Announcement do
     with {:ok, signature} <- Keyholder.sign(instance, :learn, body), do: {:ok, key, body <> signature}
   end
 
+  @doc "An exit reason as a FORGET has it."
+  @spec reason(term) :: atom
+  def reason(reason), do: Handle.class(reason)
+
   @spec forget(Instance.t(), binary, pos_integer, atom) :: {:ok, binary} | {:error, term}
   def forget(%Instance{identity: identity} = instance, engine, serial, reason) do
     body = Native.announcement(:forget, %{realm_id: identity.realm_id, name: engine, serial: serial, reason: reason})
@@ -58,18 +62,4 @@ defmodule Legation.Directory.Announcement do
   def operations(bits) do
     for {bit, operation} <- @operations, Bitwise.band(bits, bit) != 0, do: operation
   end
-
-  @doc "An exit reason as it may cross: its class. What crashed and how is nobody's business."
-  def reason_class(:normal), do: :normal
-  def reason_class(:shutdown), do: :shutdown
-  def reason_class({:shutdown, _detail}), do: :shutdown
-  def reason_class(:killed), do: :killed
-  def reason_class(_crash), do: :crashed
-
-  @doc "With which reason a proxy exits when its engine was forgotten."
-  def exit_reason(:withdrawn), do: :noproc
-  def exit_reason(:crashed), do: {:remote_exit, :crashed}
-  def exit_reason(reason) when reason in [:normal, :shutdown, :killed], do: reason
-  # A later version's reason.
-  def exit_reason(_unknown), do: {:remote_exit, :crashed}
 end

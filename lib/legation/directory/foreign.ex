@@ -3,7 +3,7 @@ defmodule Legation.Directory.Foreign do
   # Engines of others: a proxy for each, from the moment a session learns it until it is forgotten or the session ends.
   # Part of the Directory, in its process and on its state.
 
-  alias Legation.{GlobalNames, Proxy, ProxySupervisor}
+  alias Legation.{GlobalNames, Handle, Native, Proxy, ProxySupervisor}
   alias Legation.Directory.{Announcement, Events}
 
   @doc "A run of news of one kind, in the order in which they came."
@@ -31,8 +31,8 @@ defmodule Legation.Directory.Foreign do
   end
 
   def take([{:forget, _, _} | _] = forgets, %{tag: tag} = session, state) do
-    Enum.reduce(forgets, state, fn {:forget, engine, reason}, state ->
-      state = drop(engine, session, Announcement.exit_reason(reason), reason, state)
+    Enum.reduce(forgets, state, fn {:forget, engine, {reason, exit_reason}}, state ->
+      state = drop(engine, session, exit_reason, reason, state)
       update_in(state, [:sessions, tag, :engines], &MapSet.delete(&1, engine))
     end)
   end
@@ -43,6 +43,7 @@ defmodule Legation.Directory.Foreign do
     case :ets.take(instance.foreign, full_name) do
       [{_full_name, pid, _realm, _engine, _counts, _info}] ->
         Proxy.stop(pid, instance.ref, exit_reason)
+        Native.session_unbind(session.session, Handle.raw(pid))
         GlobalNames.drop(state.name, full_name, pid)
         Events.notify({:engine_forgotten, full_name, reason}, %{state | proxies: Map.delete(state.proxies, pid)})
 
@@ -57,6 +58,7 @@ defmodule Legation.Directory.Foreign do
          [{_full_name, ^pid, realm, engine, _counts, info}] <- :ets.lookup(instance.foreign, full_name),
          %{^realm => tag} <- state.current,
          %{^tag => session} <- state.sessions do
+      Native.session_unbind(session.session, Handle.raw(pid))
       [{new, counts}] = ProxySupervisor.start_proxies(state.name, session, [engine])
       :ets.insert(instance.foreign, {full_name, new, realm, engine, counts, info})
       GlobalNames.drop(state.name, full_name, pid)

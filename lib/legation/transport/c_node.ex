@@ -334,4 +334,20 @@ defmodule Legation.Transport.CNode do
   # The daemon knows who sent it.
   @impl true
   def send_from_caller(_instance, pid, message), do: send(pid, message)
+
+  @impl true
+  def wait_room(instance, full_name, bytes, timeout) do
+    case Control.request(instance, {:wait_room, full_name, bytes}, timeout) do
+      {:error, {:daemon, :timeout}} -> {:error, :timeout}
+      # It has no session any more, as after this.
+      {:error, {:daemon, _down}} -> :ok
+      answer -> answer
+    end
+  end
+
+  @impl true
+  def push(_instance, pid, message) do
+    send(pid, message)
+    :ok
+  end
 end

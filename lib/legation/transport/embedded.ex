@@ -273,4 +273,49 @@ defmodule Legation.Transport.Embedded do
       [] -> send(proxy, message)
     end
   end
+
+  @impl true
+  def wait_room(instance, full_name, bytes, timeout) do
+    with [{_name, _pid, realm, engine, _counts, _info}] <- :ets.lookup(instance.foreign, full_name),
+         [{_realm, _tag, session, _info}] <- :ets.lookup(instance.sessions, realm) do
+      case Native.session_wait_room(session, engine, bytes) do
+        :now -> :ok
+        :full -> {:error, :overload}
+        {:later, token} -> await_room(session, token, timeout)
+      end
+    else
+      [] -> {:error, :noproc}
+    end
+  end
+
+  defp await_room(session, token, timeout) do
+    receive do
+      {:legation_room, ^token} -> :ok
+    after
+      timeout ->
+        Native.session_cancel_room(session, token)
+
+        receive do
+          {:legation_room, ^token} -> :ok
+        after
+          0 -> {:error, :timeout}
+        end
+    end
+  end
+
+  @impl true
+  def push(instance, proxy, message) do
+    src = with [{_pid, src}] <- :ets.lookup(instance.pids, self()), do: src, else: ([] -> "")
+    monitor = Process.monitor(proxy)
+    send(proxy, {instance.ref, {:push, {self(), monitor}, src, message}})
+
+    receive do
+      {^monitor, result} ->
+        Process.demonitor(monitor, [:flush])
+        result
+
+      {:DOWN, ^monitor, :process, _pid, _reason} ->
+        {:error, :ended}
+    end
+  end
 end

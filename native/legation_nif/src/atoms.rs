@@ -1,7 +1,7 @@
 //! Every atom that crosses the border.
 
 rustler::atoms! {
-    ok, error, wake, idle, more, dirty, busy, free, later,
+    ok, error, wake, idle, more, dirty, busy, free, later, now, full, legation_room, h, linked, sent, dropped, in_use, unknown, undecodable, exit, handle_ended, unexported,
     // keyring
     key_file, network_key_file, bad_key, external, exists, random, not_a_point, not_canonical, weak, torsion,
     not_pkcs8_ed25519, not_a_network_key, link, hello, cert, learn, forget,
@@ -17,7 +17,7 @@ rustler::atoms! {
     // payloads
     t, b,
     // push errors
-    overload, too_large, identifiers, bad_term, unknown_call, bad_name, draining, ended,
+    overload, too_large, identifiers, bad_term, unknown_call, bad_name, unknown_handle, draining, disconnect, ended,
     // receipts
     receipt,
 }

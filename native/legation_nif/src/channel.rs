@@ -11,7 +11,7 @@ use legation_proto::etf::TermLimits;
 use legation_proto::frame::batch::Refusal;
 use legation_proto::hello::Role;
 use legation_proto::limits::{Limits, Overflow};
-use legation_proto::session::{Acknowledge, Delivery, Destination, Event, Session, Wake};
+use legation_proto::session::{Acknowledge, Delivery, Destination, Event, ExitKind, ReasonTerm, Session, Wake};
 use rustler::types::tuple::make_tuple;
 use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, OwnedBinary, Resource, ResourceArc, Term};
 
@@ -19,7 +19,7 @@ use crate::atoms;
 use crate::error::error;
 use crate::keyring::{array, purpose_atom, random, KeyringResource, NetworkResource};
 use crate::payload::{binary, decode};
-use crate::session::SessionResource;
+use crate::session::{raw_term, SessionResource};
 
 pub struct ChannelResource {
     link: Link,
@@ -90,9 +90,15 @@ struct ChannelSettings {
     engines_max: u32,
     queue_bytes_max: usize,
     resume_bytes_max: usize,
+    credit_bytes: u32,
+    fragment_bytes: usize,
+    message_ttl_ms: Bound,
+    room_waiters_max: usize,
     engine_queue_bytes_max: Bound,
     calls_max: usize,
     callers_max: usize,
+    handles_max: usize,
+    references_max: usize,
     handshake_ms: u64,
     ping_ms: u64,
     failures_max: u32,
@@ -105,6 +111,7 @@ impl ChannelSettings {
         let overflow = match self.overflow {
             overflow if overflow == newest::newest() => Overflow::Newest,
             overflow if overflow == newest::oldest() => Overflow::Oldest,
+            overflow if overflow == atoms::disconnect() => Overflow::Disconnect,
             _ => return Err(Error::BadArg),
         };
         Ok(Limits {
@@ -112,18 +119,22 @@ impl ChannelSettings {
             engines_max: self.engines_max,
             queue_bytes_max: self.queue_bytes_max,
             resume_bytes_max: self.resume_bytes_max,
-            // Nobody grants any yet.
-            credit_bytes: 0,
+            credit_bytes: self.credit_bytes,
+            fragment_bytes: self.fragment_bytes,
+            message_ttl_ms: Option::from(&self.message_ttl_ms).map(|ms: usize| ms as u64),
+            room_waiters_max: self.room_waiters_max,
             engine_queue_bytes_max: Option::from(&self.engine_queue_bytes_max),
             calls_max: self.calls_max,
             callers_max: self.callers_max,
+            handles_max: self.handles_max,
+            references_max: self.references_max,
             handshake_ms: self.handshake_ms,
             ping_ms: self.ping_ms,
             failures_max: self.failures_max,
             failures_window_ms: self.failures_window_ms,
             overflow,
+            identifiers: true,
             term: TermLimits { depth_max: self.depth_max, ..TermLimits::default() },
-            ..Limits::default()
         })
     }
 }
@@ -396,6 +407,9 @@ fn flush<'a>(env: Env<'a>, channel: &ChannelArc) -> Term<'a> {
         Ok(false) => atoms::idle(),
         Err(reason) => return error(env, atoms::channel_error(), reason.to_string()),
     };
+    if let Some(session) = channel.session.get() {
+        session.room_is_there(env);
+    }
     (large_binary(env, &out), more).encode(env)
 }
 
@@ -494,33 +508,42 @@ fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &mut V
         }
     };
     let receipt_term = |receipt: Option<Vec<u8>>| receipt.map(|receipt| large_binary(env, &receipt));
+    // With handles it has to be translated, by who can make processes.
+    let payload_term = |payload: &[u8], handles: bool| match handles {
+        true => Some((atoms::h(), binary(env, payload)).encode(env)),
+        false => decode(env, payload),
+    };
+    // Of what nobody waits for it is told all the same: Elixir drops it as it drops others, with an event and a line in the log.
+    let or_undecodable = |payload: Option<Term<'a>>| {
+        payload.unwrap_or_else(|| {
+            count_undecodable();
+            atoms::undecodable().encode(env)
+        })
+    };
+    let destination_term = |destination: &Destination<'_>| match destination {
+        Destination::Engine(name) => Some(name.encode(env)),
+        Destination::Process { pid, .. } => raw_term(env, pid),
+    };
+    let reason_term =
+        |term: Option<ReasonTerm<'_>>| term.map(|term| or_undecodable(payload_term(term.payload, term.handles)));
     let term = match event {
-        Event::Deliver {
-            delivery, destination: Destination::Engine(destination), source, payload, receipt, ..
-        } => {
-            // Told all the same: Elixir drops it as it drops others, with an event and a line in the log.
-            let payload = decode(env, payload).unwrap_or_else(|| {
-                count_undecodable();
-                atom(env, Refusal::Undecodable.name()).encode(env)
-            });
+        Event::Deliver { delivery, destination, source, payload, handles, receipt } => {
+            let payload = or_undecodable(payload_term(payload, handles));
             let kind = match delivery {
                 Delivery::Send => atoms::send(),
                 Delivery::Cast => atoms::cast(),
             };
-            (kind, destination, source, payload, receipt_term(receipt)).encode(env)
+            (kind, destination_term(&destination)?, source, payload, receipt_term(receipt)).encode(env)
         }
-        Event::Call { destination, source, label, call_id, caller, payload, receipt, .. } => {
-            let (Destination::Engine(destination), Some(payload)) = (destination, decode(env, payload)) else {
+        Event::Call { destination, source, label, call_id, caller, payload, handles, receipt } => {
+            let (Some(destination), Some(payload)) = (destination_term(&destination), payload_term(payload, handles))
+            else {
                 return Some(call_id);
             };
-            // Stands for the caller until that has ended.
-            if let Some(session) = link.session().filter(|session| session.import(caller).is_none()) {
-                let _ = session.bind_import(caller, &[&b"caller"[..], &caller.to_le_bytes()].concat());
-            }
             // Longer than the tuples that rustler encodes by itself.
             let elements = [
                 atoms::call().encode(env),
-                destination.encode(env),
+                destination,
                 source.encode(env),
                 label.encode(env),
                 call_id.encode(env),
@@ -530,9 +553,17 @@ fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &mut V
             ];
             make_tuple(env, &elements)
         }
-        Event::Reply { context, payload, .. } => {
+        Event::Exit { exit, from, destination, source, payload, handles } => {
+            let payload = or_undecodable(payload_term(payload, handles));
+            let exit = match exit {
+                ExitKind::Linked => atoms::linked(),
+                ExitKind::Sent => atoms::sent(),
+            };
+            (atoms::exit(), exit, from, destination_term(&destination)?, source, payload).encode(env)
+        }
+        Event::Reply { context, payload, handles } => {
             let (from, _) = env.binary_to_term(context)?;
-            match decode(env, payload) {
+            match payload_term(payload, handles) {
                 Some(payload) => (atoms::reply(), from, payload).encode(env),
                 None => {
                     count_undecodable();
@@ -556,15 +587,13 @@ fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &mut V
                 .fold(Term::map_new(env), |map, (key, value)| map.map_put(key, value).unwrap_or(map));
             (atoms::learn(), learn.engine.as_str(), map).encode(env)
         }
-        Event::Forgotten { engine, reason, .. } => (atoms::forget(), engine, atom(env, reason.name())).encode(env),
-        Event::HandleEnded { number, .. } => {
-            if let Some(session) = link.session() {
-                session.drop_import(number);
-            }
-            (atoms::release(), number).encode(env)
+        Event::Forgotten { engine, reason, term } => {
+            (atoms::forget(), engine, atom(env, reason.name()), reason_term(term)).encode(env)
         }
-        // Identifiers don't cross yet: nothing has been given away but callers.
-        Event::Deliver { .. } | Event::Exit { .. } | Event::Unexported { .. } => return None,
+        Event::HandleEnded { number, reason, term } => {
+            (atoms::handle_ended(), number, atom(env, reason.name()), reason_term(term)).encode(env)
+        }
+        Event::Unexported { number } => (atoms::unexported(), number).encode(env),
         Event::Rotated(rotation) => (atoms::rotated(), rotation.serial, binary(env, &rotation.new)).encode(env),
         Event::Closed { code, text } => (atoms::closed(), atom(env, code.name()), text).encode(env),
     };

@@ -26,6 +26,8 @@ pub fn push_reason(error: PushError) -> Atom {
         PushError::Identifiers => atoms::identifiers(),
         PushError::UnknownCall => atoms::unknown_call(),
         PushError::BadName => atoms::bad_name(),
+        PushError::UnknownHandle => atoms::unknown_handle(),
+        PushError::Disconnect => atoms::disconnect(),
         PushError::Ended => atoms::ended(),
         _ => atoms::bad_term(),
     }

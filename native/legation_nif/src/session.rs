@@ -3,13 +3,13 @@
 //! Links come and go, so the session knows the Writer of the link that it is sent on, and whoever leaves something to be sent
 //! wakes it. And it knows whose turn it is: what one link's read brought is in mailboxes before another's is handled.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use legation_proto::frame::batch::Refusal;
-use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::FrameType;
-use legation_proto::session::{Delivery, NewCall, PushError, Pushed, Session};
+use legation_proto::session::{Delivery, Event, Exported, NewCall, PushError, Pushed, Room, Session};
 use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, Resource, ResourceArc, Term};
 
 use crate::atoms;
@@ -20,6 +20,8 @@ pub struct SessionResource {
     draining: AtomicBool,
     writer: Mutex<Option<LocalPid>>,
     turn: Mutex<Turn>,
+    /// Processes that wait for room, by token.
+    waiters: Mutex<HashMap<u64, LocalPid>>,
 }
 
 #[rustler::resource_impl]
@@ -41,6 +43,7 @@ impl SessionResource {
             draining: AtomicBool::new(false),
             writer: Mutex::new(None),
             turn: Mutex::new(Turn::default()),
+            waiters: Mutex::default(),
         }
     }
 
@@ -88,19 +91,42 @@ impl SessionResource {
         }
     }
 
-    fn woken(&self, env: Env<'_>, wake: bool) -> Atom {
+    /// Tells those for whom there is room by now: after each flush and tick, and when the session has ended.
+    pub fn room_is_there(&self, env: Env<'_>) {
+        for token in self.session.take_room() {
+            let waiter = lock(&self.waiters).remove(&token);
+            if let Some(waiter) = waiter {
+                let _ = env.send(&waiter, (atoms::legation_room(), token));
+            }
+        }
+    }
+
+    pub fn woken(&self, env: Env<'_>, wake: bool) -> Atom {
         if wake {
             self.wake(env);
         }
         atoms::ok()
     }
 
-    fn pushed<'a>(&self, env: Env<'a>, result: Result<Pushed, PushError>) -> Term<'a> {
+    /// `{:ok, exported}`: processes of ours that the peer has been given by it, as `{number, pid}`.
+    pub fn pushed<'a>(&self, env: Env<'a>, result: Result<Pushed, PushError>) -> Term<'a> {
         match result {
-            Ok(pushed) => self.woken(env, pushed.wake).encode(env),
+            Ok(pushed) => self.exported(env, pushed.wake, &pushed.exported),
             Err(reason) => (atoms::error(), push_reason(reason)).encode(env),
         }
     }
+
+    fn exported<'a>(&self, env: Env<'a>, wake: bool, exported: &[Exported]) -> Term<'a> {
+        let exported: Vec<Term<'a>> =
+            exported.iter().filter_map(|new| Some((new.number, raw_term(env, &new.pid)?).encode(env))).collect();
+        (self.woken(env, wake), exported).encode(env)
+    }
+}
+
+/// From an identifier without the version byte to a term.
+pub fn raw_term<'a>(env: Env<'a>, raw: &[u8]) -> Option<Term<'a>> {
+    let bytes = [&[131], raw].concat();
+    env.binary_to_term(&bytes).map(|(term, _)| term)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -149,6 +175,7 @@ fn session_push_dirty<'a>(
     push(env, &session, destination, kind, source, payload)
 }
 
+#[allow(clippy::too_many_arguments)]
 fn push_call<'a>(
     env: Env<'a>,
     session: &SessionArc,
@@ -156,31 +183,30 @@ fn push_call<'a>(
     label: u8,
     source: &str,
     from: Term<'a>,
+    caller: Binary<'a>,
     payload: Binary<'a>,
 ) -> NifResult<Term<'a>> {
     if session.draining.load(Ordering::Relaxed) {
         return Ok((atoms::error(), atoms::draining()).encode(env));
     }
-    let (pid, _tag): (Term, Term) = from.decode()?;
+    let (_pid, _tag): (Term, Term) = from.decode()?;
     // `from` stays at home, as the bytes of a term: a tag is opaque.
-    let (caller, context) = (pid.to_binary(), from.to_binary());
+    let context = from.to_binary();
     let call = NewCall {
         destination,
         label,
         source,
-        // Without the version.
-        caller: caller.get(1..).unwrap_or_default(),
+        caller: caller.as_slice(),
         context: context.as_slice(),
         payload: payload.as_slice(),
     };
     Ok(match session.session.push_call(crate::channel::now_ms(), &call) {
-        Ok(pushed) => {
-            (session.woken(env, pushed.wake), pushed.exported.first().map(|caller| caller.number)).encode(env)
-        }
+        Ok(pushed) => session.exported(env, pushed.wake, &pushed.exported),
         Err(reason) => (atoms::error(), push_reason(reason)).encode(env),
     })
 }
 
+#[allow(clippy::too_many_arguments)]
 #[rustler::nif]
 fn session_push_call<'a>(
     env: Env<'a>,
@@ -189,11 +215,13 @@ fn session_push_call<'a>(
     label: u8,
     source: &str,
     from: Term<'a>,
+    caller: Binary<'a>,
     payload: Binary<'a>,
 ) -> NifResult<Term<'a>> {
-    push_call(env, &session, destination, label, source, from, payload)
+    push_call(env, &session, destination, label, source, from, caller, payload)
 }
 
+#[allow(clippy::too_many_arguments)]
 #[rustler::nif(schedule = "DirtyCpu")]
 fn session_push_call_dirty<'a>(
     env: Env<'a>,
@@ -202,9 +230,10 @@ fn session_push_call_dirty<'a>(
     label: u8,
     source: &str,
     from: Term<'a>,
+    caller: Binary<'a>,
     payload: Binary<'a>,
 ) -> NifResult<Term<'a>> {
-    push_call(env, &session, destination, label, source, from, payload)
+    push_call(env, &session, destination, label, source, from, caller, payload)
 }
 
 #[rustler::nif]
@@ -248,11 +277,6 @@ fn session_announce(env: Env<'_>, session: SessionArc, kind: Atom, signed: Binar
 #[rustler::nif]
 fn session_tell_identity(env: Env<'_>, session: SessionArc) -> Atom {
     session.woken(env, session.session.tell_identity())
-}
-
-#[rustler::nif]
-fn session_release(env: Env<'_>, session: SessionArc, caller: u64) -> Atom {
-    session.woken(env, session.session.export_ended(caller, ForgetReason::Normal, None).wake)
 }
 
 #[rustler::nif]
@@ -301,8 +325,9 @@ fn session_drain(session: SessionArc) -> Atom {
 }
 
 #[rustler::nif]
-fn session_end(session: SessionArc) -> Atom {
+fn session_end(env: Env<'_>, session: SessionArc) -> Atom {
     session.session.end();
+    session.room_is_there(env);
     atoms::ok()
 }
 
@@ -313,9 +338,68 @@ fn session_gap(session: SessionArc) -> u64 {
 
 /// Copies what waits, up to the bound of a queue.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn session_adopt(env: Env<'_>, session: SessionArc, ended: SessionArc) -> Atom {
-    let (adopted, _) = session.session.adopt(&ended.session);
-    session.woken(env, adopted > 0)
+fn session_adopt(env: Env<'_>, session: SessionArc, ended: SessionArc) -> Term<'_> {
+    let (adopted, exported) = session.session.adopt(&ended.session);
+    session.exported(env, adopted > 0, &exported)
+}
+
+/// Time passes: what has waited for too long goes. Calls of ours among it are given back, to be refused.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn session_tick<'a>(env: Env<'a>, session: SessionArc, now: u64) -> Vec<Term<'a>> {
+    let mut refused = Vec::new();
+    session.session.tick(now, &mut |event| {
+        if let Event::Refused { context, refusal } = event {
+            let from = env.binary_to_term(context).map(|(from, _)| from);
+            let reason = Atom::from_str(env, refusal.name());
+            if let (Some(from), Ok(reason)) = (from, reason) {
+                refused.push((from, reason).encode(env));
+            }
+        }
+    });
+    session.room_is_there(env);
+    refused
+}
+
+/// Destinations of ours whose mailboxes are to be looked at. An atomic load when there is none.
+#[rustler::nif]
+fn session_debts(session: SessionArc) -> Vec<String> {
+    let mut due = Vec::new();
+    session.session.debts(|destination, _messages| due.push(destination.to_owned()));
+    due
+}
+
+#[rustler::nif]
+fn session_grant(env: Env<'_>, session: SessionArc, destination: &str, left: u64) -> Atom {
+    session.woken(env, session.session.grant(destination, left))
+}
+
+/// `:now`, `:full`, or `{:later, token}`: then the calling process gets `{:legation_room, token}`, once.
+#[rustler::nif]
+fn session_wait_room<'a>(env: Env<'a>, session: SessionArc, destination: &str, payload_bytes: usize) -> Term<'a> {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let token = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+    // Entered first: it may come back at once.
+    lock(&session.waiters).insert(token, env.pid());
+    let room = session.session.wait_room(destination, payload_bytes, token);
+    if room == Room::Later {
+        // It may have ended before, and nobody flushes it any more.
+        if session.session.has_ended() {
+            session.room_is_there(env);
+        }
+        return (atoms::later(), token).encode(env);
+    }
+    lock(&session.waiters).remove(&token);
+    match room {
+        Room::Now => atoms::now().encode(env),
+        _ => atoms::full().encode(env),
+    }
+}
+
+#[rustler::nif]
+fn session_cancel_room(session: SessionArc, token: u64) -> Atom {
+    session.session.cancel_room(token);
+    lock(&session.waiters).remove(&token);
+    atoms::ok()
 }
 
 #[rustler::nif]

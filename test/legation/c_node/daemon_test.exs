@@ -103,7 +103,7 @@ defmodule Legation.CNode.DaemonTest do
            key = "ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE"
            connect = []
            export = ["ping", { name = "store", allow = ["call"], filter = true }]
-           allow = ["call", "cast", "send"]
+           allow = ["call", "cast", "send", "monitor"]
            filter = false
 
            [limits]

@@ -228,7 +228,7 @@ defmodule Legation.CNode.DirectoryTest do
     assert_received {:asked, {:connect, [{:realm, "carol"} | _] = peer}}
     assert peer[:key] == <<5::256>>
     assert peer[:export] == ["a", {"b", [allow: [:call], filter: true]}]
-    assert peer[:filter] == true and peer[:allow] == [:call, :cast, :send]
+    assert peer[:filter] == true and peer[:allow] == [:call, :cast, :send, :monitor]
     assert [{:tcp, tcp}, {:unix, unix}] = peer[:connect]
     assert {tcp[:host], tcp[:port], tcp[:profile]} == {"::1", 1, :tls}
     assert {unix[:path], unix[:profile]} == {"/x", :local}
