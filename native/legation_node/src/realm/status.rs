@@ -190,9 +190,9 @@ fn operation_names(bits: u16) -> impl Iterator<Item = &'static str> {
         (Operations::CALL, "call"),
         (Operations::CAST, "cast"),
         (Operations::SEND, "send"),
-        (8, "monitor"),
-        (16, "link"),
-        (32, "exit"),
+        (Operations::MONITOR, "monitor"),
+        (Operations::LINK, "link"),
+        (Operations::EXIT, "exit"),
         (Operations::SYS, "sys"),
         (Operations::EVENT, "event"),
     ];
