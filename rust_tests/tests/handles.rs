@@ -576,6 +576,40 @@ fn a_message_that_gives_way_in_the_queue_gives_its_handles_back() {
 }
 
 #[test]
+fn the_end_of_a_process_comes_behind_its_large_answers_and_what_waits_behind_those() {
+    let (mut pair, mut bob) = (up(), bob());
+    casts(&mut pair, End::Alice, &mut bob, &term::pid("n@alice", 1));
+    let (number, now) = (pair.alice.exported[0].number, pair.now);
+    let address = Address::of_handle(number);
+    for context in [b"1", b"2"] {
+        pair.bob.call(now, &address, &term::pid("n@bob", 9), context, &term::text("?")).unwrap();
+    }
+    pair.settle();
+    let [Seen::Call { call_id: first, .. }, Seen::Call { call_id: second, .. }] = pair.alice.take_events()[..] else {
+        panic!("two calls")
+    };
+    pair.alice.reply(first, &term::of_size(3_000_000)).unwrap();
+    pair.alice.reply(second, &term::text("!")).unwrap();
+    let pushed = pair.alice.session().export_ended(number, ForgetReason::Normal, None);
+    pair.alice.pushed(pushed);
+    // Others don't wait for it.
+    pair.alice.cast("a", "b", &term::text("goes on")).unwrap();
+    pair.settle();
+    let seen: Vec<String> = pair
+        .bob
+        .take_events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Seen::Deliver { .. } => Some("other".to_owned()),
+            Seen::Reply { context, .. } => Some(String::from_utf8(context).unwrap()),
+            Seen::HandleEnded { number: ended, .. } => Some(format!("end {}", ended == number)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(seen, ["other", "1", "2", "end true"]);
+}
+
+#[test]
 fn what_waits_for_credit_keeps_the_handle_that_it_is_for_and_is_followed_by_an_end_that_came_before_it() {
     let mut pair = up_with(Limits { credit_bytes: 1_024, ..limits() });
     pair.alice.stingy = true;

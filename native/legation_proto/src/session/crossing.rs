@@ -17,7 +17,7 @@ use crate::frame::forget::ForgetReason;
 use crate::limits::STRAYS_MAX;
 use crate::session::calls::Calls;
 use crate::session::handles::{Counted, DropOutcome, Exported, NoRoom, NotCounted};
-use crate::session::queue::{NewMessage, NewPayload, BOXED_ABOVE};
+use crate::session::message::{NewMessage, NewPayload, BOXED_ABOVE};
 use crate::session::{check_destination, lock, PushError, Pushed, Session};
 
 /// What an EXIT stands for (`protocol.md` 10.7).

@@ -1,4 +1,5 @@
 use super::*;
+use crate::session::message::ENTRY_COST;
 
 fn cast(payload: &[u8]) -> NewMessage<'_> {
     NewMessage {
