@@ -146,6 +146,7 @@ defmodule Legation.CNode.Config do
       export: if(peer.export == :all, do: "all", else: Enum.map(peer.export, &exported_text/1)),
       allow: text(peer.allow),
       filter: peer.filter != nil,
+      reasons: text(peer.reasons),
       links: peer.links,
       limits: some(for {key, value} <- Enum.sort(peer.limits), do: {key, text(value)})
     ]
@@ -180,6 +181,7 @@ defmodule Legation.CNode.Config do
       export: exports_term(peer.export),
       allow: peer.allow,
       filter: peer.filter != nil,
+      reasons: peer.reasons,
       links: peer.links,
       limits: Enum.sort(peer.limits)
     ]

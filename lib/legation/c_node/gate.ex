@@ -69,6 +69,8 @@ defmodule Legation.CNode.Gate do
   defp more(verdicts, _count, _instance, state), do: {Enum.reverse(verdicts), state}
 
   defp decide({:legation_gate, id, target, kind, label, from, meta, payload}, instance, state) do
+    # A process that the peer was given has no name; filters see it as it is.
+    meta = if meta.engine == "", do: %{meta | engine: target}, else: meta
     {policy, state} = policy(meta.realm, instance, state)
 
     with {:ok, pid} <- target(target),
@@ -119,9 +121,11 @@ defmodule Legation.CNode.Gate do
   defp allowed(nil, _meta, _term), do: :ok
 
   defp allowed(policy, meta, term) do
-    Policy.allowed(policy, meta.engine, meta.op, fn ->
-      meta |> Map.take([:realm, :engine, :source, :op]) |> Map.put(:message, term)
-    end)
+    message = fn -> meta |> Map.take([:realm, :engine, :source, :op]) |> Map.put(:message, term) end
+
+    if is_pid(meta.engine),
+      do: Policy.allowed_process(policy, meta.op, message),
+      else: Policy.allowed(policy, meta.engine, meta.op, message)
   end
 
   defp room(_pid, :infinity), do: :ok
