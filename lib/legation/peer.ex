@@ -288,8 +288,8 @@ defmodule Legation.Peer do
     # The hello may have told of another key of the peer's.
     Keyholder.heads_changed(state.instance)
 
-    # First the status: who hears that the peer is up looks there.
-    state = publish_status(state)
+    # First the status and the links: who hears that the peer is up looks there.
+    state = publish_links(publish_status(state))
 
     Directory.session_up(state.name, %{
       tag: session.tag,
@@ -302,7 +302,7 @@ defmodule Legation.Peer do
       adopt: state.ended
     })
 
-    publish_links(Dialling.keep_standby(Flow.begin(%{state | ended: nil})))
+    Dialling.keep_standby(Flow.begin(%{state | ended: nil}))
   end
 
   # Another link of the session that we have: the only one from now on, or one more.
@@ -317,9 +317,9 @@ defmodule Legation.Peer do
     state = activate(state)
     if not link.additional, do: for({tag, other} <- others, do: Reader.close(other.reader, tag, :replaced))
     if state.drain, do: Reader.drain(link.reader, link.tag, self())
-    state = state |> drop_surplus() |> publish_status()
+    state = state |> drop_surplus() |> publish_status() |> publish_links()
     if lost?, do: Directory.session_resumed(state.name, state.session.tag, link.status)
-    publish_links(Dialling.keep_standby(state))
+    Dialling.keep_standby(state)
   end
 
   defp add(link, state), do: %{state | links: Map.put(state.links, link.tag, Map.put(link, :up_ms, now_ms()))}
@@ -394,9 +394,12 @@ defmodule Legation.Peer do
   defp lose(link, why, %{session: session, limits: %{grace_ms: grace_ms}} = state) do
     state =
       if grace_ms > 0 and Native.session_can_resume(session.resource) do
-        Directory.session_lost(state.name, session.tag, why)
         timer = :erlang.start_timer(grace_ms, self(), :grace)
-        publish_links(%{state | active: nil, grace: timer, session: %{session | lost: why}})
+        state = %{state | active: nil, grace: timer, session: %{session | lost: why}, lost: why}
+        # Before anybody hears of it, as above.
+        state = publish_links(publish_status(state))
+        Directory.session_lost(state.name, session.tag, why)
+        state
       else
         end_session(state, why)
       end
@@ -415,17 +418,18 @@ defmodule Legation.Peer do
 
   defp end_session(%{session: session} = state, why) do
     Native.session_end(session.resource)
+    publish_links(%{state | links: %{}})
     Directory.session_ended(state.name, session.tag, why)
     for {tag, link} <- state.links, do: Reader.close(link.reader, tag, goodbye(why))
 
-    publish_links(%{
+    %{
       Callers.forget(cancel_grace(state))
       | session: nil,
         links: %{},
         active: nil,
         ended: session.resource,
         lost: why
-    })
+    }
   end
 
   defp goodbye({:local, code}) when code in [:shutdown, :replaced, :overload, :revoked], do: code

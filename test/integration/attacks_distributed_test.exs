@@ -22,7 +22,8 @@ defmodule Legation.AttacksDistributedTest do
       realm_options("alice",
         listen: [tcp: [port: 0, ip: {127, 0, 0, 1}]],
         peers: [peer("mallory"), peer("bob")],
-        limits: [grace_ms: 0]
+        # Mallory does as if there were no credit.
+        limits: [grace_ms: 0, credit_bytes: 0]
       )
 
     {:ok, _pid} = TestVM.here(vm, Legation, :start_link, [options])

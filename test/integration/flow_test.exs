@@ -92,6 +92,7 @@ defmodule Legation.FlowTest do
     assert session_counter(bob, "alice", :expired) == 2
     assert Legation.Error.retry?({:error, {:legation, :expired}})
     Cable.mend(cable)
+    await(watch, {:peer_resumed, "alice"})
     assert GenServer.call(to_slow, {:echo, 2}) == 2
     refute_received {:cast, :old}
   end

@@ -11,6 +11,7 @@ defmodule Legation.HandlesTest do
     link(alice, bob, :tcp_tls, [back: back] ++ opts)
     {:ok, echo} = Echo.start(owner: self())
     proxy = publish(alice, "echo", echo, [bob])
+    Process.put(:bob, bob)
     %{alice: alice, bob: bob, echo: echo, proxy: proxy}
   end
 
@@ -18,6 +19,9 @@ defmodule Legation.HandlesTest do
   defp given(proxy, pid) do
     GenServer.cast(proxy, {:given, pid})
     assert_receive {:cast, {:given, stand_in}}
+    bob = Process.get(:bob)
+    # It is watched from then on. Of one that has ended before that nobody knows how.
+    if transport(bob) == :embedded, do: :sys.get_state(peer_process(bob, "alice"))
     stand_in
   end
 
