@@ -58,20 +58,8 @@ defmodule Legation.Counters do
     do: :counters.add(counters, Map.get(@dropped, reason, Map.fetch!(@index, :dropped_other)), 1)
 
   # Of a session that is over these say nothing.
-  @gauges [
-    :queue_bytes,
-    :lanes_held,
-    :resume_bytes,
-    :staged_bytes,
-    :calls_pending,
-    :calls_served,
-    :rtt_ms,
-    :acknowledged,
-    :handles_exported,
-    :handles_imported,
-    :references_exported,
-    :references_imported
-  ]
+  @gauges ~w(queue_bytes resume_bytes lanes_held staged_bytes calls_pending calls_served rtt_ms acknowledged
+             handles_exported handles_imported references_exported references_imported)a
 
   @doc "Adds what a session has counted, now that it is over, to those before it."
   def add_session(before, counters) do

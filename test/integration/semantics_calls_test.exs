@@ -1,7 +1,7 @@
 defmodule Legation.SemanticsCallsTest do
-  # docs/semantics.md: calls, casts and sends in each state of a link.
+  # docs/semantics.md: calls, casts and sends in each state of a link, and while a key is replaced.
   use Legation.Semantics,
-    sections: ["Calls", "Casts and sends"],
+    sections: ["Calls", "Casts and sends", "Keys"],
     awaiting: ["call_caller_dies_lost"]
 
   import Legation.Semantics.Pair
@@ -235,6 +235,51 @@ defmodule Legation.SemanticsCallsTest do
     assert_receive {:cast, :hello}
     resume(pair)
     [sent, log(pair), fired(pair)]
+  end
+
+  ## Keys
+
+  # A realm whose key is replaced is no other test's.
+  defp rotating, do: pair(realm: "alice_#{System.unique_integer([:positive])}")
+
+  defp rotate(pair) do
+    path = Path.join(dir(), "#{pair.realm}-2.pem")
+    {:ok, _public} = Legation.Native.keyring_generate(path)
+    {:ok, _key} = Legation.rotate_key(path, pair.alice)
+    pair
+  end
+
+  scenario "rotate_up" do
+    pair = rotating()
+    {call, from} = hold(pair)
+    rotate(pair)
+    GenServer.reply(from, :answer)
+    [outcome(call), log(pair) ++ [:held], fired(pair)]
+  end
+
+  scenario "rotate_lost" do
+    pair = rotating()
+    {call, from} = hold(pair)
+    pair |> lose() |> rotate() |> resume()
+    GenServer.reply(from, :answer)
+    [outcome(call), log(pair) ++ [:held], fired(pair)]
+  end
+
+  scenario "rotate_ended" do
+    pair = rotating()
+    goodbye(pair)
+    fired = fires(pair)
+    rotate(pair)
+    :ok = Legation.connect("bob", pair.alice)
+    await_engine(pair.bob, pair.name)
+    [called(via(pair.bob, pair.name), {:note, 1}), log(pair), fired]
+  end
+
+  scenario "revoke_up" do
+    pair = rotating()
+    {call, _from} = hold(pair)
+    :ok = Legation.revoke_own_key(pair.alice)
+    [outcome(call), [:held], fires(pair)]
   end
 
   defp casts(pair, numbers), do: for(n <- numbers, do: GenServer.cast(pair.proxy, n))

@@ -38,8 +38,7 @@ defmodule Legation.CNode.Mirror do
   def take({:peer_up, realm, info}, %{instance: instance} = state) do
     state = if is_map_key(state.links, realm), do: down(realm, :replaced, state), else: state
     status = info |> Map.put(:realm, realm) |> Shape.link()
-    # In a snapshot it may be one that waits for a link.
-    :ets.insert(instance.sessions, {realm, realm, nil, Map.put(status, :state, Map.get(info, :state, :up))})
+    :ets.insert(instance.sessions, {realm, realm, nil, Map.put(status, :state, :up)})
     state = %{state | links: Map.put(state.links, realm, %{realm: realm, status: status})}
     Events.notify({:peer_up, realm, status}, state)
   end

@@ -169,9 +169,20 @@ pub struct PeerConfig {
     pub allow: Operations,
     /// Messages that are allowed so far are shown to the gate, which asks the filter.
     pub filter: bool,
+    /// What it is told of why a process of ours has ended.
+    pub reasons: Reasons,
     /// Links that are kept up at once, where we dial: 1 to [`LINKS_MAX`].
     pub links: u8,
     pub limits: PeerLimits,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reasons {
+    /// What crashed and how is nobody's business.
+    #[default]
+    Class,
+    /// The reason itself.
+    Full,
 }
 
 /// Links of one session, whoever dialled. More are no help: they go over the same few networks.
@@ -204,6 +215,7 @@ impl PeerLimits {
             engine_queue_bytes_max: self.engine_queue_bytes_max.unwrap_or(limits.engine_queue_bytes_max),
             overflow: self.overflow.unwrap_or(limits.overflow),
             message_ttl_ms: self.message_ttl_ms.unwrap_or(limits.message_ttl_ms),
+            identifiers: true,
             ..limits.clone()
         }
     }
@@ -224,7 +236,7 @@ pub struct ExportedEngine {
     pub filter: bool,
 }
 
-/// What may be done, as the bits of `protocol.md` 11.1: 1 call, 2 cast, 4 send, 64 sys, 128 event.
+/// What may be done, as the bits of `protocol.md` 11.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operations(pub u16);
 
@@ -232,12 +244,26 @@ impl Operations {
     pub const CALL: u16 = 1;
     pub const CAST: u16 = 2;
     pub const SEND: u16 = 4;
+    /// Hear how a process has ended, and not only that it is gone.
+    pub const MONITOR: u16 = 8;
+    /// Have it hear of the ends of linked processes.
+    pub const LINK: u16 = 16;
+    /// `exit/2`.
+    pub const EXIT: u16 = 32;
     pub const SYS: u16 = 64;
     pub const EVENT: u16 = 128;
-    pub const DEFAULT: Operations = Operations(Self::CALL | Self::CAST | Self::SEND);
+    pub const DEFAULT: Operations = Operations(Self::CALL | Self::CAST | Self::SEND | Self::MONITOR);
 
-    pub const NAMES: [(u16, &'static str); 5] =
-        [(Self::CALL, "call"), (Self::CAST, "cast"), (Self::SEND, "send"), (Self::SYS, "sys"), (Self::EVENT, "event")];
+    pub const NAMES: [(u16, &'static str); 8] = [
+        (Self::CALL, "call"),
+        (Self::CAST, "cast"),
+        (Self::SEND, "send"),
+        (Self::MONITOR, "monitor"),
+        (Self::LINK, "link"),
+        (Self::EXIT, "exit"),
+        (Self::SYS, "sys"),
+        (Self::EVENT, "event"),
+    ];
 
     pub fn allows(self, operation: u16) -> bool {
         self.0 & operation != 0
@@ -266,6 +292,8 @@ pub struct Limits {
     /// How long an acknowledgement may wait for other frames to go with.
     pub ack_ms: u64,
     pub call_age_ms: u64,
+    /// After this a pid of a peer's is forgotten that nobody has used, monitored or linked.
+    pub handle_idle_ms: u64,
     pub pending_connections_max: usize,
     pub handshakes_max: usize,
     pub failed_handshakes_per_s: u32,

@@ -29,7 +29,7 @@ use std::time::Instant;
 use legation_channel::knock::{KnockMemory, KnockSettings};
 use legation_proto::error::CloseCode;
 use legation_proto::identity::{check_public_key, KeyError, RealmId};
-use legation_proto::session::Event;
+use legation_proto::session::{Event, Exported};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -102,6 +102,8 @@ pub trait SessionEvents: Send + Sync {
     fn session_delivered(&self, session: &Arc<PeerSession>);
     /// For who waits with these tokens (`Session::wait_room`) there is room now.
     fn session_room(&self, session: &Arc<PeerSession>, tokens: Vec<u64>);
+    /// What was taken over from the session before has given these to the peer.
+    fn session_exported(&self, session: &Arc<PeerSession>, exported: &[Exported]);
     /// There is no link any more. It waits for one, and so does what is pushed.
     fn session_lost(&self, session: &Arc<PeerSession>, why: &LinkEnd);
     /// And there is one again: nothing was lost, and nothing has come twice.

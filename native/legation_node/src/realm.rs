@@ -8,6 +8,7 @@
 //! | who is who on our node, and who watches whom | [`space`] |
 //! | BEAM process → foreign engine | [`outgoing`] |
 //! | peer → engine or caller of ours | [`incoming`], [`atoms`], [`gate`] |
+//! | pids that cross, exit signals | [`handles`], [`exits`] |
 //! | engines of ours, announcements | [`engines`], [`policy`] |
 //! | credit for peers, room towards them | [`flow`], [`room`] |
 //! | who has an engine of a name | [`providers`] |
@@ -22,8 +23,10 @@ pub mod atoms;
 pub mod control;
 pub mod counters;
 pub mod engines;
+pub mod exits;
 pub mod flow;
 pub mod gate;
+pub mod handles;
 pub mod identity;
 pub mod incoming;
 pub mod names;
@@ -56,6 +59,7 @@ use crate::realm::counters::{Counters, Drop};
 use crate::realm::engines::{Engines, Serials};
 use crate::realm::flow::Mailboxes;
 use crate::realm::gate::Gate;
+use crate::realm::handles::StandIn;
 use crate::realm::names::Names;
 use crate::realm::node::Node;
 use crate::realm::policy::Policy;
@@ -71,7 +75,7 @@ pub enum Body {
     Agent,
     /// A foreign engine.
     Proxy(Proxy),
-    /// A process of a peer that calls our engines.
+    /// Another process of a peer's: one that calls our engines, or whose pid came in a message.
     StandIn(StandIn),
     /// The engine `legation`.
     Control,
@@ -110,10 +114,28 @@ pub struct Counts {
     pub dropped: AtomicU64,
 }
 
-#[derive(Debug)]
-pub struct StandIn {
-    pub session: Arc<PeerSession>,
-    pub caller: u64,
+/// Where what is sent to a process of ours goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    pub session: &'a Arc<PeerSession>,
+    /// An engine's name, or the address of a process that the peer gave to us.
+    pub destination: &'a str,
+    pub counts: Option<&'a Counts>,
+}
+
+impl Body {
+    /// None for a process of the daemon's own.
+    pub fn target(&self) -> Option<Target<'_>> {
+        match self {
+            Body::Proxy(Proxy { session, engine, counts, .. }) => {
+                Some(Target { session, destination: engine, counts: Some(counts) })
+            }
+            Body::StandIn(StandIn { session, address, .. }) => {
+                Some(Target { session, destination: address, counts: None })
+            }
+            Body::Agent | Body::Control | Body::NetKernel | Body::Echo => None,
+        }
+    }
 }
 
 pub struct Realm {
@@ -128,8 +150,10 @@ pub struct Realm {
     /// Held while something changes that subscribers are told of.
     pub(crate) events: Mutex<Subscribers>,
     nodes: RwLock<Nodes>,
-    /// Session tag and caller number to process number.
+    /// Session tag and the peer's number to process number.
     pub(crate) stand_ins: Mutex<HashMap<(u64, u64), u64>>,
+    /// What we watch for a peer, by session tag and our number.
+    pub(crate) exports: Mutex<Exports>,
     pub(crate) engines: RwLock<Engines>,
     /// Under which of our names a process is published, by raw pid.
     pub(crate) published_as: RwLock<HashMap<Box<[u8]>, Box<str>>>,
@@ -155,6 +179,9 @@ pub struct Realm {
     /// When a drop of this kind was last logged.
     drops_logged: Mutex<HashMap<DropKind, UnixMs>>,
 }
+
+/// The node of each, and the number of our monitor there.
+type Exports = HashMap<(u64, u64), (Arc<Node>, u64)>;
 
 /// What is fixed once our node has a name and a creation.
 struct Own {

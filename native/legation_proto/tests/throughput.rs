@@ -1,5 +1,7 @@
 //! A measurement, not a check: `cargo test --release -p legation_proto throughput -- --ignored --nocapture`.
 //!
+//! `THROUGHPUT="256 B, 1 engines, with credit"` measures what stands in a line that holds this, alone.
+//!
 //! Two sessions with nothing between them: what the core itself costs, both sides on one thread.
 
 use std::sync::Arc;
@@ -115,17 +117,19 @@ fn rate(bytes: usize, total: u64, engines: usize, limits: &Limits) -> f64 {
 #[test]
 #[ignore = "a measurement"]
 fn throughput_of_two_sessions() {
+    let only = std::env::var("THROUGHPUT").unwrap_or_default();
     let credit = Limits::default();
     let without = Limits { credit_bytes: 0, ..Limits::default() };
     for (bytes, total) in [(256, 2_000_000), (4_096, 300_000), (65_536, 30_000), (65_600, 30_000), (1 << 20, 2_000)] {
         for engines in [1, 16] {
             for (name, limits) in [("without credit", &without), ("with credit", &credit)] {
+                let what = format!("{bytes} B, {engines} engines, {name}");
+                if !what.contains(&only) {
+                    continue;
+                }
                 let rates: Vec<f64> = (0..3).map(|_| rate(bytes, total, engines, limits)).collect();
                 let best = rates.iter().copied().fold(0.0, f64::max);
-                println!(
-                    "{bytes:>8} B, {engines:>2} engines, {name:<14}: {best:>10.0}/s, {:>5.2} GB/s",
-                    best * bytes as f64 / 1e9
-                );
+                println!("{what:<36}: {best:>10.0}/s, {:>5.2} GB/s", best * bytes as f64 / 1e9);
             }
         }
     }

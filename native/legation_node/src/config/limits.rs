@@ -36,6 +36,8 @@ impl Default for Limits {
             // Longer than any answer that an acknowledgement could go with, and short beside what a peer keeps for it.
             ack_ms: 50,
             call_age_ms: 30_000,
+            // Long enough for a pid that is kept to be used at times, and short beside the life of a session.
+            handle_idle_ms: 600_000,
             pending_connections_max: 1_024,
             handshakes_max: 100,
             failed_handshakes_per_s: 20,
@@ -96,6 +98,9 @@ pub fn limits(section: Option<Section<'_>>) -> Limits {
     reader.or_infinity("engine_queue_max", &mut limits.engine_queue_max);
     reader.set("grace_ms", &mut limits.grace_ms, 0, MS_MAX);
     reader.set("ack_ms", &mut limits.ack_ms, 1, MS_MAX);
+    reader.positive("handles_max", &mut session.handles_max);
+    reader.positive("references_max", &mut session.references_max);
+    reader.set("handle_idle_ms", &mut limits.handle_idle_ms, 1, MS_MAX);
     reader.set("call_age_ms", &mut limits.call_age_ms, 1, MS_MAX);
     reader.positive("pending_connections_max", &mut limits.pending_connections_max);
     reader.positive("handshakes_max", &mut limits.handshakes_max);

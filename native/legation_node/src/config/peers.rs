@@ -9,14 +9,15 @@ use super::address::Addresses;
 use super::document::{Section, Value};
 use super::limits::peer_limits;
 use super::names::{is_realm, REALM_WORDS};
-use super::{Export, ExportedEngine, Operations, PeerConfig, LINKS_MAX};
+use super::{Export, ExportedEngine, Operations, PeerConfig, Reasons, LINKS_MAX};
 
 const PEERS_WORDS: &str = "tables: [[peers]]";
 const KEY_WORDS: &str = "\"ed25519:…\" (43 characters of base64), as `legation key show` prints it";
 const LIMITS_WORDS: &str = "a table of limits that this peer has of its own";
 const EXPORT_WORDS: &str =
     "\"all\" or a list of engines: \"ping\", or { name = \"ping\", allow = [\"call\"], filter = true }";
-const OPERATIONS_WORDS: &str = "a list of \"call\", \"cast\", \"send\", \"sys\" and \"event\"";
+const OPERATIONS_WORDS: &str =
+    "a list of \"call\", \"cast\", \"send\", \"monitor\", \"link\", \"exit\", \"sys\" and \"event\"";
 
 /// The peers, and where the key of each stands in the text.
 pub fn peers(value: &Value<'_>, own_realm: Option<&str>, addresses: &Addresses<'_>) -> Vec<(PeerConfig, usize)> {
@@ -53,17 +54,25 @@ fn peer(mut section: Section<'_>, addresses: &Addresses<'_>) -> Option<(PeerConf
     let export = section.value("export").and_then(|value| export(&value, &place));
     let allow = section.value("allow").and_then(|value| operations(&value)).unwrap_or(Operations::DEFAULT);
     let filter = section.value("filter").and_then(|value| value.boolean()).unwrap_or(false);
-    // The class is all that peers are told of a reason.
-    if let Some(value) = section.value("reasons").filter(|value| value.as_str() != Some("class")) {
-        value.expected("\"class\"");
-    }
+    let reasons = section.value("reasons").and_then(|value| reasons(&value)).unwrap_or_default();
     let links = section.value("links").and_then(|value| value.integer(1, LINKS_MAX as u64)).unwrap_or(1);
     let limits = section.value("limits").and_then(|value| value.section(LIMITS_WORDS, format!("limits of {place}")));
     let limits = limits.map(peer_limits).unwrap_or_default();
     section.finish();
     let export = export.unwrap_or(Export::These(Vec::new()));
     let links = links as u8;
-    Some((PeerConfig { realm: realm?, key: key?, connect, export, allow, filter, links, limits }, key_value?.at()))
+    Some((
+        PeerConfig { realm: realm?, key: key?, connect, export, allow, filter, reasons, links, limits },
+        key_value?.at(),
+    ))
+}
+
+fn reasons(value: &Value<'_>) -> Option<Reasons> {
+    value.parse("\"class\" or \"full\"", |name| match name {
+        "class" => Some(Reasons::Class),
+        "full" => Some(Reasons::Full),
+        _ => None,
+    })
 }
 
 fn key(value: &Value<'_>) -> Option<[u8; 32]> {

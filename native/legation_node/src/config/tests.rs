@@ -91,7 +91,7 @@ connect = ["tcp://10.0.0.7:4040", "unix:/run/b.sock", {{ tcp = "[::1]:4040", pro
 export = ["ping", {{ name = "store", allow = ["call", "sys"], filter = true }}]
 allow = []
 filter = true
-reasons = "class"
+reasons = "full"
 links = 4
 limits = {{ grace_ms = 0, resume_bytes_max = 0, queue_bytes_max = 1, engine_queue_bytes_max = "infinity", overflow = "oldest", message_ttl_ms = 7 }}
 
@@ -140,7 +140,7 @@ held_bytes_max = 5
     let store = ExportedEngine { name: "store".to_owned(), allow: Some(Operations(65)), filter: true };
     let ping = ExportedEngine { name: "ping".to_owned(), allow: None, filter: false };
     assert_eq!(peer.export, Export::These(vec![ping, store]));
-    assert_eq!((peer.allow, peer.filter, peer.links), (Operations(0), true, 4));
+    assert_eq!((peer.allow, peer.filter, peer.links, peer.reasons), (Operations(0), true, 4, Reasons::Full));
     let own = PeerLimits {
         grace_ms: Some(0),
         resume_bytes_max: Some(0),
@@ -243,9 +243,9 @@ fn values_that_cannot_be_meant_are_refused() {
         (peer("export = \"some\"\n"), "expected `export` to be \"all\" or a list of engines"),
         (
             peer("allow = [\"calls\"]\n"),
-            "expected `allow` to be a list of \"call\", \"cast\", \"send\", \"sys\" and \"event\", got: \"calls\"",
+            "expected `allow` to be a list of \"call\", \"cast\", \"send\", \"monitor\", \"link\", \"exit\", \"sys\" and \"event\", got: \"calls\"",
         ),
-        (peer("reasons = \"full\"\n"), "expected `reasons` to be \"class\""),
+        (peer("reasons = \"all\"\n"), "expected `reasons` to be \"class\" or \"full\""),
         (peer("links = 0\n"), "expected `links` to be an integer from 1 to 4, got: 0 (in peer \"bob\")"),
         (peer("links = 5\n"), "expected `links` to be an integer from 1 to 4, got: 5"),
         (
@@ -302,7 +302,7 @@ fn values_that_cannot_be_meant_are_refused() {
 fn limits_are_accepted_at_their_bounds_and_refused_one_past_them() {
     let ms = (1, 4_294_967_295);
     let positive = (1, 0xFFFF_FFFF_FFFF);
-    let bounds: [(&str, (u64, u64)); 41] = [
+    let bounds: [(&str, (u64, u64)); 44] = [
         ("message_bytes_max", (1, 1 << 30)),
         ("depth_max", (1, 256)),
         ("engines_max", (1, 4_294_967_295)),
@@ -315,6 +315,9 @@ fn limits_are_accepted_at_their_bounds_and_refused_one_past_them() {
         ("grace_ms", (0, 4_294_967_295)),
         ("resume_bytes_max", (0, 1 << 40)),
         ("ack_ms", ms),
+        ("handles_max", positive),
+        ("references_max", positive),
+        ("handle_idle_ms", ms),
         ("credit_bytes", (0, 4_294_967_295)),
         ("fragment_bytes", (1, 1 << 40)),
         ("message_ttl_ms", positive),

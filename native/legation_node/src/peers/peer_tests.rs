@@ -4,10 +4,10 @@ use legation_channel::channel::Profile;
 use legation_proto::hello::Agreed;
 use legation_proto::identity::NetworkKey;
 use legation_proto::keyring::Keyring;
-use legation_proto::session::Event;
+use legation_proto::session::{Event, Exported};
 
 use super::*;
-use crate::config::{Export, Operations, PeerLimits, Uids};
+use crate::config::{Export, Operations, PeerLimits, Reasons, Uids};
 use crate::peers::SessionEvents;
 
 const HANDSHAKE_MS: u64 = 5_000;
@@ -36,6 +36,7 @@ fn peer_with(addresses: &[&str], links: u8, limits: PeerLimits) -> Peer {
         export: Export::All,
         allow: Operations::DEFAULT,
         filter: false,
+        reasons: Reasons::Class,
         links,
         limits,
     };
@@ -64,6 +65,8 @@ impl SessionEvents for Deaf {
     }
     fn session_delivered(&self, _session: &Arc<PeerSession>) {}
     fn session_room(&self, _session: &Arc<PeerSession>, _tokens: Vec<u64>) {}
+    fn session_exported(&self, _session: &Arc<PeerSession>, _exported: &[Exported]) {}
+
     fn session_lost(&self, _session: &Arc<PeerSession>, _why: &LinkEnd) {}
     fn session_resumed(&self, _session: &Arc<PeerSession>) {}
     fn session_ended(&self, _session: &Arc<PeerSession>, _why: &LinkEnd) {}

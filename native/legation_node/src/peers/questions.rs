@@ -122,7 +122,8 @@ impl Peers {
         }
         if let Some(before) = taken.adopted {
             // Behind the announcements that it may need.
-            let (adopted, _) = session.core.adopt(&before);
+            let (adopted, exported) = session.core.adopt(&before);
+            self.events.session_exported(&session, &exported);
             tracing::debug!(%realm, adopted, "what waited in the last session goes into this one");
         }
         // A new session sends on its first link by itself.

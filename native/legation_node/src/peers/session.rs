@@ -36,6 +36,7 @@ pub struct PeerSession {
     ready: AtomicBool,
     ended: AtomicBool,
     draining: AtomicBool,
+    overflowed: AtomicBool,
     acknowledging: AtomicBool,
     /// Mailboxes are looked at again and again for it.
     looking: AtomicBool,
@@ -115,6 +116,7 @@ impl PeerSession {
             ready: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            overflowed: AtomicBool::new(false),
             acknowledging: AtomicBool::new(false),
             looking: AtomicBool::new(false),
             activity: Notify::new(),
@@ -149,6 +151,11 @@ impl PeerSession {
     /// It is about to be closed in good order, and takes no new calls.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// The peer takes too little, and is to be left for it. True: nobody has said so before.
+    pub(crate) fn overflows(&self) -> bool {
+        !self.overflowed.swap(true, Ordering::AcqRel)
     }
 
     pub(crate) fn drain(&self) {

@@ -123,7 +123,7 @@ impl Realm {
             ("publish", [name, target]) => return self.control_publish(from, name, target, &list(Vec::new())),
             ("publish", [name, target, options]) => return self.control_publish(from, name, target, options),
             ("withdraw", [name]) => match as_text(name) {
-                Some(name) if self.withdraw(&name, ForgetReason::Withdrawn) => atom("ok"),
+                Some(name) if self.withdraw(&name, ForgetReason::Withdrawn, None) => atom("ok"),
                 _ => error(atom("not_published")),
             },
             ("whereis", [name]) => match as_text(name) {

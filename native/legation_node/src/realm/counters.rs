@@ -19,7 +19,7 @@ macro_rules! counters {
 
 counters! {
     calls_refused, dropped_forbidden, dropped_filtered, dropped_undecodable, dropped_overload, dropped_noproc,
-    dropped_too_large, dropped_identifiers, dropped_bad_term, dropped_ended, dropped_other, messages_in_doubt, links_ignored, stand_in_strays, global_names_taken,
+    dropped_too_large, dropped_identifiers, dropped_bad_term, dropped_ended, dropped_other, messages_in_doubt, exits_dropped, sessions_overflowed, stand_in_strays, stand_ins_idle, exits_refused, global_names_taken,
     // Of the BEAM's side.
     exits_ignored, unknown_names, stale_pids, beam_overload, beam_monitors_over_limit, beam_spawns_refused, beam_strays,
     replies_unroutable, atoms_asked, mailboxes_asked, known_atoms_over_limit, held_over_limit, gate_over_limit, control_bad_requests,

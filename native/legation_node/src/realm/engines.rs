@@ -92,7 +92,10 @@ pub enum Reach {
 #[derive(Debug)]
 pub struct ReachedEngine {
     pub node: Arc<Node>,
-    pub publication: Arc<Publication>,
+    /// Its process, raw.
+    pub pid: Box<[u8]>,
+    /// Messages go to whoever has this name.
+    pub registered: Option<Box<str>>,
     pub receipts: Option<Box<[u8]>>,
     pub key: u64,
     pub ask_gate: bool,
@@ -115,9 +118,9 @@ impl Reach {
 impl ReachedEngine {
     /// The control message that carries something to it.
     pub fn put_control(&self, out: &mut Vec<u8>, from: &[u8]) {
-        match &self.publication.registered {
+        match &self.registered {
             Some(name) => encode::reg_send(out, from, name.as_bytes()),
-            None => encode::send_sender(out, from, &self.publication.pid),
+            None => encode::send_sender(out, from, &self.pid),
         }
     }
 }
@@ -185,7 +188,7 @@ impl Realm {
         self.watch_as(watch, &node, &publication.pid, Watch::Engine { name: name.into() });
         if !self.is_connected(&node) {
             // Its node has gone meanwhile, and nobody would tell us of its end.
-            self.withdraw(name, ForgetReason::Crashed);
+            self.withdraw(name, ForgetReason::Crashed, None);
             return Err(PublishError::Noconnection);
         }
         let old_to = before.as_ref().map(|before| before.options.to.clone());
@@ -202,7 +205,7 @@ impl Realm {
             }
         }
         if !untold.is_empty() {
-            self.forget_at(untold, name, ForgetReason::Withdrawn);
+            self.forget_at(untold, name, ForgetReason::Withdrawn, None);
         }
         if before.is_none() {
             self.names.published(&publication);
@@ -257,8 +260,9 @@ impl Realm {
         engines.insert(publication.name.clone(), publication);
     }
 
-    /// Takes an engine out of the table and tells the peers that knew of it. False if it isn't there.
-    pub(crate) fn withdraw(self: &Arc<Self>, name: &str, reason: ForgetReason) -> bool {
+    /// Takes an engine out of the table and tells the peers that knew of it. `term`: the reason itself, without version byte. False
+    /// if it isn't there.
+    pub(crate) fn withdraw(self: &Arc<Self>, name: &str, reason: ForgetReason, term: Option<&[u8]>) -> bool {
         let publication = {
             let mut engines = write(&self.engines);
             let Some(publication) = engines.remove(name) else {
@@ -282,21 +286,27 @@ impl Realm {
             let policy = self.policy(&session.realm);
             policy.is_some_and(|policy| policy.exports(name, &publication.options.to))
         };
-        let told: Vec<_> = self.sessions().into_iter().filter(exported).collect();
-        if !told.is_empty() {
-            self.forget_at(told, name, reason);
+        // Who may not monitor hears only that it is gone.
+        let watches =
+            |session: &Arc<PeerSession>| self.policy(&session.realm).is_some_and(|policy| policy.watches(Some(name)));
+        let told = self.sessions().into_iter().filter(exported);
+        let (watching, others): (Vec<_>, Vec<_>) = told.partition(watches);
+        for (sessions, reason, term) in [(watching, reason, term), (others, ForgetReason::Withdrawn, None)] {
+            if !sessions.is_empty() {
+                self.forget_at(sessions, name, reason, term);
+            }
         }
         true
     }
 
     /// The process of an engine has ended. One that was published by a registered name gets a second look: its supervisor may have
     /// started it again.
-    pub(crate) fn engine_ended(self: &Arc<Self>, node: &Arc<Node>, name: &str, watch: u64, reason: ForgetReason) {
+    pub(crate) fn engine_ended(self: &Arc<Self>, node: &Arc<Node>, name: &str, watch: u64, reason: &[u8]) {
         let publication = read(&self.engines).get(name).cloned();
         let Some(publication) = publication.filter(|publication| publication.watch == watch) else {
             return;
         };
-        self.withdraw(name, reason);
+        self.withdraw(name, reason_class(reason), Some(reason));
         let Some(registered) = publication.registered.clone() else {
             return;
         };
@@ -315,7 +325,23 @@ impl Realm {
         });
     }
 
-    fn forget_at(self: &Arc<Self>, sessions: Vec<Arc<PeerSession>>, name: &str, reason: ForgetReason) {
+    fn forget_at(
+        self: &Arc<Self>,
+        sessions: Vec<Arc<PeerSession>>,
+        name: &str,
+        reason: ForgetReason,
+        term: Option<&[u8]>,
+    ) {
+        // First the reason itself, for who is told it.
+        for session in term.iter().flat_map(|_| &sessions) {
+            let full = self.policy(&session.realm).is_some_and(|policy| policy.tells_reasons());
+            if let (true, Some(term)) = (full, term) {
+                let payload = [&[term::VERSION], term].concat();
+                if let Ok(pushed) = session.core.push_reason(name, &payload) {
+                    self.watch_exported(session, &pushed.exported);
+                }
+            }
+        }
         let forget =
             Forget { realm: self.identity.realm_id, engine: name.to_owned(), serial: self.serials.next(), reason };
         let mut signed = forget.body();
@@ -388,7 +414,9 @@ impl Realm {
                     let (session, serial) = (session.clone(), self.serials.next());
                     tokio::spawn(async move { realm.announce_again(&session, &publication, serial).await });
                 }
-                (true, false) => self.forget_at(vec![session.clone()], &publication.name, ForgetReason::Withdrawn),
+                (true, false) => {
+                    self.forget_at(vec![session.clone()], &publication.name, ForgetReason::Withdrawn, None)
+                }
                 _ => {}
             }
         }
@@ -442,7 +470,24 @@ impl Realm {
         };
         let ask_gate = allowed.ask_filter || (self.limits.engine_queue_max.is_some() && self.has_gate());
         let receipts = publication.options.receipts.clone();
-        Ok(Reach::Engine(ReachedEngine { node, publication, receipts, key, ask_gate, operation }))
+        let (pid, registered) = (publication.pid.clone(), publication.registered.clone());
+        Ok(Reach::Engine(ReachedEngine { node, pid, registered, receipts, key, ask_gate, operation }))
+    }
+
+    /// The same of a process whose pid the peer was given.
+    pub(crate) fn reach_process(
+        &self,
+        session: &PeerSession,
+        raw: &[u8],
+        operation: u16,
+        payload: &[u8],
+    ) -> Result<Reach, Refusal> {
+        let policy = self.policy(&session.realm).ok_or(Refusal::Noproc)?;
+        let allowed = policy.allows_process(operation, payload)?;
+        let node = term::pid(raw).and_then(|pid| self.node_of(&pid)).ok_or(Refusal::Noproc)?;
+        let ask_gate = allowed.ask_filter || (self.limits.engine_queue_max.is_some() && self.has_gate());
+        let (registered, receipts, key) = (None, None, key_of(raw));
+        Ok(Reach::Engine(ReachedEngine { node, pid: raw.into(), registered, receipts, key, ask_gate, operation }))
     }
 
     /// A question to a node's `rex`, and its answer as a term; none when it has none, or its node has gone.

@@ -13,6 +13,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use legation_proto::frame::batch::Address;
+
 use crate::dist::term;
 use crate::peers::PeerSession;
 use crate::realm::node::Node;
@@ -88,7 +90,7 @@ impl Realm {
     }
 
     fn look_at(&self, session: &Arc<PeerSession>, engine: Box<str>) {
-        let Some((node, pid)) = self.mailbox_of(&engine) else {
+        let Some((node, pid)) = self.mailbox_of(session, &engine) else {
             // Nobody is there, so nothing waits there.
             grant(session, &engine, 0);
             return;
@@ -126,10 +128,13 @@ impl Realm {
     }
 
     /// The process that messages to an engine of ours go to.
-    fn mailbox_of(&self, engine: &str) -> Option<(Arc<Node>, Box<[u8]>)> {
-        let publication = read(&self.engines).get(engine).cloned()?;
-        let pid = term::pid(&publication.pid)?;
-        Some((self.node_of(&pid)?, publication.pid.clone()))
+    fn mailbox_of(&self, session: &PeerSession, destination: &str) -> Option<(Arc<Node>, Box<[u8]>)> {
+        let raw: Box<[u8]> = match Address::parse(destination)? {
+            Address::Engine(engine) => read(&self.engines).get(engine)?.pid.clone(),
+            Address::Handle(number) => session.core.export_pid(number)?.as_ref().into(),
+        };
+        let node = self.node_of(&term::pid(&raw)?)?;
+        Some((node, raw))
     }
 }
 

@@ -113,10 +113,7 @@ impl Realm {
         let (kind, label, from) = match &parcel.kind {
             Kind::Deliver(Delivery::Cast) => ("cast", 0, None),
             Kind::Deliver(Delivery::Send) => ("send", 0, None),
-            Kind::Call { label, call_id, caller } => match self.stand_in(session, *caller) {
-                Some(stand_in) => ("call", *label, Some((stand_in, *call_id))),
-                None => return self.turn_away(session, &parcel, Refusal::Overload),
-            },
+            Kind::Call { label, call_id, stand_in, .. } => ("call", *label, Some((*stand_in, *call_id))),
             Kind::Reply { .. } => return false,
         };
         let number = self.new_number();
@@ -124,9 +121,9 @@ impl Realm {
         term::put_tuple_header(&mut message, 8);
         term::put_atom(&mut message, "legation_gate");
         term::put_u64(&mut message, number);
-        match &engine.publication.registered {
+        match &engine.registered {
             Some(name) => term::put_atom(&mut message, name),
-            None => message.extend_from_slice(&engine.publication.pid),
+            None => message.extend_from_slice(&engine.pid),
         }
         term::put_atom(&mut message, kind);
         term::put_u64(&mut message, u64::from(label));
@@ -170,6 +167,8 @@ impl Realm {
                     let kept = Parcel {
                         kind: parcel.kind.clone(),
                         engine: parcel.engine.clone(),
+                        process: None,
+                        handles: false,
                         source: parcel.source.clone(),
                         payload: Vec::new().into(),
                         receipt: parcel.receipt.clone(),

@@ -24,18 +24,22 @@ use crate::realm::counters::Drop;
 use crate::realm::engines::Reach;
 use crate::realm::node::{Held, Hold, Node, Question};
 use crate::realm::policy::operation_of;
-use crate::realm::{lock, read, Body, Realm, StandIn};
+use crate::realm::{lock, read, Realm};
 
 /// One message from a peer. Owned while it is held.
 #[derive(Clone, Debug)]
 pub struct Parcel<'a> {
     pub kind: Kind<'a>,
-    /// The engine of ours that it is for; of a reply, nothing.
+    /// The engine of ours that it is for; of a reply, or for another process, nothing.
     pub engine: Cow<'a, str>,
+    /// The other process, raw.
+    pub process: Option<Arc<[u8]>>,
     /// The engine that signed it; empty for the realm itself.
     pub source: Cow<'a, str>,
     /// Version byte first.
     pub payload: Cow<'a, [u8]>,
+    /// There are identifiers in it that mean nothing here yet.
+    pub handles: bool,
     pub receipt: Option<Vec<u8>>,
 }
 
@@ -46,6 +50,8 @@ pub enum Kind<'a> {
         label: u8,
         call_id: u64,
         caller: u64,
+        /// What stands for the caller; 0 until it is known that the call may be made.
+        stand_in: u64,
     },
     /// To a call of ours; what [`Context`] was made of.
     Reply {
@@ -58,10 +64,12 @@ impl Parcel<'_> {
         Parcel {
             kind: match self.kind {
                 Kind::Deliver(delivery) => Kind::Deliver(delivery),
-                Kind::Call { label, call_id, caller } => Kind::Call { label, call_id, caller },
+                Kind::Call { label, call_id, caller, stand_in } => Kind::Call { label, call_id, caller, stand_in },
                 Kind::Reply { context } => Kind::Reply { context: Cow::Owned(context.into_owned()) },
             },
             engine: Cow::Owned(self.engine.into_owned()),
+            process: self.process,
+            handles: self.handles,
             source: Cow::Owned(self.source.into_owned()),
             payload: Cow::Owned(self.payload.into_owned()),
             receipt: self.receipt,
@@ -110,19 +118,22 @@ impl<'a> Context<'a> {
 
 impl Realm {
     /// True: there is something to flush in this session.
-    pub(crate) fn arrive(&self, session: &Arc<PeerSession>, parcel: Parcel<'_>) -> bool {
-        if session.is_draining() && matches!(parcel.kind, Kind::Call { .. }) {
-            return self.turn_away(session, &parcel, Refusal::Draining);
-        }
+    pub(crate) fn arrive(&self, session: &Arc<PeerSession>, mut parcel: Parcel<'_>) -> bool {
         let reach = match self.reach(session, &parcel) {
             Ok(reach) => reach,
             Err(refusal) => {
                 return match &parcel.kind {
-                    Kind::Reply { .. } => self.dial_and_arrive(session, parcel),
+                    Kind::Reply { .. } => match self.at_home(session, &mut parcel) {
+                        Ok(()) => self.dial_and_arrive(session, parcel),
+                        Err(refusal) => self.turn_away(session, &parcel, refusal),
+                    },
                     _ => self.turn_away(session, &parcel, refusal),
                 }
             }
         };
+        if let Err(refusal) = self.at_home(session, &mut parcel) {
+            return self.turn_away(session, &parcel, refusal);
+        }
         let node = reach.node().clone();
         if reach.asks_gate() {
             return self.to_gate(session, parcel, &reach);
@@ -163,6 +174,18 @@ impl Realm {
                 false
             }
         }
+    }
+
+    /// What it names of the peer's has its stand-in, and its payload is as a process here will see it. In the order in which it has
+    /// come, whatever waits afterwards.
+    fn at_home(&self, session: &Arc<PeerSession>, parcel: &mut Parcel<'_>) -> Result<(), Refusal> {
+        if let Kind::Call { caller, stand_in, .. } = &mut parcel.kind {
+            *stand_in = self.stand_in(session, *caller).ok_or(Refusal::Overload)?;
+        }
+        if std::mem::take(&mut parcel.handles) {
+            parcel.payload = Cow::Owned(self.translate(session, &parcel.payload)?);
+        }
+        Ok(())
     }
 
     /// A reply to a process on a node that isn't connected, which is where a call was passed on from: it waits until the node is.
@@ -208,24 +231,23 @@ impl Realm {
 
     fn ask_atoms(&self, node: &Arc<Node>, hold: &mut Hold) {
         self.counters.atoms_asked.one();
-        let mut list = Vec::with_capacity(64);
-        list.push(term::VERSION);
-        term::put_list_header(&mut list, hold.asked.len() as u32);
-        for text in &hold.asked {
-            term::put_atom(&mut list, text);
-        }
-        term::put_nil(&mut list);
-        // The arguments of binary_to_term/2.
-        let mut arguments = Vec::with_capacity(list.len() + 32);
-        term::put_list_header(&mut arguments, 2);
-        term::put_binary(&mut arguments, &list);
-        term::put_list_header(&mut arguments, 1);
-        term::put_atom(&mut arguments, "safe");
-        term::put_nil(&mut arguments);
-        term::put_nil(&mut arguments);
+        let arguments = safe_decoding(&hold.asked);
         let question = Question::Atoms { session: hold.session.tag };
         hold.question = self.ask(node, "erlang", "binary_to_term", &arguments, question);
         hold.since = self.now();
+    }
+
+    /// Whether a node has all of these atoms, for what need not keep its place.
+    pub(crate) async fn node_has(&self, node: &Arc<Node>, atoms: Vec<Box<str>>) -> bool {
+        self.counters.atoms_asked.one();
+        let answer = self.call(node, "erlang", "binary_to_term", &safe_decoding(&atoms)).await;
+        // The list itself, or {badrpc, _}: then one of them is unknown.
+        let known = answer.is_some_and(|answer| term::tuple(&answer).is_none());
+        if known {
+            let mut of_node = lock(&node.atoms);
+            atoms.into_iter().for_each(|text| of_node.add(text));
+        }
+        known
     }
 
     /// The node has said whether it has the atoms that this session's hold waits for. `None`: it did not say.
@@ -258,8 +280,10 @@ impl Realm {
                 break;
             };
             match held {
-                Held::Released { caller } => self.release_stand_in(session, caller, None),
-                Held::Signal { key, control, payload } => node.link.push_signal(key, &control, &[&payload]),
+                Held::Signal { key, control, payload: Some(payload) } => {
+                    node.link.push_signal(key, &control, &[&payload]);
+                }
+                Held::Signal { key, control, payload: None } => node.link.push_signal(key, &control, &[]),
                 Held::Message(parcel) => {
                     hold.bytes = hold.bytes.saturating_sub(parcel.cost());
                     // The first has its verdict: not to be asked again, even if there is no room to remember it.
@@ -302,14 +326,6 @@ impl Realm {
         }
     }
 
-    /// The peer's process that called has ended, and so does what stands for it.
-    pub(crate) fn release_stand_in(&self, session: u64, caller: u64, in_order_of: Option<u64>) {
-        let number = lock(&self.stand_ins).remove(&(session, caller));
-        if let Some(number) = number {
-            self.end_process(number, NORMAL, in_order_of);
-        }
-    }
-
     /// Where a message goes, if it may.
     fn reach(&self, session: &PeerSession, parcel: &Parcel<'_>) -> Result<Reach, Refusal> {
         match &parcel.kind {
@@ -323,13 +339,18 @@ impl Realm {
                     Delivery::Send => Operations::SEND,
                     Delivery::Cast => Operations::CAST,
                 };
-                self.reach_engine(session, &parcel.engine, operation, &parcel.payload)
+                self.reach_destination(session, parcel, operation)
             }
             // Goodbye is said when no call is open.
             Kind::Call { .. } if session.is_draining() => Err(Refusal::Draining),
-            Kind::Call { label, .. } => {
-                self.reach_engine(session, &parcel.engine, operation_of(*label), &parcel.payload)
-            }
+            Kind::Call { label, .. } => self.reach_destination(session, parcel, operation_of(*label)),
+        }
+    }
+
+    fn reach_destination(&self, session: &PeerSession, parcel: &Parcel<'_>, operation: u16) -> Result<Reach, Refusal> {
+        match &parcel.process {
+            Some(pid) => self.reach_process(session, pid, operation, &parcel.payload),
+            None => self.reach_engine(session, &parcel.engine, operation, &parcel.payload),
         }
     }
 
@@ -358,12 +379,9 @@ impl Realm {
                     Delivery::Cast => node.link.push(engine.key, &control, &[CAST_HEAD, content]),
                 }
             }
-            (Kind::Call { label, call_id, caller }, Reach::Engine(engine)) => {
-                let Some(stand_in) = self.stand_in(session, *caller) else {
-                    return self.turn_away(session, parcel, Refusal::Overload);
-                };
+            (Kind::Call { label, call_id, stand_in, .. }, Reach::Engine(engine)) => {
                 let mut pid = Vec::with_capacity(40);
-                self.put_own_pid(&mut pid, stand_in);
+                self.put_own_pid(&mut pid, *stand_in);
                 let mut control = Vec::with_capacity(96);
                 engine.put_control(&mut control, &pid);
                 let mut head = Vec::with_capacity(160);
@@ -404,25 +422,6 @@ impl Realm {
         term::put_binary(out, source.as_bytes());
     }
 
-    /// The process that stands for a caller of the peer's, made on its first call.
-    pub(crate) fn stand_in(&self, session: &Arc<PeerSession>, caller: u64) -> Option<u64> {
-        let mut stand_ins = lock(&self.stand_ins);
-        if let Some(number) = stand_ins.get(&(session.tag, caller)) {
-            return Some(*number);
-        }
-        if session.has_ended() {
-            return None;
-        }
-        let body = Body::StandIn(StandIn { session: session.clone(), caller });
-        let number = lock(&self.space).spawn(Arc::new(body));
-        stand_ins.insert((session.tag, caller), number);
-        let mut pid = Vec::with_capacity(40);
-        self.put_own_pid(&mut pid, number);
-        // Full: the core forgets the caller with its last call.
-        let _ = session.core.bind_import(caller, &pid);
-        Some(number)
-    }
-
     /// The receipt of a message that the gate has delivered.
     pub(crate) fn send_receipt_of(&self, session: &PeerSession, parcel: &Parcel<'_>) {
         let publication = read(&self.engines).get(&*parcel.engine).cloned();
@@ -456,6 +455,9 @@ impl Realm {
     /// What can't be delivered: a call is refused, a cast or send dropped and counted. A reply that can't be
     /// decoded is an error to the caller, who waits.
     pub(crate) fn turn_away(&self, session: &Arc<PeerSession>, parcel: &Parcel<'_>, refusal: Refusal) -> bool {
+        if parcel.handles {
+            self.discard(session, &parcel.payload);
+        }
         if refusal == Refusal::Undecodable {
             session.core.counters().undecodable.one();
         }
@@ -531,10 +533,27 @@ impl Realm {
     }
 }
 
+/// The arguments of `binary_to_term/2`, by which a node is asked whether it has these atoms.
+fn safe_decoding(atoms: &[Box<str>]) -> Vec<u8> {
+    let mut list = Vec::with_capacity(64);
+    list.push(term::VERSION);
+    term::put_list_header(&mut list, atoms.len() as u32);
+    for text in atoms {
+        term::put_atom(&mut list, text);
+    }
+    term::put_nil(&mut list);
+    let mut arguments = Vec::with_capacity(list.len() + 32);
+    term::put_list_header(&mut arguments, 2);
+    term::put_binary(&mut arguments, &list);
+    term::put_list_header(&mut arguments, 1);
+    term::put_atom(&mut arguments, "safe");
+    term::put_nil(&mut arguments);
+    term::put_nil(&mut arguments);
+    arguments
+}
+
 /// Held messages that are released in one turn.
 const RELEASED_AT_ONCE: usize = 256;
-
-const NORMAL: &[u8] = b"w\x06normal";
 
 /// `{error, {legation, Reason}}`.
 pub(crate) fn put_refusal(out: &mut Vec<u8>, reason: &str) {

@@ -29,8 +29,8 @@ pub struct Node {
 /// Why we watch a process of a BEAM node.
 #[derive(Debug)]
 pub enum Watch {
-    /// It has called; its number at the peer is given back when it ends.
-    Caller { session: Arc<PeerSession>, number: u64, pid: Box<[u8]> },
+    /// A peer has it, under this number: it has called, or its pid was in a message.
+    Exported { session: Arc<PeerSession>, number: u64, pid: Box<[u8]> },
     /// It is an engine.
     Engine { name: Box<str> },
     /// It hears of peers and engines.
@@ -65,15 +65,11 @@ pub struct Hold {
 #[derive(Debug)]
 pub enum Held {
     Message(Parcel<'static>),
-    /// The peer's process behind this number has ended: after what it has sent.
-    Released {
-        caller: u64,
-    },
     /// A `DOWN` or an exit, which must not overtake the reply before it.
     Signal {
         key: u64,
         control: Vec<u8>,
-        payload: Vec<u8>,
+        payload: Option<Vec<u8>>,
     },
 }
 

@@ -3,18 +3,22 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use legation_proto::session::ExitKind;
+
 use crate::dist::control::encode::TargetTerm;
 use crate::dist::control::{encode, Control, Target};
 use crate::dist::term::{self, Pid, Reference};
 use crate::net::beam::{self, BeamEvents, NodeLink};
 use crate::realm::atoms::KnownAtoms;
 use crate::realm::engines::reason_class;
+use crate::realm::exits::ExitReason;
+use crate::realm::handles::StandIn;
 use crate::realm::incoming::key_of;
 use crate::realm::node::{Held, Node, Question, Watch};
 use crate::realm::request::{classify, own_answer, question_of, stand_in_reply, Request};
 use crate::realm::space::{Ended, Monitor, MonitorKey};
 use crate::realm::terms;
-use crate::realm::{lock, read, write, Body, Realm, StandIn};
+use crate::realm::{lock, read, write, Body, Realm};
 
 impl BeamEvents for Realm {
     fn node_up(&self, link: &Arc<NodeLink>) {
@@ -112,14 +116,16 @@ impl BeamEvents for Realm {
                     self.unlink_process(&node, number, &from);
                 }
             }
-            // Somebody linked to one of ours has ended. Links don't cross.
+            // Somebody linked to one of ours has ended.
             Control::Exit { from, to } => {
-                if self.number_of(&to).is_some_and(|number| self.unlink_process(&node, number, &from)) {
-                    self.counters.links_ignored.one();
+                if let Some(number) = self.number_of(&to).filter(|number| self.unlink_process(&node, *number, &from)) {
+                    self.exit_out(&node, number, &from, ExitKind::Linked, payload);
                 }
             }
-            // What would end it here would end the engine there: not for us to decide.
-            Control::Exit2 { .. } => self.counters.exits_ignored.one(),
+            Control::Exit2 { from, to } => match self.number_of(&to) {
+                Some(number) => self.exit_out(&node, number, &from, ExitKind::Sent, payload),
+                None => self.counters.stale_pids.one(),
+            },
             Control::SpawnRequest { id, from } => {
                 self.counters.beam_spawns_refused.one();
                 let mut control = Vec::with_capacity(128);
@@ -140,9 +146,12 @@ impl BeamEvents for Realm {
             return;
         };
         match self.body(number).as_deref() {
-            Some(Body::Proxy(proxy)) => self.send_out_oversized(number, proxy, head),
-            Some(Body::StandIn(stand_in)) => self.reply_oversized(stand_in, head),
-            _ => self.counters.beam_strays.one(),
+            Some(Body::StandIn(stand_in)) if self.reply_oversized(stand_in, head) => {}
+            Some(body) => match body.target() {
+                Some(target) => self.send_out_oversized(number, target, head),
+                None => self.counters.beam_strays.one(),
+            },
+            None => self.counters.beam_strays.one(),
         }
     }
 }
@@ -155,8 +164,17 @@ impl Realm {
             return;
         };
         match &*body {
-            Body::Proxy(proxy) => self.send_out(node, number, proxy, from, message),
-            Body::StandIn(stand_in) => self.reply_from(node, stand_in, message),
+            Body::Proxy(proxy) => {
+                if !self.is_name_conflict(number, proxy, message) {
+                    self.send_out(node, number, &body, from, message);
+                }
+            }
+            Body::StandIn(stand_in) => {
+                stand_in.is_used(self.now());
+                if !self.reply_from(node, stand_in, message) {
+                    self.send_out(node, number, &body, from, message);
+                }
+            }
             Body::Agent => self.answered(node, message),
             Body::Control => {
                 lock(&node.atoms).learn(message);
@@ -167,25 +185,31 @@ impl Realm {
         }
     }
 
-    /// An engine of ours answers a remote caller.
-    fn reply_from(&self, node: &Arc<Node>, stand_in: &StandIn, message: &mut [u8]) {
+    /// An engine of ours answers a remote caller. False: it is something else.
+    fn reply_from(&self, node: &Arc<Node>, stand_in: &StandIn, message: &mut [u8]) -> bool {
+        let Some((call_id, reply)) = stand_in_reply(message) else {
+            return false;
+        };
         lock(&node.atoms).learn(message);
-        match stand_in_reply(message) {
-            Some((call_id, reply)) => {
-                // The tag before it has been read.
-                let start = reply.start - 1;
-                message[start] = term::VERSION;
-                // Answered already, or nobody waits any more, or the session is over: then it is lost, as it must be.
-                let pushed = stand_in.session.core.reply(call_id, &message[start..reply.end]);
-                if pushed.is_ok_and(|pushed| pushed.wake) {
-                    stand_in.session.wake();
+        // The tag before it has been read.
+        let start = reply.start - 1;
+        message[start] = term::VERSION;
+        let session = &stand_in.session;
+        match session.core.reply(call_id, &message[start..reply.end]) {
+            Ok(pushed) => {
+                if pushed.wake {
+                    session.wake();
                 }
+                self.watch_exported(session, &pushed.exported);
             }
-            None => self.counters.stand_in_strays.one(),
+            // Answered already, or nobody waits any more, or the session is over: then it is lost, as it must be.
+            Err(_) => self.counters.stand_in_strays.one(),
         }
+        true
     }
 
-    fn reply_oversized(&self, stand_in: &StandIn, head: &[u8]) {
+    /// False: it is no reply.
+    fn reply_oversized(&self, stand_in: &StandIn, head: &[u8]) -> bool {
         let call_id =
             term::tuple(head.get(1..).unwrap_or_default()).filter(|(arity, _)| *arity == 2).and_then(|(_, tag)| {
                 let rest = term::skip(tag)?;
@@ -199,8 +223,9 @@ impl Realm {
                 if session.refuse(call_id, legation_proto::frame::batch::Refusal::TooLarge) {
                     stand_in.session.wake();
                 }
+                true
             }
-            None => self.counters.stand_in_strays.one(),
+            None => false,
         }
     }
 
@@ -343,8 +368,8 @@ impl Realm {
         unlinked
     }
 
-    /// Ends a process of ours, and tells whoever watches it. `reason`: a term without version byte. `session`: in order behind what came in it.
-    pub(crate) fn end_process(&self, number: u64, reason: &[u8], session: Option<u64>) {
+    /// Ends a process of ours, and tells whoever watches it. `session`: in order behind what came in it.
+    pub(crate) fn end_process(&self, number: u64, reason: &ExitReason, session: Option<u64>) {
         let ended = lock(&self.space).end(number);
         let Some(Ended { monitors, links, .. }) = ended else {
             return;
@@ -361,7 +386,7 @@ impl Realm {
             };
             let mut control = Vec::with_capacity(128);
             encode::payload_monitor_p_exit(&mut control, target, monitor.watcher(), monitor.reference());
-            self.signal(&node, session, monitor.watcher(), control, reason);
+            self.signal_reason(&node, session, monitor.watcher(), control, reason);
         }
         for (pid, node_number) in links {
             let Some(node) = read(&self.nodes).by_number.get(&node_number).cloned() else {
@@ -370,19 +395,32 @@ impl Realm {
             node.monitors.fetch_sub(1, Ordering::Relaxed);
             let mut control = Vec::with_capacity(128);
             encode::payload_exit(&mut control, &own, &pid);
-            self.signal(&node, session, &pid, control, reason);
+            self.signal_reason(&node, session, &pid, control, reason);
         }
     }
 
     /// Behind whatever of this session is held for the node: a `DOWN` must not overtake the reply before it.
-    fn signal(&self, node: &Node, session: Option<u64>, to: &[u8], control: Vec<u8>, payload: &[u8]) {
+    pub(crate) fn signal(
+        &self,
+        node: &Node,
+        session: Option<u64>,
+        to: &[u8],
+        control: Vec<u8>,
+        payload: Option<&[u8]>,
+    ) {
         let key = key_of(to);
+        let push = |control: &[u8]| match payload {
+            Some(payload) => node.link.push_signal(key, control, &[payload]),
+            None => node.link.push_signal(key, control, &[]),
+        };
         let Some(session) = session else {
-            return node.link.push_signal(key, &control, &[payload]);
+            return push(&control);
         };
         match lock(&node.holds).get_mut(&session) {
-            Some(hold) => hold.queue.push_back(Held::Signal { key, control, payload: payload.to_vec() }),
-            None => node.link.push_signal(key, &control, &[payload]),
+            Some(hold) => {
+                hold.queue.push_back(Held::Signal { key, control, payload: payload.map(<[u8]>::to_vec) });
+            }
+            None => push(&control),
         }
     }
 
@@ -450,14 +488,12 @@ impl Realm {
 
     fn watched_ended(&self, node: &Arc<Node>, number: u64, watch: Watch, reason: &[u8]) {
         match watch {
-            Watch::Caller { session, number, .. } => {
-                if session.core.export_ended(number, reason_class(reason), None).wake {
-                    session.wake();
-                }
+            Watch::Exported { session, number, .. } => {
+                self.exported_ended(&session, number, reason_class(reason), Some(reason));
             }
             Watch::Engine { name } => {
                 if let Some(realm) = self.me() {
-                    realm.engine_ended(node, &name, number, reason_class(reason));
+                    realm.engine_ended(node, &name, number, reason);
                 }
             }
             Watch::Subscriber => drop(lock(&self.events).remove(number)),

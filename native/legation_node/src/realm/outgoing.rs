@@ -3,20 +3,27 @@
 //! The payload is never decoded: its shape is looked at, the session scans it, and it goes as it came. For a call the `from` stays at
 //! home, as the opaque context of the session's entry.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use legation_proto::error::CloseCode;
-use legation_proto::frame::forget::ForgetReason;
 use legation_proto::session::{Delivery, NewCall, PushError};
 
 use crate::dist::term::{self, Pid};
 use crate::realm::counters::Drop;
 use crate::realm::incoming::Context;
-use crate::realm::node::{Node, Watch};
+use crate::realm::node::Node;
 use crate::realm::request::{classify, monitor_words, Request};
 use crate::realm::space::MonitorKey;
-use crate::realm::{lock, read, Proxy, Realm};
+use crate::realm::{lock, read, Body, Counts, Realm, Target};
+
+impl Target<'_> {
+    fn count(&self, which: impl FnOnce(&Counts) -> &AtomicU64) {
+        if let Some(counts) = self.counts {
+            which(counts).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Realm {
     /// `message`: version byte first. `number`: of the proxy's process.
@@ -24,15 +31,18 @@ impl Realm {
         &self,
         node: &Arc<Node>,
         number: u64,
-        proxy: &Proxy,
+        body: &Body,
         from: Option<&Pid<'_>>,
         message: &mut [u8],
     ) {
+        let Some(target) = body.target() else {
+            return self.counters.beam_strays.one();
+        };
         // First, while the bytes are whole: the node has what it sends.
         lock(&node.atoms).learn(message);
         match classify(message) {
             Request::Call { label, pid, tag, request } => {
-                proxy.counts.calls.fetch_add(1, Ordering::Relaxed);
+                target.count(|counts| &counts.calls);
                 let mut context = Vec::with_capacity(10 + pid.len() + tag.len());
                 let caller: Box<[u8]> = message[pid.clone()].into();
                 Context { called: number, pid: &caller, tag: &message[tag.clone()] }.encode(&mut context);
@@ -41,20 +51,17 @@ impl Realm {
                 let start = request.start - 1;
                 message[start] = term::VERSION;
                 let payload = &message[start..request.end];
-                self.push_call(node, number, proxy, label, &caller, guard, &context, payload);
+                self.push_call(node, number, target, label, &caller, guard, &context, payload);
             }
             Request::Cast { message: content } => {
-                proxy.counts.casts.fetch_add(1, Ordering::Relaxed);
+                target.count(|counts| &counts.casts);
                 let start = content.start - 1;
                 message[start] = term::VERSION;
-                self.push(proxy, Delivery::Cast, from, &message[start..content.end]);
+                self.push(target, Delivery::Cast, from, &message[start..content.end]);
             }
             Request::Plain => {
-                if self.is_name_conflict(number, proxy, message) {
-                    return;
-                }
-                proxy.counts.sends.fetch_add(1, Ordering::Relaxed);
-                self.push(proxy, Delivery::Send, from, message);
+                target.count(|counts| &counts.sends);
+                self.push(target, Delivery::Send, from, message);
             }
         }
     }
@@ -64,14 +71,14 @@ impl Realm {
         &self,
         node: &Arc<Node>,
         number: u64,
-        proxy: &Proxy,
+        target: Target<'_>,
         label: u8,
         caller: &[u8],
         guard: Option<[u32; 5]>,
         context: &[u8],
         payload: &[u8],
     ) {
-        if proxy.session.is_draining() {
+        if target.session.is_draining() {
             if let Some(context) = Context::decode(context) {
                 self.answer_refused(&context, "draining");
             }
@@ -79,30 +86,28 @@ impl Realm {
         }
         let source = self.published_as(caller);
         let call = NewCall {
-            destination: &proxy.engine,
+            destination: target.destination,
             label,
             source: source.as_deref().unwrap_or(""),
             caller,
             context,
             payload,
         };
-        match proxy.session.core.push_call(self.now(), &call) {
+        match target.session.core.push_call(self.now(), &call) {
             Ok(pushed) => {
                 if pushed.wake {
-                    proxy.session.wake();
+                    target.session.wake();
                 }
                 if let Some(words) = guard {
                     let key = MonitorKey { node: node.link.number, words };
-                    lock(&self.space).guard_call(number, &key, proxy.session.tag, pushed.call_id);
+                    lock(&self.space).guard_call(number, &key, target.session.tag, pushed.call_id);
                 }
-                for exported in &pushed.exported {
-                    self.watch_caller(&exported.pid, proxy, exported.number);
-                }
+                self.watch_exported(target.session, &pushed.exported);
             }
             // The session is over, and so is the proxy in a moment: then the caller gets a real signal.
             Err(PushError::Ended) => {}
             Err(error) => {
-                self.close_overloaded(proxy, error);
+                self.close_overloaded(target, error);
                 if let Some(context) = Context::decode(context) {
                     self.answer_refused(&context, reason_of(error));
                 }
@@ -110,90 +115,58 @@ impl Realm {
         }
     }
 
-    /// The caller may be on another node than the message came from: a call can be passed on.
-    fn watch_caller(&self, caller: &[u8], proxy: &Proxy, number: u64) {
-        let Some(pid) = term::pid(caller) else {
-            return;
-        };
-        let watch = Watch::Caller { session: proxy.session.clone(), number, pid: caller.into() };
-        match self.node_of(&pid) {
-            Some(node) => {
-                self.watch(&node, caller, watch);
-            }
-            // A call that was passed on; its reply will want to go there, too.
-            None => {
-                let Some(realm) = self.me() else {
-                    return;
-                };
-                let (session, caller) = (proxy.session.clone(), Box::<[u8]>::from(caller));
-                tokio::spawn(async move {
-                    let node = match term::pid(&caller) {
-                        Some(pid) => realm.dial_node(&pid).await,
-                        None => None,
-                    };
-                    match node {
-                        Some(node) => {
-                            realm.watch(&node, &caller, watch);
-                        }
-                        None => {
-                            if session.core.export_ended(number, ForgetReason::Noconnection, None).wake {
-                                session.wake();
-                            }
-                        }
-                    }
-                });
-            }
-        }
-    }
-
-    fn push(&self, proxy: &Proxy, delivery: Delivery, from: Option<&Pid<'_>>, payload: &[u8]) {
+    fn push(&self, target: Target<'_>, delivery: Delivery, from: Option<&Pid<'_>>, payload: &[u8]) {
         let source = from.and_then(|from| self.published_as(from.raw));
         let source = source.as_deref().unwrap_or("");
-        match proxy.session.core.push(delivery, source, &proxy.engine, payload, false) {
+        match target.session.core.push(delivery, source, target.destination, payload, false) {
             Ok(pushed) => {
                 if pushed.wake {
-                    proxy.session.wake();
+                    target.session.wake();
                 }
+                self.watch_exported(target.session, &pushed.exported);
             }
             Err(error) => {
-                self.close_overloaded(proxy, error);
-                self.drop_out(proxy, delivery, reason_of(error));
+                self.close_overloaded(target, error);
+                self.drop_out(target, delivery, reason_of(error));
             }
         }
     }
 
     /// Where `overflow` says so, a peer that takes too little is left.
-    fn close_overloaded(&self, proxy: &Proxy, error: PushError) {
+    fn close_overloaded(&self, target: Target<'_>, error: PushError) {
         if let (PushError::Disconnect, Some(peers)) = (error, self.peers()) {
-            peers.close_session(&proxy.session, CloseCode::Overload);
+            if target.session.overflows() {
+                self.counters.sessions_overflowed.one();
+                peers.close_session(target.session, CloseCode::Overload);
+            }
         }
     }
 
-    fn drop_out(&self, proxy: &Proxy, delivery: Delivery, reason: &'static str) {
-        proxy.counts.dropped.fetch_add(1, Ordering::Relaxed);
+    fn drop_out(&self, target: Target<'_>, delivery: Delivery, reason: &'static str) {
+        target.count(|counts| &counts.dropped);
         self.counters.dropped_reason(reason);
         self.log_drop(Drop {
             direction: "out",
             kind: if delivery == Delivery::Cast { "cast" } else { "send" },
-            realm: &proxy.session.realm,
-            engine: &proxy.engine,
+            realm: &target.session.realm,
+            engine: target.destination,
             reason,
         });
     }
 
     /// A message over the limit, of which only the beginning has come.
-    pub(crate) fn send_out_oversized(&self, number: u64, proxy: &Proxy, head: &[u8]) {
-        proxy.session.core.counters().too_large_out.one();
+    pub(crate) fn send_out_oversized(&self, number: u64, target: Target<'_>, head: &[u8]) {
+        target.session.core.counters().too_large_out.one();
         match oversized_call(head) {
             Some((pid, tag)) => {
-                proxy.counts.calls.fetch_add(1, Ordering::Relaxed);
+                target.count(|counts| &counts.calls);
                 self.answer_refused(&Context { called: number, pid, tag }, "too_large");
             }
             None => {
                 let is_cast = term::tuple(head.get(1..).unwrap_or_default())
                     .and_then(|(_, first)| term::take_atom(first))
                     .is_some_and(|(atom, _)| atom.eq_str("$gen_cast"));
-                self.drop_out(proxy, if is_cast { Delivery::Cast } else { Delivery::Send }, "too_large");
+                self.drop_out(target, if is_cast { Delivery::Cast } else { Delivery::Send }, "too_large");
             }
         }
     }
@@ -232,7 +205,7 @@ fn reason_of(error: PushError) -> &'static str {
         PushError::Identifiers => "identifiers",
         PushError::BadTerm => "bad_term",
         PushError::UnknownCall => "unknown_call",
-        PushError::BadName => "noproc",
+        PushError::BadName | PushError::UnknownHandle => "noproc",
         _ => "ended",
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use legation_proto::frame::batch::{label, Refusal};
 
-use crate::config::{Export, Operations, PeerConfig};
+use crate::config::{Export, Operations, PeerConfig, Reasons};
 use crate::dist::term;
 
 /// To whom an engine is published.
@@ -29,6 +29,7 @@ impl To {
 pub struct Policy {
     realm: Box<str>,
     rule: Rule,
+    reasons: Reasons,
     /// None: all engines, by `rule`.
     engines: Option<HashMap<Box<str>, Rule>>,
 }
@@ -60,12 +61,34 @@ impl Policy {
                     .collect(),
             ),
         };
-        Policy { realm: peer.realm.as_str().into(), rule, engines }
+        Policy { realm: peer.realm.as_str().into(), rule, reasons: peer.reasons, engines }
     }
 
     /// May this peer know of the engine?
     pub fn exports(&self, engine: &str, to: &To) -> bool {
         self.engines.as_ref().is_none_or(|engines| engines.contains_key(engine)) && to.includes(&self.realm)
+    }
+
+    /// The same of a process whose pid was given to the peer: what stands for all engines holds for it.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`].
+    pub fn allows_process(&self, operation: u16, payload: &[u8]) -> Result<Allowed, Refusal> {
+        self.rule.allows(operation, payload)
+    }
+
+    /// May the peer hear how the engine, or a process that it was given, has ended? Otherwise only that it is gone.
+    pub fn watches(&self, engine: Option<&str>) -> bool {
+        let rule = match (engine, &self.engines) {
+            (Some(engine), Some(engines)) => engines.get(engine).copied(),
+            _ => Some(self.rule),
+        };
+        rule.is_some_and(|rule| rule.allow.allows(Operations::MONITOR))
+    }
+
+    /// It is told the reason itself.
+    pub fn tells_reasons(&self) -> bool {
+        self.reasons == Reasons::Full
     }
 
     /// May this message be delivered? `operation`: one bit of [`Operations`].
@@ -77,14 +100,20 @@ impl Policy {
             None => self.rule,
             Some(engines) => *engines.get(engine).ok_or(Refusal::Forbidden)?,
         };
-        if !rule.allow.allows(operation) {
+        rule.allows(operation, payload)
+    }
+}
+
+impl Rule {
+    fn allows(self, operation: u16, payload: &[u8]) -> Result<Allowed, Refusal> {
+        if !self.allow.allows(operation) {
             return Err(Refusal::Forbidden);
         }
         // What changes or ends an event manager does what `sys` does to any process.
-        if operation == Operations::EVENT && !rule.allow.allows(Operations::SYS) && changes_event_manager(payload) {
+        if operation == Operations::EVENT && !self.allow.allows(Operations::SYS) && changes_event_manager(payload) {
             return Err(Refusal::Forbidden);
         }
-        Ok(Allowed { ask_filter: rule.filter })
+        Ok(Allowed { ask_filter: self.filter })
     }
 }
 
@@ -125,6 +154,7 @@ mod tests {
             export,
             allow: Operations::DEFAULT,
             filter: false,
+            reasons: Reasons::Class,
             links: 1,
             limits: PeerLimits::default(),
         }

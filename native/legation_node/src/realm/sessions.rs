@@ -4,17 +4,15 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use legation_proto::frame::batch::Refusal;
 use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::learn::Learn;
 use legation_proto::key_text::format_public_key;
-use legation_proto::session::{Destination, DropOutcome, Event};
+use legation_proto::session::{Destination, Event, Exported, ReasonTerm};
 
 use crate::dist::term;
 use crate::peers::{LinkEnd, PeerSession, SessionEvents};
-use crate::realm::engines::put_exit_reason;
+use crate::realm::exits::ExitReason;
 use crate::realm::incoming::{put_refusal, Context, Kind, Parcel};
-use crate::realm::node::{Held, Watch};
 use crate::realm::{lock, status, terms, write, Body, Counts, EngineInfo, Proxy, Realm};
 
 impl SessionEvents for Realm {
@@ -33,69 +31,41 @@ impl SessionEvents for Realm {
 
     fn session_event(&self, session: &Arc<PeerSession>, event: Event<'_>) -> bool {
         match event {
-            Event::Deliver {
-                delivery,
-                destination: Destination::Engine(destination),
-                source,
-                payload,
-                receipt,
-                ..
-            } => {
+            Event::Deliver { delivery, destination, source, payload, handles, receipt } => {
                 let kind = Kind::Deliver(delivery);
-                let (engine, source) = (Cow::Borrowed(destination), Cow::Borrowed(source));
-                self.arrive(session, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt })
+                self.arrive(session, Parcel { receipt, handles, ..parcel(kind, &destination, source, payload) })
             }
-            Event::Call { destination: Destination::Process { .. }, call_id, .. } => {
-                session.core.refuse(call_id, Refusal::Noproc)
+            Event::Call { destination, source, label, call_id, caller, payload, handles, receipt } => {
+                let kind = Kind::Call { label, call_id, caller, stand_in: 0 };
+                self.arrive(session, Parcel { receipt, handles, ..parcel(kind, &destination, source, payload) })
             }
-            Event::Call {
-                destination: Destination::Engine(destination),
-                source,
-                label,
-                call_id,
-                caller,
-                payload,
-                receipt,
-                ..
-            } => {
-                let kind = Kind::Call { label, call_id, caller };
-                let (engine, source) = (Cow::Borrowed(destination), Cow::Borrowed(source));
-                self.arrive(session, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt })
-            }
-            Event::Reply { context, payload, .. } => {
+            Event::Reply { context, payload, handles } => {
                 let kind = Kind::Reply { context: Cow::Borrowed(context) };
-                let (engine, source) = (Cow::Borrowed(""), Cow::Borrowed(""));
-                self.arrive(session, Parcel { kind, engine, source, payload: Cow::Borrowed(payload), receipt: None })
+                self.arrive(session, Parcel { handles, ..parcel(kind, &Destination::Engine(""), "", payload) })
             }
             Event::Refused { context, refusal } => {
                 // As a reply, so that it keeps its place behind what is held.
                 let mut payload = vec![term::VERSION];
                 put_refusal(&mut payload, refusal.name());
                 let kind = Kind::Reply { context: Cow::Borrowed(context) };
-                let (engine, source) = (Cow::Borrowed(""), Cow::Borrowed(""));
-                self.arrive(session, Parcel { kind, engine, source, payload: Cow::Owned(payload), receipt: None })
+                self.arrive(session, parcel(kind, &Destination::Engine(""), "", &payload))
             }
             Event::Learned(learn) => {
                 self.learned(session, learn);
                 false
             }
-            Event::Forgotten { engine, reason, .. } => {
-                self.forgotten(session, engine, reason);
+            Event::Forgotten { engine, reason, term } => {
+                self.forgotten(session, engine, reason, term);
                 false
             }
-            Event::HandleEnded { number: caller, .. } => {
-                // Once for what has been delivered, and once behind what is held.
-                for node in self.connected_nodes() {
-                    if let Some(hold) = lock(&node.holds).get_mut(&session.tag) {
-                        hold.queue.push_back(Held::Released { caller });
-                    }
-                }
-                self.release_stand_in(session.tag, caller, Some(session.tag));
-                matches!(session.core.drop_import(caller), DropOutcome::Dropped { wake: true })
+            Event::HandleEnded { number, reason, term } => self.handle_ended(session, number, reason, term),
+            Event::Unexported { number } => {
+                self.unexported(session, number);
+                false
             }
-            // Identifiers don't cross yet: nothing has been given away but callers.
-            Event::Deliver { .. } | Event::Unexported { .. } => false,
-            Event::Exit { from, .. } => session.core.settle_handle(from),
+            Event::Exit { exit, from, destination, payload, handles, .. } => {
+                self.exit_in(session, exit, from, &destination, payload, handles)
+            }
             Event::Rotated(rotation) => {
                 let (realm, key) = (&*session.realm, format_public_key(&rotation.new));
                 tracing::info!(realm, serial = rotation.serial, key, "a peer has a new identity key");
@@ -111,6 +81,10 @@ impl SessionEvents for Realm {
 
     fn session_room(&self, _session: &Arc<PeerSession>, tokens: Vec<u64>) {
         self.room_is_there(tokens);
+    }
+
+    fn session_exported(&self, session: &Arc<PeerSession>, exported: &[Exported]) {
+        self.watch_exported(session, exported);
     }
 
     fn session_lost(&self, session: &Arc<PeerSession>, why: &LinkEnd) {
@@ -144,20 +118,21 @@ impl SessionEvents for Realm {
                     proxies.push((number, proxy.full_name.clone()))
                 }
                 Body::StandIn(stand_in) if stand_in.session.tag == session.tag => {
-                    stand_ins.push((number, stand_in.caller))
+                    stand_ins.push((number, stand_in.number))
                 }
                 _ => {}
             }
         }
         drop(being_made);
+        let noconnection = ExitReason::of(ForgetReason::Noconnection);
         for (number, full_name) in proxies {
             self.names.forgotten(&full_name);
-            self.end_process(number, NOCONNECTION, Some(session.tag));
+            self.end_process(number, &noconnection, Some(session.tag));
             events.tell(self, || forgotten_event(&full_name, "noconnection"));
         }
         for (number, caller) in stand_ins {
             lock(&self.stand_ins).remove(&(session.tag, caller));
-            self.end_process(number, NOCONNECTION, Some(session.tag));
+            self.end_process(number, &noconnection, Some(session.tag));
         }
         if gap > 0 {
             self.counters.messages_in_doubt.add(gap);
@@ -171,7 +146,7 @@ impl SessionEvents for Realm {
             terms::tuple(vec![terms::atom("peer_down"), realm, status::end_term(why)])
         });
         drop(events);
-        self.forget_callers(session);
+        self.forget_exports(session);
         tracing::debug!(realm = %session.realm, why = %status::end_text(why), "a peer is down");
     }
 }
@@ -223,11 +198,14 @@ impl Realm {
             number
         };
         let pid = self.own_pid(number);
+        // Sent to the peer it is the engine itself.
+        session.core.bind_engine(&pid, &learn.engine);
         self.names.learned(&full_name, &pid);
         events.tell(self, || learned_event(&full_name, &info, &pid));
     }
 
-    fn forgotten(&self, session: &Arc<PeerSession>, engine: &str, reason: ForgetReason) {
+    fn forgotten(&self, session: &Arc<PeerSession>, engine: &str, reason: ForgetReason, term: Option<ReasonTerm<'_>>) {
+        let exit = self.reason_of_peer(session, reason, term);
         let events = lock(&self.events);
         let full_name = format!("{engine}@{}", session.realm);
         let number = {
@@ -239,26 +217,9 @@ impl Realm {
             return;
         };
         self.names.forgotten(&full_name);
-        let mut exit = Vec::with_capacity(32);
-        put_exit_reason(&mut exit, reason);
+        session.core.unbind(&self.own_pid(number));
         self.end_process(number, &exit, Some(session.tag));
         events.tell(self, || forgotten_event(&full_name, reason.name()));
-    }
-
-    /// They were of a session that is over.
-    fn forget_callers(&self, session: &PeerSession) {
-        for node in self.connected_nodes() {
-            let callers: Vec<_> = lock(&node.watches)
-                .iter()
-                .filter_map(|(number, watch)| match watch {
-                    Watch::Caller { session: of, pid, .. } if of.tag == session.tag => Some((*number, pid.clone())),
-                    _ => None,
-                })
-                .collect();
-            for (number, pid) in callers {
-                self.unwatch(&node, &pid, number);
-            }
-        }
     }
 
     pub(crate) fn tell_name_lost(&self, _number: u64, proxy: &Proxy, winner: &[u8]) {
@@ -315,4 +276,11 @@ fn forgotten_event(full_name: &str, reason: &str) -> erl_dist::term::Term {
 
 use std::sync::Mutex;
 
-const NOCONNECTION: &[u8] = b"w\x0cnoconnection";
+fn parcel<'a>(kind: Kind<'a>, destination: &Destination<'a>, source: &'a str, payload: &'a [u8]) -> Parcel<'a> {
+    let (engine, process) = match destination {
+        Destination::Engine(engine) => (*engine, None),
+        Destination::Process { pid, .. } => ("", Some(pid.clone())),
+    };
+    let (engine, source, payload) = (Cow::Borrowed(engine), Cow::Borrowed(source), Cow::Borrowed(payload));
+    Parcel { kind, engine, process, source, payload, handles: false, receipt: None }
+}

@@ -102,6 +102,19 @@ impl<B> Space<B> {
         number
     }
 
+    /// The number of a process that there isn't, and never was.
+    pub fn nobody(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+
+    /// Somebody monitors it, or is linked to it.
+    pub fn is_watched(&self, number: u64) -> bool {
+        let watched = |process: &Process<B>| !process.monitors.is_empty() || !process.links.is_empty();
+        self.processes.get(&number).is_some_and(watched)
+    }
+
     /// False when the name is taken, or there is no such process.
     pub fn register(&mut self, name: &str, number: u64) -> bool {
         if self.names.contains_key(name) {
@@ -226,7 +239,9 @@ mod tests {
         assert_eq!(space.spawn(Arc::new(())), AGENT);
         let second = space.spawn(Arc::new(()));
         space.end(second);
-        assert!(space.spawn(Arc::new(())) > second);
+        let nobody = space.nobody();
+        assert!(nobody > second && space.get(nobody).is_none());
+        assert!(space.spawn(Arc::new(())) > nobody);
     }
 
     #[test]
@@ -257,6 +272,7 @@ mod tests {
         let number = space.spawn(Arc::new(()));
         assert!(space.monitor(number, key(1, 7), Monitor::new(b"pid", b"reference", Some(b"name"))));
         assert!(space.monitor(number, key(2, 7), Monitor::new(b"other", b"ref", None)));
+        assert!(space.is_watched(number));
         assert!(space.link(number, b"linked", 1));
         let ended = space.end(number).unwrap();
         assert_eq!((ended.monitors.len(), ended.links.len()), (2, 1));

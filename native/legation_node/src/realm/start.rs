@@ -122,6 +122,7 @@ impl Realm {
             events: Mutex::new(Subscribers::default()),
             nodes: RwLock::new(Nodes::default()),
             stand_ins: Mutex::default(),
+            exports: Mutex::default(),
             engines: RwLock::new(Engines::new()),
             published_as: RwLock::default(),
             space: Mutex::new(space),
@@ -292,16 +293,21 @@ async fn keep_certified(realm: std::sync::Weak<Realm>) {
 async fn keep_house(realm: std::sync::Weak<Realm>) {
     let mut interval = tokio::time::interval(HOUSEKEEPING);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut look_for_idle = 0;
     loop {
         interval.tick().await;
         let Some(realm) = realm.upgrade() else {
             return;
         };
         realm.sweep();
+        realm.sessions().iter().for_each(|session| realm.keep_room(session));
         let identity = realm.identity.clone();
         // It may write files.
         tokio::task::spawn_blocking(move || identity.keep_heads());
         let now = now_ms();
+        if now >= look_for_idle {
+            look_for_idle = realm.forget_idle(now);
+        }
         for node in realm.connected_nodes() {
             // Who asked has given up.
             lock(&node.questions).retain(|_, question| !question.is_abandoned());

@@ -15,13 +15,17 @@ use crate::realm::terms::{self, atom, binary, integer, list, map, nil_or, tuple}
 use crate::realm::{lock, read, Body, EngineInfo, Realm};
 
 /// Of a session's counters those that say how it is, not how often something was.
-pub const GAUGES: [&str; 8] = [
+pub const GAUGES: [&str; 12] = [
     "queue_bytes",
     "lanes_held",
     "resume_bytes",
     "staged_bytes",
     "calls_pending",
     "calls_served",
+    "handles_exported",
+    "handles_imported",
+    "references_exported",
+    "references_imported",
     "rtt_ms",
     "acknowledged",
 ];
@@ -186,9 +190,9 @@ fn operation_names(bits: u16) -> impl Iterator<Item = &'static str> {
         (Operations::CALL, "call"),
         (Operations::CAST, "cast"),
         (Operations::SEND, "send"),
-        (8, "monitor"),
-        (16, "link"),
-        (32, "exit"),
+        (Operations::MONITOR, "monitor"),
+        (Operations::LINK, "link"),
+        (Operations::EXIT, "exit"),
         (Operations::SYS, "sys"),
         (Operations::EVENT, "event"),
     ];

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use legation_channel::channel::Profile;
-use legation_node::config::{CarrierConfig, Export, Limits, ListenConfig, Operations, PeerConfig, PeerLimits, Uids};
+use legation_node::config::{
+    CarrierConfig, Export, Limits, ListenConfig, Operations, PeerConfig, PeerLimits, Reasons, Uids,
+};
 use legation_node::identity::Identity;
 use legation_node::peers::{
     BoundAddress, LinkEnd, ListenerInfo, PeerSession, PeerState, PeerStatus, Peers, SessionEvents,
@@ -18,7 +20,7 @@ use legation_proto::frame::cert::Cert;
 use legation_proto::frame::FrameType;
 use legation_proto::identity::{NetworkKey, Purpose};
 use legation_proto::keyring::Keyring;
-use legation_proto::session::{Delivery, Destination, Event, NewCall, PushError};
+use legation_proto::session::{Delivery, Destination, Event, Exported, NewCall, PushError};
 use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver, UnboundedSender};
 use tokio::time::timeout;
 
@@ -136,6 +138,8 @@ impl SessionEvents for Recorder {
     fn session_room(&self, _session: &Arc<PeerSession>, tokens: Vec<u64>) {
         self.tell(Heard::Room(tokens));
     }
+
+    fn session_exported(&self, _session: &Arc<PeerSession>, _exported: &[Exported]) {}
 
     fn session_lost(&self, session: &Arc<PeerSession>, why: &LinkEnd) {
         assert!(self.up.lock().unwrap().contains(&session.tag), "only what is up is lost");
@@ -396,6 +400,7 @@ pub fn peer(realm: &str, seed: u8, connect: Vec<CarrierConfig>) -> PeerConfig {
         export: Export::All,
         allow: Operations::DEFAULT,
         filter: false,
+        reasons: Reasons::Class,
         links: 1,
         limits: PeerLimits::default(),
     }

@@ -204,14 +204,15 @@ pub fn encode<'m>(
     let lengths = put_header(header, out);
     let table = out.len();
     let mut count = 0;
+    let mut pad_before = false;
     for message in messages.clone() {
         count += 1;
+        pad_before |= message.aligned;
         put_row(&message.row(false), out);
     }
     assert!((1..=BATCH_MESSAGES_MAX).contains(&count), "a batch holds 1 to 4,096 messages");
 
     let payloads = out.len();
-    let mut pad_before = messages.clone().any(|message| message.aligned);
     for message in messages {
         if message.aligned || pad_before {
             let gap = gap_to_alignment(out.len() - body);
@@ -292,6 +293,8 @@ pub struct Batch<'a> {
     pub table_end: usize,
     table: &'a [u8],
     any_aligned: bool,
+    /// All rows have been read once.
+    checked: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -307,6 +310,7 @@ impl<'a> Batch<'a> {
             messages.next().ok_or(InvalidFrame::Missing("batch row"))??;
         }
         messages.finish()?;
+        batch.checked = true;
         batch.header.engine = check_engine(batch.header.engine)?;
         Ok(batch)
     }
@@ -322,7 +326,7 @@ impl<'a> Batch<'a> {
         if reader.remaining() != payload_bytes {
             return Err(InvalidFrame::Value("batch payload length"));
         }
-        Ok(Batch { header, count, signed, signature, table_end, table, any_aligned: false })
+        Ok(Batch { header, count, signed, signature, table_end, table, any_aligned: false, checked: false })
     }
 
     /// The messages in order. After [`Batch::parse`] every item is `Ok`.
@@ -333,6 +337,7 @@ impl<'a> Batch<'a> {
             offset: self.table_end,
             pad_before: self.any_aligned,
             left: self.count,
+            checked: self.checked,
         }
     }
 }
@@ -361,24 +366,23 @@ fn check_count(first_sequence: u64, count: u16) -> Result<u16, InvalidFrame> {
     Ok(count)
 }
 
-/// Whether a row asks for alignment: the first payload then stands apart from the table, too.
+/// Whether a row asks for alignment: the first payload then stands apart from the table, too. Nothing but flags and lengths is
+/// looked at; whoever reads the rows checks the rest.
 fn any_aligned(table: &[u8], count: u16) -> Result<bool, InvalidFrame> {
-    let mut reader = Reader::new(table);
-    let mut any = false;
+    let mut any = 0;
+    let mut rest = table;
     for _ in 0..count {
-        let row = read_row(&mut reader)?;
-        any |= row.aligned;
-        check_staged(&row, count)?;
+        let (row, behind) = rest.split_at_checked(ROW_BYTES).ok_or(InvalidFrame::Missing("batch row"))?;
+        any |= row[1];
+        rest = behind.get(usize::from(row[ROW_BYTES - 1])..).ok_or(InvalidFrame::Missing("row destination"))?;
     }
-    reader.finish("batch table")?;
-    Ok(any)
-}
-
-/// A staged message has a batch of its own.
-fn check_staged(row: &Row<'_>, count: u16) -> Result<(), InvalidFrame> {
-    match row.staged && count != 1 {
-        true => Err(InvalidFrame::Value("row flags")),
-        false => Ok(()),
+    // A staged message has a batch of its own.
+    if any & FLAG_STAGED != 0 && count != 1 {
+        return Err(InvalidFrame::Value("row flags"));
+    }
+    match rest.is_empty() {
+        true => Ok(any & FLAG_ALIGNED != 0),
+        false => Err(InvalidFrame::Trailing("batch table")),
     }
 }
 
@@ -397,6 +401,7 @@ pub struct Messages<'a> {
     offset: usize,
     pad_before: bool,
     left: u16,
+    checked: bool,
 }
 
 /// A row, its payload, and where that stands in what is signed.
@@ -409,7 +414,10 @@ pub struct Item<'a> {
 
 impl<'a> Messages<'a> {
     fn read(&mut self) -> Result<Item<'a>, InvalidFrame> {
-        let row = read_row(&mut self.table)?;
+        let row = read_fields(&mut self.table)?;
+        if !self.checked {
+            check_row(&row)?;
+        }
         if row.aligned || self.pad_before {
             self.skip_gap()?;
         }
@@ -457,12 +465,18 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 fn read_row<'a>(reader: &mut Reader<'a>) -> Result<Row<'a>, InvalidFrame> {
+    let row = read_fields(reader)?;
+    check_row(&row)?;
+    Ok(row)
+}
+
+fn read_fields<'a>(reader: &mut Reader<'a>) -> Result<Row<'a>, InvalidFrame> {
     let kind = reader.u8("row kind")?;
     let flags = reader.u8("row flags")?;
     if flags & !(FLAG_ALIGNED | FLAG_STAGED) != 0 {
         return Err(InvalidFrame::Value("row flags"));
     }
-    let row = Row {
+    Ok(Row {
         kind,
         aligned: flags & FLAG_ALIGNED != 0,
         staged: flags & FLAG_STAGED != 0,
@@ -471,9 +485,7 @@ fn read_row<'a>(reader: &mut Reader<'a>) -> Result<Row<'a>, InvalidFrame> {
         payload_bytes: reader.u32("row length")?,
         detail: reader.u8("row detail")?,
         destination: reader.str8("row destination")?,
-    };
-    check_row(&row)?;
-    Ok(row)
+    })
 }
 
 /// The row of a table that has but one.

@@ -115,7 +115,7 @@ impl<'a> Groups<'a> {
             "" => 0,
             _ => self.last.get(destination).copied().unwrap_or(0),
         };
-        let open = self.groups.iter().rposition(|group| *group.source == *source);
+        let open = self.groups.iter().rposition(|group| same(&group.source, source));
         let index = match open {
             Some(index) if index >= not_before && self.groups[index].has_room_for(batch_bytes) => index,
             _ => {
@@ -400,7 +400,7 @@ impl Outbound {
                 continue;
             }
             let source = message.source(arena);
-            if source != last_source.0 {
+            if !same(source, last_source.0) {
                 last_source = (source, if self.announced.contains_key(source) { source } else { "" });
             }
             let source = last_source.1;
@@ -542,6 +542,11 @@ fn admit(
             false
         }
     }
+}
+
+/// `memcmp` of no bytes at an address that is none takes a processor longer than all else that is done for a message.
+fn same(one: &str, other: &str) -> bool {
+    one.len() == other.len() && (one.is_empty() || one == other)
 }
 
 fn header<'a>(shared: &Shared, engine: &'a str) -> Header<'a> {

@@ -10,14 +10,14 @@ use legation_proto::limits::Overflow;
 
 use crate::config::names::is_realm;
 use crate::config::{
-    CarrierConfig, Export, ExportedEngine, Limits, ListenConfig, Operations, PeerConfig, PeerLimits, Uids, LINKS_MAX,
-    MS_MAX,
+    CarrierConfig, Export, ExportedEngine, Limits, ListenConfig, Operations, PeerConfig, PeerLimits, Reasons, Uids,
+    LINKS_MAX, MS_MAX,
 };
 use crate::realm::terms::{as_atom, as_boolean, as_bytes, as_list, as_text, as_tuple, as_unsigned, Options};
 
 type BadOption = &'static str;
 
-/// `realm`, `key`, `connect`, `export`, `allow`, `filter`, `links`, `limits`.
+/// `realm`, `key`, `connect`, `export`, `allow`, `filter`, `reasons`, `links`, `limits`.
 pub fn peer(value: &Term, limits: &Limits) -> Result<PeerConfig, BadOption> {
     let options = Options::of(value).ok_or("peer")?;
     const KNOWN: [&str; 9] = ["realm", "key", "connect", "export", "allow", "filter", "reasons", "links", "limits"];
@@ -47,12 +47,17 @@ pub fn peer(value: &Term, limits: &Limits) -> Result<PeerConfig, BadOption> {
         None => Operations::DEFAULT,
     };
     let filter = options.get("filter").map_or(Some(false), as_boolean).ok_or("filter")?;
+    let reasons = match options.get("reasons").map(as_atom) {
+        None | Some(Some("class")) => Reasons::Class,
+        Some(Some("full")) => Reasons::Full,
+        Some(_) => return Err("reasons"),
+    };
     let links = match options.get("links") {
         Some(links) => as_unsigned(links).filter(|links| (1..=LINKS_MAX as u64).contains(links)).ok_or("links")? as u8,
         None => 1,
     };
     let limits = options.get("limits").map_or(Some(PeerLimits::default()), peer_limits).ok_or("limits")?;
-    Ok(PeerConfig { realm, key, connect, export, allow, filter, links, limits })
+    Ok(PeerConfig { realm, key, connect, export, allow, filter, reasons, links, limits })
 }
 
 /// What the peer has of its own of these.
@@ -120,13 +125,9 @@ static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1)
 
 /// A list of operations by name.
 pub fn operations(value: &Term) -> Option<Operations> {
-    let names = as_list(value)?.iter().map(|name| match as_text(name)?.as_str() {
-        "call" => Some(Operations::CALL),
-        "cast" => Some(Operations::CAST),
-        "send" => Some(Operations::SEND),
-        "sys" => Some(Operations::SYS),
-        "event" => Some(Operations::EVENT),
-        _ => None,
+    let names = as_list(value)?.iter().map(|name| {
+        let name = as_text(name)?;
+        Operations::NAMES.iter().find(|(_, known)| *known == name).map(|(operation, _)| *operation)
     });
     let mut bits = 0;
     for operation in names {
