@@ -68,8 +68,12 @@ defmodule Legation do
       words the last one differently for calls with a timeout: `{:nodedown, node()}`. `docs/callers.md` has it all in tables.)
     * `{:error, {:legation, reason}}` as the reply when this one call was refused: by the peer's policy
       (`:forbidden`), its filter (`:filtered`), a bound (`:overload`, `:too_large`), or because its content can't cross
-      (`:identifiers`: a pid, reference, port or fun; `:undecodable`: an atom that the peer doesn't know).
+      (`:identifiers`: a port or fun; `:undecodable`: an atom that the peer doesn't know).
       `Legation.Error.retry?/1` says whether it makes sense to try again.
+    * A pid in a message is a pid on the other side: what is sent to it, called, monitored, linked or told to exit is the process
+      here, as far as the peer's `allow:` goes. One that comes home is itself again; so is a reference. A pid of the peer's is forgotten
+      with its process, with the session, or when nobody here has used, monitored or linked it for `handle_idle_ms`.
+    * Nothing at all when a connection is lost, for `grace_ms`: what is under way waits, and goes on over the next one.
 
   ## Instances
 

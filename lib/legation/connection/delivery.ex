@@ -20,6 +20,7 @@ defmodule Legation.Connection.Delivery do
   def message(d, kind, dst, src, payload, receipt) do
     with {:ok, pid, receipts} <- target(d, dst, payload),
          {:ok, term} <- Handles.payload(d, payload),
+         :ok <- no_reply(term),
          :ok <- allowed(d, dst, src, kind, term),
          :ok <- room(d, pid) do
       send(pid, if(kind == :cast, do: {:"$gen_cast", term}, else: term))
@@ -29,6 +30,10 @@ defmodule Legation.Connection.Delivery do
       {:refuse, reason} -> dropped(d, kind, dst, reason)
     end
   end
+
+  # A peer that was given the stand-in of another's process could answer that one's calls, whose tags are no secret.
+  defp no_reply({{:"$legation", _call_id, _realm, _engine}, _reply}), do: {:refuse, :forbidden}
+  defp no_reply(_term), do: :ok
 
   @doc "A call. What can't be delivered is refused, with the reason."
   def call(%{draining: true} = d, _dst, _src, _label, call_id, _caller, payload, _receipt) do
