@@ -499,17 +499,27 @@ defmodule Legation do
 
   Options as in `call/4`: with `:block` it returns when the queue has taken the message, or `{:error, {:legation, reason}}` if it has not.
   Behind a daemon it returns when there was room; somebody else may have taken it.
+
+  With `received: timeout` it waits until the engine's mailbox has the message, and says `:ok`; `{:error, {:legation, reason}}` when
+  the peer refused it, and `{:error, :timeout}`, `{:error, :noconnection}` or the reason for which the engine has ended when nobody said. What the engine
+  makes of it is another matter. Anybody can ask so, without the library, for a cast or a plain message to a foreign engine's pid:
+  `:gen.call(pid, :"$legation_cast", message, timeout)`, or with `:"$legation_send"`; the answer is `{:ok, :ok}`.
   """
-  @spec cast(name, term, instance | [{:block, timeout} | {:instance, instance}]) ::
-          :ok | {:error, :noproc | {:legation, atom}}
+  @spec cast(name, term, instance | [{:block, timeout} | {:received, timeout} | {:instance, instance}]) ::
+          :ok | {:error, atom | tuple}
   def cast(name, message, opts \\ [])
 
   def cast(name, message, opts) when is_list(opts) do
+    {received, opts} = Keyword.pop(opts, :received)
     {block, instance} = Blocking.options!(opts)
+    Blocking.time!(:received, received)
 
-    if block,
-      do: Blocking.cast(Instance.fetch!(instance), name, message, block),
-      else: cast(name, message, instance)
+    cond do
+      received && block -> raise ArgumentError, "expected :block or :received, got both"
+      received -> Blocking.received(Instance.fetch!(instance), name, message, received)
+      block -> Blocking.cast(Instance.fetch!(instance), name, message, block)
+      true -> cast(name, message, instance)
+    end
   end
 
   def cast(name, message, instance) do

@@ -92,6 +92,13 @@ defmodule Legation.StandIn do
   defp message({:system, {pid, _tag} = from, request}, state) when is_pid(pid),
     do: Outgoing.call(state, 2, from, request)
 
+  # Asked after, as a Proxy is.
+  defp message({:"$legation_cast", {pid, _tag} = from, message}, state) when is_pid(pid),
+    do: Outgoing.call(state, 5, from, message)
+
+  defp message({:"$legation_send", {pid, _tag} = from, message}, state) when is_pid(pid),
+    do: Outgoing.call(state, 6, from, message)
+
   # gen_event labels a call with the caller's own pid.
   defp message({pid, {pid, _tag} = from, request}, state) when is_pid(pid), do: Outgoing.call(state, 4, from, request)
   defp message(message, state), do: Outgoing.push(state, :send, "", message)
