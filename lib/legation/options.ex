@@ -79,7 +79,7 @@ defmodule Legation.Options do
   | `overflow` | `:newest` | which of these are dropped: `:newest`, or `:oldest` of those that have not begun to go out; or none, and the peer that takes so little is left (`:disconnect`): its session ends |
   | `message_ttl_ms` | `:infinity` | how long a message may wait to be sent, to about a tenth. Then casts and sends are dropped, calls refused `:expired` |
   | `credit_bytes` | 256 KiB | how much a peer may have sent to one engine of ours that is not worked off there, by the length of its mailbox. What is more waits at the peer. 0: no bound |
-  | `fragment_bytes` | 64 KiB | larger messages are sent in pieces, between which others go |
+  | `fragment_bytes` | 128 KiB | larger messages are sent in pieces, between which others go |
   | `room_waiters_max` | 16,384 | callers of `Legation.call/4` and `Legation.cast/3` that wait for room (`block:`), per peer |
   | `grace_ms` | 60,000 | how long a session without a link waits for another. Then, or if it is 0 at once, it has ended: calls exit, monitors fire |
   | `resume_bytes_max` | 16 MiB | sent and kept until the peer has acknowledged it, per peer. At it nothing more is sent until then. 0: nothing is kept, and the session ends with its link |
@@ -165,7 +165,7 @@ defmodule Legation.Options do
     overflow: {:newest, [:newest, :oldest, :disconnect]},
     message_ttl_ms: {:infinity, :positive_or_infinity},
     credit_bytes: {256 * 1_024, {0, @ms_max}},
-    fragment_bytes: {64 * 1_024, {1, @bytes_max}},
+    fragment_bytes: {128 * 1_024, {1, @bytes_max}},
     room_waiters_max: {16_384, :positive},
     pending_connections_max: {1_024, :positive},
     handshakes_max: {100, :positive},

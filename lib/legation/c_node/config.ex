@@ -146,10 +146,15 @@ defmodule Legation.CNode.Config do
       export: if(peer.export == :all, do: "all", else: Enum.map(peer.export, &exported_text/1)),
       allow: text(peer.allow),
       filter: peer.filter != nil,
+      reasons: text(peer.reasons),
       links: peer.links,
       limits: some(for {key, value} <- Enum.sort(peer.limits), do: {key, text(value)})
-    ]
+    ] ++ for {key, value} <- reasons(peer), do: {key, text(value)}
   end
+
+  # What is the default is left out.
+  defp reasons(%Options.Peer{reasons: :class}), do: []
+  defp reasons(%Options.Peer{reasons: reasons}), do: [reasons: reasons]
 
   defp exported_text({name, opts}) do
     case exported(opts) do
@@ -180,9 +185,10 @@ defmodule Legation.CNode.Config do
       export: exports_term(peer.export),
       allow: peer.allow,
       filter: peer.filter != nil,
+      reasons: peer.reasons,
       links: peer.links,
       limits: Enum.sort(peer.limits)
-    ]
+    ] ++ reasons(peer)
   end
 
   defp exports_term(:all), do: :all

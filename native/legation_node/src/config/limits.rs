@@ -26,8 +26,6 @@ impl Default for Limits {
                 // Half of what may wait for a peer: an engine that takes nothing leaves room for the others, who share the
                 // daemon with it. A larger message goes all the same when nothing else of its engine waits.
                 engine_queue_bytes_max: Some(8 * MIB),
-                // Nobody grants any yet.
-                credit_bytes: 0,
                 ..legation_proto::limits::Limits::default()
             },
             engine_queue_max: None,

@@ -371,8 +371,9 @@ fn limits_of_the_embedded_transport() -> Vec<String> {
     let line = |line: &str| {
         let (name, rest) = line.trim().split_once(": {").unwrap();
         let (default, _) = rest.split_once(", ").unwrap();
-        match (default.strip_suffix(" * @mib"), default.strip_prefix(':')) {
-            (Some(mib), _) => format!("{name} = {}", mib.parse::<u64>().unwrap() << 20),
+        match (default.split_once(" * "), default.strip_prefix(':')) {
+            (Some((mib, "@mib")), _) => format!("{name} = {}", mib.parse::<u64>().unwrap() << 20),
+            (Some((kib, "1_024")), _) => format!("{name} = {}", kib.parse::<u64>().unwrap() << 10),
             (_, Some(atom)) => format!("{name} = \"{atom}\""),
             _ => format!("{name} = {default}"),
         }

@@ -99,6 +99,8 @@ pub struct ReachedEngine {
     pub receipts: Option<Box<[u8]>>,
     pub key: u64,
     pub ask_gate: bool,
+    /// A filter has to agree.
+    pub filtered: bool,
     pub operation: u16,
 }
 
@@ -471,7 +473,16 @@ impl Realm {
         let ask_gate = allowed.ask_filter || (self.limits.engine_queue_max.is_some() && self.has_gate());
         let receipts = publication.options.receipts.clone();
         let (pid, registered) = (publication.pid.clone(), publication.registered.clone());
-        Ok(Reach::Engine(ReachedEngine { node, pid, registered, receipts, key, ask_gate, operation }))
+        Ok(Reach::Engine(ReachedEngine {
+            node,
+            pid,
+            registered,
+            receipts,
+            key,
+            ask_gate,
+            filtered: allowed.ask_filter,
+            operation,
+        }))
     }
 
     /// The same of a process whose pid the peer was given.
@@ -487,7 +498,16 @@ impl Realm {
         let node = term::pid(raw).and_then(|pid| self.node_of(&pid)).ok_or(Refusal::Noproc)?;
         let ask_gate = allowed.ask_filter || (self.limits.engine_queue_max.is_some() && self.has_gate());
         let (registered, receipts, key) = (None, None, key_of(raw));
-        Ok(Reach::Engine(ReachedEngine { node, pid: raw.into(), registered, receipts, key, ask_gate, operation }))
+        Ok(Reach::Engine(ReachedEngine {
+            node,
+            pid: raw.into(),
+            registered,
+            receipts,
+            key,
+            ask_gate,
+            filtered: allowed.ask_filter,
+            operation,
+        }))
     }
 
     /// A question to a node's `rex`, and its answer as a term; none when it has none, or its node has gone.
@@ -542,7 +562,7 @@ pub fn put_exit_reason(out: &mut Vec<u8>, reason: ForgetReason) {
 pub type Engines = HashMap<Box<str>, Arc<Publication>>;
 
 /// How long an answer of `rex` may take.
-const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+pub(crate) const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// When we look again for a process that had a registered name.
 const RESTARTED_AFTER: [std::time::Duration; 5] = [

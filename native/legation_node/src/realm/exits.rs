@@ -85,7 +85,9 @@ impl Realm {
             Destination::Process { pid, .. } => self.reach_process(session, pid, operation, payload),
         };
         let killed = exit == ExitKind::Sent && is_kill(payload.get(1..).unwrap_or_default());
-        let (Ok(Reach::Engine(engine)), false) = (reached, killed) else {
+        // A filter decides on messages; on this it can't be asked, and has not agreed.
+        let reached = reached.ok().filter(|reach| !matches!(reach, Reach::Engine(engine) if engine.filtered));
+        let (Some(Reach::Engine(engine)), false) = (reached, killed) else {
             self.counters.exits_refused.one();
             if handles {
                 self.discard(session, payload);

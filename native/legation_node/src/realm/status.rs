@@ -341,7 +341,10 @@ impl Realm {
                 "links": status.links.iter().map(link_json).map(Value::Object).collect::<Vec<_>>(),
             });
             if let (Some(link), Some(object)) = (status.link(), value.as_object_mut()) {
-                object.extend(link_json(link));
+                let mut link = link_json(link);
+                // Of the peer it is another.
+                link.remove("state");
+                object.extend(link);
             }
             value
         };
