@@ -27,6 +27,7 @@
 -export([whereis/1, whereis/2, monitor_peers/0, monitor_peers/1, demonitor_peers/1, demonitor_peers/2]).
 %% Peers and listeners
 -export([connect/1, connect/2, disconnect/1, disconnect/2]).
+-export([rotate_key/1, rotate_key/2, revoke/1, revoke/2, revoke_own_key/0, revoke_own_key/1]).
 -export([listeners/0, listeners/1, add_listener/1, add_listener/2, remove_listener/1, remove_listener/2]).
 %% At the receiver
 -export([is_remote/1, sender/1, sender/2, verify_receipt/2, verify_receipt/3]).
@@ -50,7 +51,7 @@
 
 -define(ELIXIR, 'Elixir.Legation').
 %% Options whose values are text: a string of Erlang is a list of numbers to Elixir.
--define(TEXT, [realm, key, network_key, path, host, ip, binary, control_socket]).
+-define(TEXT, [realm, key, network_key, state_dir, path, host, ip, binary, control_socket]).
 
 %% @doc Starts an instance, linked to the caller. `name' is the instance's; the others are those of `Legation'.
 -spec start_link([option()]) -> {ok, pid()} | {error, term()}.
@@ -155,6 +156,24 @@ connect(Peer, Instance) -> ?ELIXIR:connect(peer(Peer), Instance).
 disconnect(Realm) -> ?ELIXIR:disconnect(text(Realm)).
 -spec disconnect(name(), instance()) -> ok | {error, unknown_realm}.
 disconnect(Realm, Instance) -> ?ELIXIR:disconnect(text(Realm), Instance).
+
+%% @doc Replaces this realm's key by the one in a file, while everything goes on. Peers go on knowing it by its first one.
+-spec rotate_key(file:name_all()) -> {ok, binary()} | {error, term()}.
+rotate_key(Path) -> ?ELIXIR:rotate_key(text(Path)).
+-spec rotate_key(file:name_all(), instance()) -> {ok, binary()} | {error, term()}.
+rotate_key(Path, Instance) -> ?ELIXIR:rotate_key(text(Path), Instance).
+
+%% @doc Accepts a peer's key no more, and closes all links to it at once.
+-spec revoke(name()) -> ok | {error, unknown_realm}.
+revoke(Realm) -> ?ELIXIR:revoke(text(Realm)).
+-spec revoke(name(), instance()) -> ok | {error, unknown_realm}.
+revoke(Realm, Instance) -> ?ELIXIR:revoke(text(Realm), Instance).
+
+%% @doc Ends this realm: its peers are told, and let it in no more.
+-spec revoke_own_key() -> ok | {error, term()}.
+revoke_own_key() -> ?ELIXIR:revoke_own_key().
+-spec revoke_own_key(instance()) -> ok | {error, term()}.
+revoke_own_key(Instance) -> ?ELIXIR:revoke_own_key(Instance).
 
 %% @doc The addresses that this instance listens on; with port 0, the port that it was given.
 -spec listeners() -> [map()].

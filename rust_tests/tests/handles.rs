@@ -9,7 +9,7 @@ use legation_proto::etf::{Owner, Wire};
 use legation_proto::frame::batch::{kind, Address, Refusal};
 use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::FrameType;
-use legation_proto::limits::{Limits, Overflow};
+use legation_proto::limits::{Limits, Overflow, REASONS_MAX, STRAYS_MAX};
 use legation_proto::session::{Delivery, DropOutcome, ExitKind, Locals, NoRoom, PushError, TranslateError, Wanted};
 use rust_tests::pair::{End, Pair, PairConfig, Seen};
 use rust_tests::raw_batch::RawMessage;
@@ -576,6 +576,40 @@ fn a_message_that_gives_way_in_the_queue_gives_its_handles_back() {
 }
 
 #[test]
+fn the_end_of_a_process_comes_behind_its_large_answers_and_what_waits_behind_those() {
+    let (mut pair, mut bob) = (up(), bob());
+    casts(&mut pair, End::Alice, &mut bob, &term::pid("n@alice", 1));
+    let (number, now) = (pair.alice.exported[0].number, pair.now);
+    let address = Address::of_handle(number);
+    for context in [b"1", b"2"] {
+        pair.bob.call(now, &address, &term::pid("n@bob", 9), context, &term::text("?")).unwrap();
+    }
+    pair.settle();
+    let [Seen::Call { call_id: first, .. }, Seen::Call { call_id: second, .. }] = pair.alice.take_events()[..] else {
+        panic!("two calls")
+    };
+    pair.alice.reply(first, &term::of_size(3_000_000)).unwrap();
+    pair.alice.reply(second, &term::text("!")).unwrap();
+    let pushed = pair.alice.session().export_ended(number, ForgetReason::Normal, None);
+    pair.alice.pushed(pushed);
+    // Others don't wait for it.
+    pair.alice.cast("a", "b", &term::text("goes on")).unwrap();
+    pair.settle();
+    let seen: Vec<String> = pair
+        .bob
+        .take_events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Seen::Deliver { .. } => Some("other".to_owned()),
+            Seen::Reply { context, .. } => Some(String::from_utf8(context).unwrap()),
+            Seen::HandleEnded { number: ended, .. } => Some(format!("end {}", ended == number)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(seen, ["other", "1", "2", "end true"]);
+}
+
+#[test]
 fn what_waits_for_credit_keeps_the_handle_that_it_is_for_and_is_followed_by_an_end_that_came_before_it() {
     let mut pair = up_with(Limits { credit_bytes: 1_024, ..limits() });
     pair.alice.stingy = true;
@@ -596,7 +630,11 @@ fn what_waits_for_credit_keeps_the_handle_that_it_is_for_and_is_followed_by_an_e
     pair.settle();
     let ended = Seen::HandleEnded { number: theirs, reason: ForgetReason::Shutdown };
     assert_eq!(pair.alice.take_events(), std::slice::from_ref(&ended));
-    assert_eq!(pair.alice.session().drop_import(theirs), DropOutcome::Unknown);
+    assert_eq!(
+        pair.alice.session().drop_import(theirs),
+        DropOutcome::Dropped { wake: false },
+        "nothing of it had come"
+    );
     pair.alice.session().debts(|_, _| {});
     assert!(pair.alice.session().grant(&address, 0));
     pair.alice.woken(true);
@@ -778,4 +816,55 @@ fn fifty_thousand_pids_that_come_and_go_leave_nothing_behind() {
         assert_eq!(pair.alice.take_events().len(), 500, "those that were dropped need not be watched");
         assert_eq!(both(&pair), NOTHING);
     }
+}
+
+#[test]
+fn strangers_that_come_home_are_bounded_at_the_limit_and_one_past_it() {
+    let mut versus = Versus::up_with(RawPeerConfig::dialling(Profile::Plain), limits());
+    let home = |count: usize| {
+        let pids = (1..=count as u64).map(|number| wire(Wire::Pid { number: number + 1_000, owner: Owner::Receiver }));
+        let theirs = wire(Wire::Pid { number: 3, owner: Owner::Sender });
+        let list = pids.chain([theirs]).collect::<Vec<_>>().concat();
+        term::payload(&[&[108][..], &(count as u32 + 1).to_be_bytes(), &list, &[106]].concat())
+    };
+    versus.peer.cast("e1", "b", &home(STRAYS_MAX));
+    versus.peer.cast("e1", "b", &home(STRAYS_MAX + 1));
+    versus.settle();
+    let [most, more] = &versus.side.take_payloads()[..] else { panic!("two") };
+    let (mut beam, session) = (bob(), versus.side.session());
+    assert_eq!(session.wanted_in(more), Wanted::default());
+    assert_eq!(session.translate_in(more, &mut beam), Err(TranslateError::Undecodable));
+    assert_eq!((beam.last, beam.nobodies.len()), (1_000, 0), "nobody was made");
+    assert_eq!(session.wanted_in(most).nobodies, STRAYS_MAX);
+    assert!(session.translate_in(most, &mut beam).is_ok());
+    assert_eq!(beam.nobodies.len(), STRAYS_MAX);
+    // What was discarded is told with what comes next.
+    versus.peer.ping(1);
+    versus.settle();
+    let told = versus.peer.frames.iter().any(|frame| frame.kind == FrameType::HandleRelease as u8);
+    assert!(told);
+}
+
+#[test]
+fn reasons_that_come_in_too_great_a_number_are_left_away_and_ends_are_told_all_the_same() {
+    let mut versus = Versus::up_with(RawPeerConfig::dialling(Profile::Plain), limits());
+    versus.side.stand_ins = false;
+    let down = |number| RawMessage { kind: kind::DOWN, caller: number, ..RawMessage::send("", &term::text("why")) };
+    let numbers = 1..=REASONS_MAX as u64 + 1;
+    for some in numbers.clone().collect::<Vec<_>>().chunks(4_000) {
+        versus.peer.send("e1", some.iter().copied().map(down).collect());
+    }
+    versus.settle();
+    assert_eq!((versus.side.count("reasons_over_limit"), versus.side.take_events().len()), (1, 0));
+    for some in numbers.collect::<Vec<_>>().chunks(3_000) {
+        let entries = some.iter().flat_map(|number| [&[1][..], &number.to_le_bytes(), &[2]].concat());
+        let body = (some.len() as u16).to_le_bytes().into_iter().chain(entries).collect::<Vec<_>>();
+        versus.peer.write_frame(FrameType::HandleRelease, &body);
+    }
+    versus.settle();
+    let events = versus.side.take_events();
+    let explained = events.iter().filter(|event| matches!(event, Seen::Explained { .. })).count();
+    assert_eq!((explained, events.len()), (REASONS_MAX, REASONS_MAX + 1));
+    let last = Seen::HandleEnded { number: REASONS_MAX as u64 + 1, reason: ForgetReason::Shutdown };
+    assert_eq!(events.last(), Some(&last));
 }

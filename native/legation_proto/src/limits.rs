@@ -51,6 +51,10 @@ pub const RECEIPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// not wanted, and doesn't read, would have more and more of them waiting; past this its own table keeps them.
 pub const RELEASES_MAX: usize = 256 * 1024;
 
+/// Different identifiers in one payload that come home and are not known, and engines. Each may cost its receiver a process, and
+/// a peer can write half a million of them into one message.
+pub const STRAYS_MAX: usize = 4_096;
+
 /// Reason terms that wait for the end they belong to, and their bytes. Past either the end is told by its class.
 pub const REASONS_MAX: usize = 4_096;
 pub const REASON_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -22,10 +22,12 @@ mod crossing;
 mod delivery;
 mod flow;
 mod fragments;
+mod groups;
 mod handles;
 mod inbound;
 mod lanes;
 mod linking;
+mod message;
 mod named;
 mod outbound;
 mod peer_identity;
@@ -34,6 +36,7 @@ mod reasons;
 mod replay;
 mod room;
 mod shares;
+mod windows;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,9 +69,10 @@ use credit::Debts;
 use crossing::{handle, refusal_of, Crossing};
 use inbound::Inbound;
 use lanes::Lanes;
+use message::{NewMessage, NewPayload};
 use outbound::Outbound;
 use peer_identity::PeerIdentity;
-use queue::{Full, NewMessage, NewPayload, Queue};
+use queue::{Full, Queue};
 use replay::Replay;
 
 /// What comes out of [`Session::handle_bytes`], in order. Borrowed from the receive buffer.

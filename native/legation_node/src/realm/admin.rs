@@ -46,6 +46,7 @@ impl Admin for Realm {
                 Err(AdminError::new("already_connected", format!("the peer {realm:?} is connected already")))
             }
             Some(Err(AddPeerError::UnknownRealm)) | None => Err(unknown(realm)),
+            Some(Err(AddPeerError::Revoked)) => Err(AdminError::new("revoked", AddPeerError::Revoked.to_string())),
             Some(Err(AddPeerError::Draining)) => Err(AdminError::new("draining", AddPeerError::Draining.to_string())),
             Some(Err(reason)) => Err(AdminError::new("refused", reason.to_string())),
         }

@@ -269,6 +269,7 @@ impl Realm {
         if let Some(beam) = self.beam.get() {
             beam.stop().await;
         }
+        self.identity.keep_heads();
     }
 }
 

@@ -43,7 +43,8 @@ pub(crate) struct Calls {
 #[derive(Debug)]
 pub(crate) struct Served {
     pub caller: u64,
-    /// The engine that was called: its key signs the answer. Empty for another process.
+    /// The engine that was called: its key signs the answer. For another process its address: the realm signs, and its end
+    /// waits for the answer.
     pub engine: Box<str>,
 }
 

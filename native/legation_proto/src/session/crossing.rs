@@ -14,9 +14,10 @@ use std::sync::Arc;
 use crate::etf::{has_key_twice, identifiers, rewrite, IdentifierKind, Owner, Place, Wire};
 use crate::frame::batch::{exit, kind, Address, Refusal};
 use crate::frame::forget::ForgetReason;
+use crate::limits::STRAYS_MAX;
 use crate::session::calls::Calls;
 use crate::session::handles::{Counted, DropOutcome, Exported, NoRoom, NotCounted};
-use crate::session::queue::{NewMessage, NewPayload, BOXED_ABOVE};
+use crate::session::message::{NewMessage, NewPayload, BOXED_ABOVE};
 use crate::session::{check_destination, lock, PushError, Pushed, Session};
 
 /// What an EXIT stands for (`protocol.md` 10.7).
@@ -72,8 +73,9 @@ pub enum TranslateError {
     /// Nothing has been settled: make room with [`Session::drop_import`] and try again, or give it to [`Session::discard_in`].
     #[error("no room for another stand-in")]
     Full,
+    /// Two identifiers of it are one here, and a map would have a key twice; or it brings home too many that nobody knows.
     /// It has been discarded.
-    #[error("two identifiers of it are one here, and a map would have a key twice")]
+    #[error("the payload can't be a term here")]
     Undecodable,
 }
 
@@ -262,10 +264,10 @@ impl Session {
     /// See [`TranslateError`].
     pub fn translate_in(&self, payload: &[u8], locals: &mut dyn Locals) -> Result<Vec<u8>, TranslateError> {
         let places: Vec<Place<'_>> = identifiers(payload).collect();
-        let mut answers = self.ask(&places, locals)?;
+        let mut answers = self.ask(payload, &places, locals)?;
         let mut calls = lock(&self.calls);
         for (number, raw) in std::mem::take(&mut answers.pids) {
-            if calls.handles.import(number).is_none() {
+            if calls.handles.import(number).is_none() && !raw.is_empty() {
                 calls.handles.bind_import(number, &raw).map_err(|NoRoom| TranslateError::Full)?;
             }
         }
@@ -279,7 +281,8 @@ impl Session {
                 }
                 Some(Wire::Pid { number, owner: Owner::Receiver }) => handles.export_pid(number).cloned(),
                 Some(Wire::Reference { number, owner: Owner::Sender }) => {
-                    if let (None, Some(raw)) = (handles.reference(number), answers.references.get(&number)) {
+                    let raw = answers.references.get(&number).filter(|raw| !raw.is_empty());
+                    if let (None, Some(raw)) = (handles.reference(number), raw) {
                         handles.bind_reference(number, raw);
                     }
                     let local = handles.reference(number).cloned();
@@ -306,10 +309,20 @@ impl Session {
         }
     }
 
-    fn ask<'a>(&self, places: &[Place<'a>], locals: &mut dyn Locals) -> Result<Answers<'a>, TranslateError> {
+    fn ask<'a>(
+        &self,
+        payload: &[u8],
+        places: &[Place<'a>],
+        locals: &mut dyn Locals,
+    ) -> Result<Answers<'a>, TranslateError> {
         let missing = {
             let mut calls = lock(&self.calls);
             let missing = Missing::of(places, &calls);
+            if missing.are_too_many() {
+                drop(calls);
+                self.discard(payload);
+                return Err(TranslateError::Undecodable);
+            }
             if !calls.handles.has_room_for(missing.pids.len()) {
                 self.gauge(&calls);
                 return Err(TranslateError::Full);
@@ -338,10 +351,13 @@ impl Session {
     }
 
     /// What [`Session::translate_in`] would ask for: for a driver that has to make it somewhere else first. What comes in
-    /// between may change it.
+    /// between may change it. Nothing, for a payload that it would not take.
     pub fn wanted_in(&self, payload: &[u8]) -> Wanted {
         let places: Vec<Place<'_>> = identifiers(payload).collect();
         let missing = Missing::of(&places, &lock(&self.calls));
+        if missing.are_too_many() {
+            return Wanted::default();
+        }
         let stray = |kind| missing.strays.values().filter(|stray| **stray == kind).count();
         Wanted {
             references: missing.references.len() + stray(IdentifierKind::Reference),
@@ -353,6 +369,12 @@ impl Session {
 
     /// The payload of an event that holds handles is not delivered. True: wake the active link's writer.
     pub fn discard_in(&self, payload: &[u8]) -> bool {
+        self.discard(payload);
+        self.tell(&mut lock(&self.calls))
+    }
+
+    /// What there is to tell goes out with the next that is said.
+    fn discard(&self, payload: &[u8]) {
         let mut calls = lock(&self.calls);
         for place in identifiers(payload) {
             match Wire::parse(place.raw) {
@@ -361,7 +383,6 @@ impl Session {
                 _ => {}
             }
         }
-        self.tell(&mut calls)
     }
 
     /// What stands here for a process of the peer's, if something does.
@@ -471,6 +492,11 @@ struct Missing<'a> {
 }
 
 impl<'a> Missing<'a> {
+    /// A driver makes a process for each that is nobody.
+    fn are_too_many(&self) -> bool {
+        self.strays.len() + self.engines.len() > STRAYS_MAX
+    }
+
     fn of(places: &[Place<'a>], calls: &Calls) -> Missing<'a> {
         let (handles, mut missing) = (&calls.handles, Missing::default());
         for place in places {

@@ -69,11 +69,7 @@ fn deliver_call(
     sink: &mut dyn FnMut(Event<'_>),
 ) -> bool {
     let (row, payload, shared) = (&item.row, item.payload, &session.shared);
-    let engine = match Address::parse(row.destination) {
-        Some(Address::Engine(name)) => name,
-        _ => "",
-    };
-    let served = Served { caller: row.caller, engine: engine.into() };
+    let served = Served { caller: row.caller, engine: row.destination.into() };
     let outcome = {
         let mut calls = lock(&session.calls);
         let outcome = calls.serve(row.call_id, served, &shared.limits);

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::frame::batch::Refusal;
-use crate::session::queue::note_expired;
+use crate::session::message::note_expired;
 use crate::session::room::Room;
 use crate::session::{lock, Event, Session};
 use crate::UnixMs;

@@ -19,7 +19,8 @@
 //! 3. An export whose process has ended stays until 1 is 0, but is found by its number alone: a new pid with the same
 //!    bytes gets a new number. Whenever a copy of it leaves the queue its end is told once more, as the peer may have dropped
 //!    it in between. So every import of a process that has ended is told so after it was made.
-//! 4. An import without a stand-in exists only while something of it is in service (`Calls`), or not at all.
+//! 4. An import without a stand-in exists only while something of it is in service (`Calls`), or from its end until the driver has
+//!    heard of it.
 //! 5. An import is not dropped while a copy of it waits in our queue to go home (`queued`): the exporter knows each
 //!    handle that comes home, as long as its process lives.
 //! 6. Stand-ins and numbers are one to one, and an engine has one proxy: two different handles are two different pids.
@@ -28,7 +29,7 @@
 
 mod references;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::etf::{IdentifierKind, Owner, Place, Wire};
@@ -332,8 +333,9 @@ impl Handles {
 
     /// Exports that the driver was not told of need no end.
     pub fn never_told(&mut self, exported: &mut Vec<Exported>, before: usize) {
-        for export in exported.drain(before..) {
-            self.unexported.retain(|number| *number != export.number);
+        let numbers: HashSet<u64> = exported.drain(before..).map(|export| export.number).collect();
+        if !numbers.is_empty() {
+            self.unexported.retain(|number| !numbers.contains(number));
         }
     }
 
@@ -482,20 +484,15 @@ impl Handles {
 
     /// Nothing is served for it any more: without a stand-in it is dropped.
     pub fn served(&mut self, number: u64) {
-        if self.imports.get(&number).is_some_and(|import| import.local.is_none()) {
+        if self.imports.get(&number).is_some_and(|import| import.local.is_none() && !import.ended) {
             self.remove_import(number);
         }
     }
 
-    /// The peer says that it has ended. What has no stand-in is forgotten at once; for the rest the driver drops it, when it has
-    /// handled what came before.
+    /// The peer says that it has ended. It is remembered, known or not, until the driver drops it: copies of before that the driver
+    /// has not settled yet still get a stand-in, which nobody can use any more.
     pub fn import_ended(&mut self, number: u64) {
-        if let Some(import) = self.imports.get_mut(&number) {
-            import.ended = true;
-            if import.local.is_none() {
-                self.remove_import(number);
-            }
-        }
+        self.imports.entry(number).or_default().ended = true;
     }
 
     /// Forgets a process of the peer's, unless it is `in_use` or a message that names it waits to go out. One that has

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use ed25519_dalek::VerifyingKey;
 
 use crate::error::{InvalidFrame, LinkError, PeerMisbehaved};
-use crate::frame::batch::{kind, Batch, Header, Item};
+use crate::frame::batch::{kind, Batch, Header};
 use crate::frame::close::Close;
 use crate::frame::fragment::Fragment;
 use crate::frame::handle_release::Release;
@@ -19,13 +19,13 @@ use crate::identity::{check_public_key, verify, NetworkId, Purpose};
 use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
 use crate::receipt::{ReceiptMaker, ReceiptParts};
 use crate::session::attachment::{Attachment, LinkInbound};
-use crate::session::credit::cost;
 use crate::session::delivery::{deliver, keep_reason, turn_away};
 use crate::session::fragments::Staging;
 use crate::session::handles::MoreThanSent;
 use crate::session::linking::Wake;
 use crate::session::peer_identity::PeerIdentity;
 use crate::session::reasons::{Reason, Reasons, Whose};
+use crate::session::windows::Windows;
 use crate::session::{lock, Event, Session, Shared};
 use crate::UnixMs;
 
@@ -703,55 +703,5 @@ impl Inbound {
             };
         }
         Ok(wake)
-    }
-}
-
-/// The messages of a batch as they use up credit: those to one destination that follow each other are counted together.
-struct Windows<'a> {
-    session: &'a Session,
-    destination: &'a str,
-    /// What was left for it when the first of them came.
-    left: u64,
-    messages: u64,
-    bytes: u64,
-}
-
-impl<'a> Windows<'a> {
-    fn new(session: &'a Session) -> Windows<'a> {
-        Windows { session, destination: "", left: 0, messages: 0, bytes: 0 }
-    }
-
-    /// Whether there was credit for it. What has no destination needs none.
-    fn take(&mut self, item: &Item<'a>) -> bool {
-        if self.session.shared.limits.credit_bytes == 0 || item.row.destination.is_empty() {
-            return true;
-        }
-        if item.row.destination != self.destination {
-            self.note();
-            self.destination = item.row.destination;
-            self.left = lock(&self.session.debts).left(self.destination);
-        }
-        let within = self.bytes < self.left;
-        self.messages += 1;
-        self.bytes += cost(item.payload.len());
-        within
-    }
-
-    fn note(&mut self) {
-        if self.messages == 0 {
-            return;
-        }
-        let mut debts = lock(&self.session.debts);
-        debts.received(self.destination, self.messages, self.bytes);
-        if debts.any_due() {
-            self.session.any_due.store(true, Ordering::Release);
-        }
-        (self.messages, self.bytes) = (0, 0);
-    }
-}
-
-impl Drop for Windows<'_> {
-    fn drop(&mut self) {
-        self.note();
     }
 }

@@ -24,8 +24,8 @@ use crate::etf::Wire;
 use crate::frame::staged::Piece;
 use crate::limits::DESTINATIONS_MAX;
 use crate::session::credit::{self, Window};
+use crate::session::message::copies;
 use crate::session::named::Named;
-use crate::session::queue::copies;
 
 /// What one lane may send before the next has its turn, bytes.
 const TURN_BYTES: usize = 64 * 1024;

@@ -14,7 +14,7 @@ use crate::frame::ping;
 use crate::session::attachment::Attachment;
 use crate::session::handles::Exported;
 use crate::session::inbound::Acknowledge;
-use crate::session::queue::NewMessage;
+use crate::session::message::NewMessage;
 use crate::session::{lock, Event, Session};
 use crate::UnixMs;
 

@@ -19,10 +19,12 @@ use crate::frame::batch::{self, kind, Header};
 use crate::frame::handle_release::Release;
 use crate::frame::resume::Resume;
 use crate::frame::{self, ack, credit, forget, handle_release, learn, FrameType};
-use crate::limits::{BATCH_MESSAGES_MAX, BATCH_PAYLOAD_TARGET, FLUSH_TARGET};
+use crate::limits::FLUSH_TARGET;
 use crate::session::fragments::{Sent, Transfers};
+use crate::session::groups::{same, Group, Groups};
 use crate::session::lanes::{Class, Held, Lanes, Want};
-use crate::session::queue::{Entry, Message, NewMessage, NewPayload, Queue, Taken};
+use crate::session::message::{Entry, Message, NewMessage, NewPayload, Taken};
+use crate::session::queue::Queue;
 use crate::session::replay::Replay;
 use crate::session::{lock, Session, Shared};
 
@@ -43,6 +45,8 @@ pub(crate) struct Outbound {
     /// Engines of ours that the peer has been told of, with their keys; others' messages go as the realm's.
     announced: HashMap<Box<str>, [u8; 32]>,
     transfers: Transfers<Large>,
+    /// Ends of processes that wait for their answers to be out.
+    staying: Vec<Release>,
 }
 
 /// What is known of a large message on its way, but for its payload.
@@ -83,62 +87,6 @@ fn wire_caller(message_kind: u8, caller: u64) -> u64 {
     }
 }
 
-/// Members of one batch to be: indices into the lanes' messages, and behind them into the taken entries.
-struct Group {
-    source: Box<str>,
-    members: Vec<usize>,
-    payload_bytes: usize,
-    /// With the gaps around aligned payloads.
-    batch_bytes: usize,
-}
-
-impl Group {
-    fn has_room_for(&self, batch_bytes: usize) -> bool {
-        self.members.len() < BATCH_MESSAGES_MAX && self.batch_bytes + batch_bytes <= BATCH_PAYLOAD_TARGET
-    }
-}
-
-/// Batches to be, and which of them a message joins.
-#[derive(Default)]
-struct Groups<'a> {
-    groups: Vec<Group>,
-    /// Which group last took a message to an engine; kept only once there are two groups.
-    last: HashMap<&'a str, usize>,
-    /// Destinations of the first group's, until there is a second.
-    first: Vec<&'a str>,
-}
-
-impl<'a> Groups<'a> {
-    fn add(&mut self, member: usize, source: &str, destination: &'a str, payload_bytes: usize, batch_bytes: usize) {
-        let not_before = match destination {
-            // An answer goes to a call, not to an engine: its own engine's batches keep their order by themselves.
-            "" => 0,
-            _ => self.last.get(destination).copied().unwrap_or(0),
-        };
-        let open = self.groups.iter().rposition(|group| same(&group.source, source));
-        let index = match open {
-            Some(index) if index >= not_before && self.groups[index].has_room_for(batch_bytes) => index,
-            _ => {
-                if self.groups.len() == 1 {
-                    self.last.extend(self.first.drain(..).map(|destination| (destination, 0)));
-                }
-                let group = Group { source: source.into(), members: Vec::new(), payload_bytes: 0, batch_bytes: 0 };
-                self.groups.push(group);
-                self.groups.len() - 1
-            }
-        };
-        let group = &mut self.groups[index];
-        group.members.push(member);
-        group.payload_bytes += payload_bytes;
-        group.batch_bytes += batch_bytes;
-        if self.groups.len() > 1 {
-            self.last.insert(destination, index);
-        } else if self.first.last() != Some(&destination) {
-            self.first.push(destination);
-        }
-    }
-}
-
 impl Outbound {
     pub fn new(peer_message_bytes_max: u32) -> Outbound {
         Outbound {
@@ -146,6 +94,7 @@ impl Outbound {
             at: 0,
             announced: HashMap::new(),
             transfers: Transfers::new(peer_message_bytes_max),
+            staying: Vec::new(),
         }
     }
 
@@ -242,12 +191,14 @@ impl Outbound {
         let cost = gone.iter().map(Entry::cost).sum();
         let drained = self.at == self.taken.entries.len();
         if drained {
+            let stay = releases_that_stay(session, &self.transfers, &mut self.staying, &mut self.taken.releases);
             for entries in self.taken.releases.chunks(handle_release::ENTRIES_MAX) {
                 let start = out.len();
                 handle_release::encode(entries, out);
                 sent(shared, replay, 1, 0, &out[start..]);
             }
             self.taken.releases.clear();
+            self.staying = stay;
         }
 
         let mut handles = handles_left(session, &let_go, gone, &self.taken.arena);
@@ -544,11 +495,6 @@ fn admit(
     }
 }
 
-/// `memcmp` of no bytes at an address that is none takes a processor longer than all else that is done for a message.
-fn same(one: &str, other: &str) -> bool {
-    one.len() == other.len() && (one.is_empty() || one == other)
-}
-
 fn header<'a>(shared: &Shared, engine: &'a str) -> Header<'a> {
     Header {
         session: shared.agreed.session,
@@ -601,6 +547,29 @@ fn sent(shared: &Shared, replay: &Mutex<Replay>, count: u64, messages: u64, fram
     let mut replay = lock(replay);
     replay.keep(first, count, messages, frame);
     shared.counters.resume_bytes.set(replay.bytes() as u64);
+}
+
+/// Of `releases`, and of those that stayed before: the ends of processes whose large messages are on their way, or whose answers wait
+/// behind such, as with a FORGET.
+fn releases_that_stay(
+    session: &Session,
+    transfers: &Transfers<Large>,
+    staying: &mut Vec<Release>,
+    releases: &mut Vec<Release>,
+) -> Vec<Release> {
+    releases.append(staying);
+    let lanes = lock(&session.lanes);
+    if releases.is_empty() || transfers.is_empty() && !lanes.any_answers() {
+        return Vec::new();
+    }
+    let stays = |release: &mut Release| match release {
+        Release::Ended { number, .. } => {
+            let process = lane_of_answers(*number);
+            transfers.iter().any(|large| large.held.source() == process) || lanes.answer_waits(&process)
+        }
+        _ => false,
+    };
+    releases.extract_if(.., stays).collect()
 }
 
 /// Handles that have left the queue. What there is to say about them goes behind them, in the next flush.

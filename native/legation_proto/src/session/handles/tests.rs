@@ -483,3 +483,15 @@ fn copies_that_nobody_wants_are_told_together() {
         ]
     );
 }
+
+#[test]
+fn a_copy_that_is_used_after_the_end_has_come_has_a_stand_in_that_goes_with_it() {
+    let mut handles = Handles::new(2, 2);
+    handles.import_ended(7);
+    handles.bind_import(7, b"stand-in").unwrap();
+    handles.settle(7);
+    assert!(!handles.address(7), "nobody writes to it any more");
+    assert_eq!(handles.drop_import(7, true), DropOutcome::Dropped { wake: false });
+    assert_eq!(handles.releases, [Release::Dropped { number: 7, count: 1 }]);
+    assert_eq!(handles.sizes(), [0; 4]);
+}

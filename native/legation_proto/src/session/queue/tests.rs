@@ -1,4 +1,5 @@
 use super::*;
+use crate::session::message::ENTRY_COST;
 
 fn cast(payload: &[u8]) -> NewMessage<'_> {
     NewMessage {
@@ -233,4 +234,15 @@ fn both_bounds_hold_and_memory_stays_bounded_whichever_is_met() {
     }
     let (lost, of_engine) = queue.lost();
     assert!(of_engine > 100 && lost > of_engine + 100, "{lost} {of_engine}: both were met");
+}
+
+#[test]
+fn releases_of_what_was_dropped_are_bounded_at_the_limit_and_one_past_it_and_others_are_not() {
+    let (mut queue, counters) = (Queue::new(1_000, None, Overflow::Newest), Counters::default());
+    let dropped = |number| Release::Dropped { number, count: 1 };
+    queue.release_all(&mut (0..RELEASES_MAX as u64).map(dropped).collect(), &counters);
+    assert_eq!((queue.waiting.releases.len(), counters.releases_over_limit.get()), (RELEASES_MAX, 0));
+    queue.release_all(&mut vec![dropped(7), Release::Call(8)], &counters);
+    assert_eq!((queue.waiting.releases.len(), counters.releases_over_limit.get()), (RELEASES_MAX + 1, 1));
+    assert_eq!(queue.waiting.releases.last(), Some(&Release::Call(8)));
 }

@@ -1,0 +1,69 @@
+//! Which messages of a flush share a batch, and so a signature.
+//!
+//! Messages of one source share a batch. Messages to one engine keep the order in which they were pushed, whoever they are
+//! from: a message joins its source's open batch only when no later batch holds a message to the same engine (`protocol.md` 9.6).
+
+use std::collections::HashMap;
+
+use crate::limits::{BATCH_MESSAGES_MAX, BATCH_PAYLOAD_TARGET};
+
+/// Members of one batch to be: indices into the lanes' messages, and behind them into the taken entries.
+pub(crate) struct Group {
+    pub source: Box<str>,
+    pub members: Vec<usize>,
+    pub payload_bytes: usize,
+    /// With the gaps around aligned payloads.
+    batch_bytes: usize,
+}
+
+impl Group {
+    fn has_room_for(&self, batch_bytes: usize) -> bool {
+        self.members.len() < BATCH_MESSAGES_MAX && self.batch_bytes + batch_bytes <= BATCH_PAYLOAD_TARGET
+    }
+}
+
+/// Batches to be, and which of them a message joins.
+#[derive(Default)]
+pub(crate) struct Groups<'a> {
+    pub groups: Vec<Group>,
+    /// Which group last took a message to an engine; kept only once there are two groups.
+    last: HashMap<&'a str, usize>,
+    /// Destinations of the first group's, until there is a second.
+    first: Vec<&'a str>,
+}
+
+impl<'a> Groups<'a> {
+    pub fn add(&mut self, member: usize, source: &str, destination: &'a str, payload_bytes: usize, batch_bytes: usize) {
+        let not_before = match destination {
+            // An answer goes to a call, not to an engine: its own engine's batches keep their order by themselves.
+            "" => 0,
+            _ => self.last.get(destination).copied().unwrap_or(0),
+        };
+        let open = self.groups.iter().rposition(|group| same(&group.source, source));
+        let index = match open {
+            Some(index) if index >= not_before && self.groups[index].has_room_for(batch_bytes) => index,
+            _ => {
+                if self.groups.len() == 1 {
+                    self.last.extend(self.first.drain(..).map(|destination| (destination, 0)));
+                }
+                let group = Group { source: source.into(), members: Vec::new(), payload_bytes: 0, batch_bytes: 0 };
+                self.groups.push(group);
+                self.groups.len() - 1
+            }
+        };
+        let group = &mut self.groups[index];
+        group.members.push(member);
+        group.payload_bytes += payload_bytes;
+        group.batch_bytes += batch_bytes;
+        if self.groups.len() > 1 {
+            self.last.insert(destination, index);
+        } else if self.first.last() != Some(&destination) {
+            self.first.push(destination);
+        }
+    }
+}
+
+/// `memcmp` of no bytes at an address that is none takes a processor longer than all else that is done for a message.
+pub(crate) fn same(one: &str, other: &str) -> bool {
+    one.len() == other.len() && (one.is_empty() || one == other)
+}
