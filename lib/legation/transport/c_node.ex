@@ -346,8 +346,10 @@ defmodule Legation.Transport.CNode do
   end
 
   @impl true
-  def push(_instance, pid, message) do
-    send(pid, message)
-    :ok
+  def push(instance, pid, message) do
+    case Control.request(instance, {:push, pid, :erlang.term_to_binary(message, minor_version: 2)}) do
+      {:error, {:daemon, _down}} -> {:error, :ended}
+      answer -> answer
+    end
   end
 end

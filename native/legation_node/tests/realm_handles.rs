@@ -162,6 +162,17 @@ async fn reasons_cross_whole_where_the_peer_is_told_them() {
     let engine = "
         Proxy = gen_server:call({legation, 'alice@127.0.0.1'}, {whereis, <<\"echo@bob\">>}), put(m, monitor(process, Proxy)), ok.";
     assert_eq!(near(&mut pair, engine).await, "ok");
+    let died = "
+        Dying = spawn(fun() -> receive {stop, Why} -> exit(Why) end end), register(dying, Dying),
+        gen_server:call({legation, 'bob@127.0.0.1'}, {publish, <<\"dying\">>, Dying, []}).";
+    assert_eq!(pair.far.eval(died).await, "ok");
+    let watched = "
+        (fun Until() -> case gen_server:call({legation, 'alice@127.0.0.1'}, {whereis, <<\"dying@bob\">>}) of
+            undefined -> receive after 10 -> Until() end; Dying -> monitor(process, Dying) end end)(), ok.";
+    assert_eq!(pair.near.eval(watched).await, "ok");
+    pair.far.eval("dying ! {stop, {why, not_heard_of_there}}.").await;
+    let undecodable = "receive {'DOWN', _, process, _, {remote_exit, Why}} -> Why end.";
+    assert_eq!(pair.near.eval(undecodable).await, "undecodable");
     pair.far.eval("exit(whereis(echo), kill).").await;
     assert_eq!(pair.near.eval("receive {'DOWN', _, process, _, Why} -> Why end.").await, "killed");
 }

@@ -10,7 +10,7 @@ use erl_dist::term::Term;
 use legation_proto::frame::forget::ForgetReason;
 use legation_proto::key_text::{format_public_key, parse_public_key};
 
-use crate::dist::term::Pid;
+use crate::dist::term::{self, Pid};
 use crate::peers::AddPeerError;
 use crate::realm::engines::{PublishError, PublishOptions, PublishTarget};
 use crate::realm::incoming::Context;
@@ -43,6 +43,14 @@ impl Realm {
         match classify(message) {
             Request::Call { label: 1, pid, tag, request } => {
                 let from = From { number, pid: message[pid].to_vec(), tag: message[tag].to_vec(), node: node.clone() };
+                // As large as any message, and so not for the decoder.
+                if let Some((to, payload)) = pushed(&message[request.clone()]) {
+                    let answer = match realm.push_told(node, &from.pid, to, &mut payload.to_vec()) {
+                        Ok(()) => atom("ok"),
+                        Err(reason) => error(atom(reason)),
+                    };
+                    return realm.answer_control(&from, &answer);
+                }
                 match terms::decode(&message[request]) {
                     Some(request) => realm.control_call(from, &request),
                     None => {
@@ -494,6 +502,14 @@ fn publish_options(options: &Term) -> Option<PublishOptions> {
         published.receipts = Some(as_pid(receipts)?);
     }
     Some(published)
+}
+
+/// `{push, Pid, Message}`, the message as a binary.
+fn pushed(request: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [name, to, message] = term::elements::<3>(request)?;
+    term::atom(name).filter(|name| name.eq_str("push"))?;
+    term::pid(to)?;
+    Some((to, term::binary(message)?))
 }
 
 fn publish_error_term(reason: &PublishError) -> Term {

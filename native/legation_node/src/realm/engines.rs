@@ -340,6 +340,9 @@ impl Realm {
             if let (true, Some(term)) = (full, term) {
                 let payload = [&[term::VERSION], term].concat();
                 if let Ok(pushed) = session.core.push_reason(name, &payload) {
+                    if pushed.wake {
+                        session.wake();
+                    }
                     self.watch_exported(session, &pushed.exported);
                 }
             }
@@ -536,7 +539,11 @@ pub fn reason_class(reason: &[u8]) -> ForgetReason {
     match head {
         Some(atom) if atom.eq_str("normal") => ForgetReason::Normal,
         Some(atom) if atom.eq_str("shutdown") => ForgetReason::Shutdown,
-        Some(atom) if atom.eq_str("killed") => ForgetReason::Killed,
+        // A process that traps exits can be told to die so, and may do it.
+        Some(atom) if atom.eq_str("killed") || atom.eq_str("kill") => ForgetReason::Killed,
+        Some(atom) if atom.eq_str("noproc") => ForgetReason::Noproc,
+        Some(atom) if atom.eq_str("noconnection") => ForgetReason::Noconnection,
+        Some(atom) if atom.eq_str("timeout") => ForgetReason::Timeout,
         _ => ForgetReason::Crashed,
     }
 }

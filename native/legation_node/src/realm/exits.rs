@@ -32,6 +32,14 @@ impl ExitReason {
     pub fn of(class: ForgetReason) -> ExitReason {
         ExitReason::Class(class_term(class))
     }
+
+    /// Version byte first. A peer's reason kills nobody.
+    pub fn from_peer(term: Vec<u8>) -> ExitReason {
+        match is_kill(term.get(1..).unwrap_or_default()) {
+            true => ExitReason::of(ForgetReason::Killed),
+            false => ExitReason::Term(term),
+        }
+    }
 }
 
 impl Realm {
@@ -48,6 +56,7 @@ impl Realm {
         }
         let full = self.policy(&target.session.realm).is_some_and(|policy| policy.tells_reasons());
         let class = [&[term::VERSION], &class_term(reason_class(content))[..]].concat();
+        let full = full && !is_kill(content);
         let source = self.published_as(from.raw).unwrap_or_default();
         let push = |reason: &[u8]| target.session.core.push_exit(&source, target.destination, from.raw, exit, reason);
         let pushed = match full {
@@ -116,7 +125,7 @@ impl Realm {
                 encode::payload_exit(&mut control, &own, &engine.pid);
             }
         }
-        self.signal_reason(&engine.node, Some(session.tag), &engine.pid, control, &ExitReason::Term(reason));
+        self.signal_reason(&engine.node, Some(session.tag), &engine.pid, control, &ExitReason::from_peer(reason));
         wake
     }
 

@@ -206,7 +206,7 @@ impl Realm {
             Some(ReasonTerm { payload, handles: false }) => Some(payload.to_vec()),
             None => None,
         };
-        term.map_or_else(|| ExitReason::of(class), ExitReason::Term)
+        term.map_or_else(|| ExitReason::of(class), ExitReason::from_peer)
     }
 
     // Ours.

@@ -133,7 +133,7 @@ impl Realm {
     }
 
     /// Where `overflow` says so, a peer that takes too little is left.
-    fn close_overloaded(&self, target: Target<'_>, error: PushError) {
+    pub(crate) fn close_overloaded(&self, target: Target<'_>, error: PushError) {
         if let (PushError::Disconnect, Some(peers)) = (error, self.peers()) {
             if target.session.overflows() {
                 self.counters.sessions_overflowed.one();
@@ -198,7 +198,7 @@ fn oversized_call(head: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// As `Legation.Error` knows it.
-fn reason_of(error: PushError) -> &'static str {
+pub(crate) fn reason_of(error: PushError) -> &'static str {
     match error {
         PushError::Overload | PushError::Disconnect => "overload",
         PushError::TooLarge => "too_large",

@@ -1,7 +1,11 @@
 //! Callers of the control engine that wait for room in the queue towards a peer, as `Legation.call/4` and `cast/3` do.
 
-use legation_proto::session::Room;
+use legation_proto::session::{Delivery, Room};
 
+use crate::dist::term;
+use crate::realm::node::Node;
+use crate::realm::outgoing::reason_of;
+use crate::realm::request::{classify, Request};
 use crate::realm::terms::{self, atom, error};
 use crate::realm::{lock, Body, Realm};
 
@@ -32,6 +36,43 @@ impl Realm {
         };
         if let Some(waiter) = lock(&self.room).remove(&token) {
             self.answer_waiter(&waiter, &answer);
+        }
+    }
+
+    /// A cast or a plain message, version byte first, to one of our processes; what became of it is told, and not counted as a drop.
+    pub(crate) fn push_told(
+        &self,
+        node: &Node,
+        caller: &[u8],
+        to: &[u8],
+        message: &mut [u8],
+    ) -> Result<(), &'static str> {
+        let body = term::pid(to).and_then(|pid| self.number_of(&pid)).and_then(|number| self.body(number));
+        let target = body.as_deref().and_then(Body::target).ok_or("ended")?;
+        lock(&node.atoms).learn(message);
+        let source = self.published_as(caller).unwrap_or_default();
+        let (delivery, payload) = match classify(message) {
+            Request::Call { .. } => return Err("bad_term"),
+            Request::Plain => (Delivery::Send, &*message),
+            Request::Cast { message: content } => {
+                // What stood before it has been looked at.
+                let start = content.start - 1;
+                message[start] = term::VERSION;
+                (Delivery::Cast, &message[start..content.end])
+            }
+        };
+        match target.session.core.push(delivery, &source, target.destination, payload, false) {
+            Ok(pushed) => {
+                if pushed.wake {
+                    target.session.wake();
+                }
+                self.watch_exported(target.session, &pushed.exported);
+                Ok(())
+            }
+            Err(error) => {
+                self.close_overloaded(target, error);
+                Err(reason_of(error))
+            }
         }
     }
 
