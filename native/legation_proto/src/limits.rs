@@ -96,7 +96,7 @@ pub struct Limits {
     /// The window that the peer has for each engine and handle of ours: bytes that it may have sent, and we not granted back
     /// ([`crate::session::Session::grant`]). Half of it must hold a usual message. 0: the peer needs no credit.
     pub credit_bytes: u32,
-    /// Payloads over this go in fragments of at most so many bytes (and never more than 64 KiB), between which others go; not 0.
+    /// Payloads over this go in fragments of at most so many bytes (never more than 64 KiB, nor less than 1), between which others go; not 0.
     /// The first value is half of what a batch of many is closed at: longer ones have a signature of their own anyway.
     pub fragment_bytes: usize,
     /// Casts, sends and calls that wait for longer don't go any more, ms. None: they wait for as long as it takes.

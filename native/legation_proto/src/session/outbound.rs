@@ -31,6 +31,9 @@ use crate::session::{lock, Session, Shared};
 /// An arena that a burst has blown up beyond this is given back instead of kept for the next flush.
 const ARENA_KEPT_MAX: usize = 1024 * 1024;
 
+/// Shorter pieces would be nothing but headers.
+const FRAGMENT_BYTES_MIN: usize = 1_024;
+
 /// What lanes put into one flush: the rest is for what has just been pushed.
 const LANES_TARGET: usize = FLUSH_TARGET / 2;
 
@@ -408,7 +411,7 @@ impl Outbound {
         while !self.transfers.is_empty() && (!any || out.len() < FLUSH_TARGET) {
             any = true;
             let start = out.len();
-            let fragment_bytes = shared.limits.fragment_bytes;
+            let fragment_bytes = shared.limits.fragment_bytes.max(FRAGMENT_BYTES_MIN);
             let mut turn = Sent::Nothing;
             if let Some(first) = first {
                 turn = self.transfers.send_next(fragment_bytes, out, |large| large.held.source() == first);
