@@ -75,7 +75,7 @@ defmodule Legation.Options do
   | `depth_max` | 256 | how deep a message's terms may be nested, at most 256 |
   | `engines_max` | 65,536 | engines learned, per peer |
   | `queue_bytes_max` | 16 MiB | waiting to be sent, per peer. Beyond it calls are refused `:overload`, casts and sends dropped |
-  | `engine_queue_bytes_max` | `:infinity` | of that, for one engine of the peer, so that a flooded one leaves room for others. A larger message goes if nothing else waits for its engine |
+  | `engine_queue_bytes_max` | 8 MiB | of that, for one engine of the peer, so that a flooded one leaves room for others. A larger message goes if nothing else waits for its engine |
   | `overflow` | `:newest` | which of these are dropped: `:newest`, or `:oldest` of those that have not begun to go out; or none, and the peer that takes so little is left (`:disconnect`): its session ends |
   | `message_ttl_ms` | `:infinity` | how long a message may wait to be sent, to about a tenth. Then casts and sends are dropped, calls refused `:expired` |
   | `credit_bytes` | 256 KiB | how much a peer may have sent to one engine of ours that is not worked off there, by the length of its mailbox. What is more waits at the peer. 0: no bound |
@@ -149,7 +149,7 @@ defmodule Legation.Options do
     depth_max: {256, {1, 256}},
     engines_max: {65_536, {1, 4_294_967_295}},
     queue_bytes_max: {16 * @mib, :positive},
-    engine_queue_bytes_max: {:infinity, :positive_or_infinity},
+    engine_queue_bytes_max: {8 * @mib, :positive_or_infinity},
     grace_ms: {60_000, {0, @ms_max}},
     resume_bytes_max: {16 * @mib, {0, @bytes_max}},
     ack_ms: {50, {1, @ms_max}},

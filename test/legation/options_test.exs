@@ -30,7 +30,7 @@ defmodule Legation.OptionsTest do
              message_bytes_max: 8_388_608,
              overflow: :newest,
              engine_queue_max: :infinity,
-             engine_queue_bytes_max: :infinity
+             engine_queue_bytes_max: 8_388_608
            } = options.limits
 
     assert map_size(options.limits) == 34

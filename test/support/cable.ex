@@ -147,6 +147,8 @@ defmodule Legation.Cable do
   def init({owner, to_port}) do
     Process.flag(:trap_exit, true)
     {:ok, listener} = :socket.open(:inet, :stream, :tcp)
+    # What the kernel would take in our place is no part of the cable: a slow one has to be slow from its beginning.
+    :ok = :socket.setopt(listener, {:socket, :rcvbuf}, 65_536)
     :ok = :socket.bind(listener, %{family: :inet, addr: @loopback, port: 0})
     :ok = :socket.listen(listener, 128)
     {:ok, %{port: port}} = :socket.sockname(listener)
