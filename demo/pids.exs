@@ -12,12 +12,14 @@ defmodule Demo.Pids do
     )
 
     subsection("alice answers to a pid that it was given")
-    value(bob, ~S|GenServer.cast({:global, "pager@alice"}, {:page, self(), ref = make_ref()})|)
+    value(bob, "ref = make_ref(); is_reference(ref)")
+    # In one expression: no message makes an atom, so bob has to know this one before it comes.
+    page = ~S|GenServer.cast({:global, "pager@alice"}, {:page, self(), ref})|
 
     pager =
       expect_like(
         bob,
-        "pager = receive do {:paged, ^ref, pager} -> pager after 5_000 -> :nothing end",
+        "#{page}; pager = receive do {:paged, ^ref, pager} -> pager after 5_000 -> :nothing end",
         "a pid",
         &is_pid/1,
         "bob's process was paged; its reference came home, and with it a pid of alice's"

@@ -68,8 +68,12 @@ defmodule Legation do
       words the last one differently for calls with a timeout: `{:nodedown, node()}`. `docs/callers.md` has it all in tables.)
     * `{:error, {:legation, reason}}` as the reply when this one call was refused: by the peer's policy
       (`:forbidden`), its filter (`:filtered`), a bound (`:overload`, `:too_large`), or because its content can't cross
-      (`:identifiers`: a pid, reference, port or fun; `:undecodable`: an atom that the peer doesn't know).
+      (`:identifiers`: a port or fun; `:undecodable`: an atom that the peer doesn't know).
       `Legation.Error.retry?/1` says whether it makes sense to try again.
+    * A pid in a message is a pid on the other side: what is sent to it, called, monitored, linked or told to exit is the process
+      here, as far as the peer's `allow:` goes. One that comes home is itself again; so is a reference. A pid of the peer's is forgotten
+      with its process, with the session, or when nobody here has used, monitored or linked it for `handle_idle_ms`.
+    * Nothing at all when a connection is lost, for `grace_ms`: what is under way waits, and goes on over the next one.
 
   ## Instances
 
@@ -495,17 +499,27 @@ defmodule Legation do
 
   Options as in `call/4`: with `:block` it returns when the queue has taken the message, or `{:error, {:legation, reason}}` if it has not.
   Behind a daemon it returns when there was room; somebody else may have taken it.
+
+  With `received: timeout` it waits until the engine's mailbox has the message, and says `:ok`; `{:error, {:legation, reason}}` when
+  the peer refused it, and `{:error, :timeout}`, `{:error, :noconnection}` or the reason for which the engine has ended when nobody said. What the engine
+  makes of it is another matter. Anybody can ask so, without the library, for a cast or a plain message to a foreign engine's pid:
+  `:gen.call(pid, :"$legation_cast", message, timeout)`, or with `:"$legation_send"`; the answer is `{:ok, :ok}`.
   """
-  @spec cast(name, term, instance | [{:block, timeout} | {:instance, instance}]) ::
-          :ok | {:error, :noproc | {:legation, atom}}
+  @spec cast(name, term, instance | [{:block, timeout} | {:received, timeout} | {:instance, instance}]) ::
+          :ok | {:error, atom | tuple}
   def cast(name, message, opts \\ [])
 
   def cast(name, message, opts) when is_list(opts) do
+    {received, opts} = Keyword.pop(opts, :received)
     {block, instance} = Blocking.options!(opts)
+    Blocking.time!(:received, received)
 
-    if block,
-      do: Blocking.cast(Instance.fetch!(instance), name, message, block),
-      else: cast(name, message, instance)
+    cond do
+      received && block -> raise ArgumentError, "expected :block or :received, got both"
+      received -> Blocking.received(Instance.fetch!(instance), name, message, received)
+      block -> Blocking.cast(Instance.fetch!(instance), name, message, block)
+      true -> cast(name, message, instance)
+    end
   end
 
   def cast(name, message, instance) do

@@ -14,8 +14,10 @@ defmodule Demo.Pids do
     )
 
     subsection("alice answers to a pid of plain Erlang's")
-    value(bob, ~S|Ref = make_ref(), gen_server:cast({global, <<"pager@alice">>}, {page, self(), Ref})|)
-    paged = "Pager = receive {paged, Ref, Paging} -> Paging after 5000 -> nothing end"
+    value(bob, "Ref = make_ref(), is_reference(Ref)")
+    # In one expression: no message makes an atom, so bob's node has to know this one before it comes.
+    page = ~S|gen_server:cast({global, <<"pager@alice">>}, {page, self(), Ref})|
+    paged = "#{page}, Pager = receive {paged, Ref, Paging} -> Paging after 5000 -> nothing end"
 
     text =
       "bob's process was paged; its reference came home, and with it a pid of alice's, which is one of the daemon's node"

@@ -1,7 +1,8 @@
 defmodule Legation.Blocking do
   @moduledoc false
-  # `block:` of Legation.call/4 and Legation.cast/3: who would rather wait than be refused for want of room. Everything
-  # else never waits (a process that stands for a foreign engine must not), so it is the caller that does, here.
+  # `block:` of Legation.call/4 and Legation.cast/3: who would rather wait than be refused for want of room; and `received:` of
+  # the latter, for who wants to know that a message has arrived. Everything else never waits (a process that stands for a
+  # foreign engine must not), so it is the caller that does, here.
 
   alias Legation.{Instance, Providers}
 
@@ -11,12 +12,33 @@ defmodule Legation.Blocking do
   @doc "The options of both: `{block | nil, instance}`."
   def options!(opts) do
     opts = Keyword.validate!(opts, [:block, instance: Legation])
-
-    unless opts[:block] in [nil, :infinity] or (is_integer(opts[:block]) and opts[:block] >= 0) do
-      raise ArgumentError, "expected :block to be milliseconds or :infinity, got: #{inspect(opts[:block])}"
-    end
-
+    time!(:block, opts[:block])
     {opts[:block], opts[:instance]}
+  end
+
+  def time!(name, time) do
+    unless time in [nil, :infinity] or (is_integer(time) and time >= 0) do
+      raise ArgumentError, "expected :#{name} to be milliseconds or :infinity, got: #{inspect(time)}"
+    end
+  end
+
+  @doc "A cast, and when the engine's mailbox has it `:ok`; never an exit."
+  def received(%Instance{} = instance, name, message, timeout) do
+    case Providers.locate(instance, name) do
+      nil ->
+        {:error, :noproc}
+
+      {:own, pid} ->
+        send(pid, {:"$gen_cast", message})
+        :ok
+
+      {:foreign, pid} ->
+        with {:ok, answer} <- :gen.call(pid, :"$legation_cast", message, timeout), do: answer
+    end
+  catch
+    # What ends a call: the time-out, or the reason for which the engine, or the session, has ended.
+    :exit, {:nodedown, _node} -> {:error, :noconnection}
+    :exit, reason -> {:error, reason}
   end
 
   @doc "`call.()`, again as long as it is refused for want of room and there is time."

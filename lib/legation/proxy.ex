@@ -95,6 +95,13 @@ defmodule Legation.Proxy do
       {:system, {pid, _tag} = from, request} when is_pid(pid) ->
         call(state, 2, from, request)
 
+      # Asked after: gen:call with these labels, by Legation.cast/3 and by who likes to.
+      {:"$legation_cast", {pid, _tag} = from, message} when is_pid(pid) ->
+        call(state, 5, from, message)
+
+      {:"$legation_send", {pid, _tag} = from, message} when is_pid(pid) ->
+        call(state, 6, from, message)
+
       # gen_event labels a call with the caller's own pid.
       {pid, {pid, _tag} = from, request} when is_pid(pid) ->
         call(state, 4, from, request)

@@ -37,9 +37,10 @@ defmodule Legation.StandIn do
 
   defp start_timer(state), do: %{state | used: false, timer: :erlang.start_timer(state.idle_ms, self(), :idle)}
 
-  def loop(%__MODULE__{ref: ref, peer: peer, timer: timer} = state) do
+  def loop(%__MODULE__{ref: ref, peer: peer, realm: realm, timer: timer} = state) do
     receive do
-      {{:"$legation", call_id, _realm, _engine}, reply} when is_integer(call_id) ->
+      # To a call of this realm's. Any other is of another session, and a message like any.
+      {{:"$legation", call_id, ^realm, _engine}, reply} when is_integer(call_id) ->
         Outgoing.reply(state, call_id, reply)
         used(state)
 
@@ -90,6 +91,13 @@ defmodule Legation.StandIn do
 
   defp message({:system, {pid, _tag} = from, request}, state) when is_pid(pid),
     do: Outgoing.call(state, 2, from, request)
+
+  # Asked after, as a Proxy is.
+  defp message({:"$legation_cast", {pid, _tag} = from, message}, state) when is_pid(pid),
+    do: Outgoing.call(state, 5, from, message)
+
+  defp message({:"$legation_send", {pid, _tag} = from, message}, state) when is_pid(pid),
+    do: Outgoing.call(state, 6, from, message)
 
   # gen_event labels a call with the caller's own pid.
   defp message({pid, {pid, _tag} = from, request}, state) when is_pid(pid), do: Outgoing.call(state, 4, from, request)

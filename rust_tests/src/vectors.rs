@@ -8,6 +8,8 @@
 //! record = name of the next
 //! ```
 
+use std::num::NonZeroU32;
+
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use legation_channel::channel::{Channel, Profile};
 use legation_channel::knock::KnockInitiator;
@@ -18,6 +20,7 @@ use legation_proto::etf::{Owner, Wire};
 use legation_proto::frame::batch::{exit, kind};
 use legation_proto::frame::cert::Cert;
 use legation_proto::frame::close::Close;
+use legation_proto::frame::credit;
 use legation_proto::frame::forget::{Forget, ForgetReason};
 use legation_proto::frame::handle_release::{self, Release};
 use legation_proto::frame::hello::{Hello, Offer};
@@ -28,7 +31,7 @@ use legation_proto::identity::{signing_input, NetworkKey, Purpose};
 use legation_proto::keyring::Keyring;
 use legation_proto::receipt::{self, ReceiptParts};
 
-use crate::raw_batch::{RawBatch, RawMessage, ALIGNED};
+use crate::raw_batch::{fragment, staged, RawBatch, RawMessage, ALIGNED, STAGED};
 use crate::term;
 
 mod rotations;
@@ -401,8 +404,10 @@ pub fn session_id() -> [u8; 32] {
 fn hello() -> String {
     let mut file = File::new("Alice's hello to bob (protocol.md 7), and the session id (8.1).");
     let offer = Offer { session: session_id(), additional: true };
-    for (name, tls, resume) in [("plain", false, None), ("tls", true, None), ("resume", false, Some(offer))] {
-        let hello = Hello { resume, ..alices_hello(tls) };
+    let window = NonZeroU32::new(262_144);
+    let hellos = [("plain", false, None, None), ("tls", true, None, window), ("resume", false, Some(offer), None)];
+    for (name, tls, resume, credit_bytes) in hellos {
+        let hello = Hello { resume, credit_bytes, ..alices_hello(tls) };
         file.record(name)
             .put("own_realm_id", &hello.own.0)
             .put("peer_realm_id", &hello.peer.0)
@@ -418,6 +423,9 @@ fn hello() -> String {
         }
         if let Some(offer) = &hello.resume {
             file.put("session_id", &offer.session).put("flags", &[1]);
+        }
+        if let Some(bytes) = hello.credit_bytes {
+            file.put("credit", &bytes.get().to_le_bytes());
         }
         file.put("body", &hello.body());
         file.put("frame", &framed(FrameType::Hello, &signed(Purpose::Hello, hello.body())));
@@ -471,11 +479,40 @@ fn frames() -> String {
         .put("reference", &9u64.to_le_bytes())
         .put("reference_count", &1u64.to_le_bytes())
         .put("frame", &written(&|out| handle_release::encode(&releases, out)));
+    let grants = [("ping", 4_096), ("@1f", u32::MAX)];
+    file.record("credit")
+        .put("destination_0", grants[0].0.as_bytes())
+        .put("bytes_0", &grants[0].1.to_le_bytes())
+        .put("destination_1", grants[1].0.as_bytes())
+        .put("bytes_1", &grants[1].1.to_le_bytes())
+        .put("frame", &written(&|out| assert_eq!(credit::encode(&grants, out), 1)));
+    staged_message(&mut file);
     file.record("skipped").put("frame", &[0x40, 0, 2, 0, 0, 0, 9, 9]);
     file.record("refused unknown_frame").put("frame", &[0x40, 1, 0, 0, 0, 0]);
     file.record("refused protocol").put("frame", &[0x14, 0, 8, 0, 0, 0]);
     file.record("refused too_large").put("frame", &[0x14, 1, 9, 0, 0, 0]);
     file.0
+}
+
+/// A cast of alice's engine `ping` whose payload goes ahead of it in two fragments.
+fn staged_message(file: &mut File) {
+    let (transfer, payload) = (5u32, term::text("hello"));
+    let whole = batch("ping", vec![RawMessage { flags: STAGED, ..RawMessage::cast("pong", &payload) }]);
+    let (signed, signature) = whole.split_at(whole.len() - 64);
+    for (number, bytes) in payload.chunks(7).enumerate() {
+        file.record(&format!("fragment {number}"))
+            .put("transfer", &transfer.to_le_bytes())
+            .put("total", &(payload.len() as u32).to_le_bytes())
+            .put("bytes", bytes)
+            .put("frame", &framed(FrameType::Fragment, &fragment(transfer, payload.len(), bytes)));
+    }
+    file.record("staged batch")
+        .put("engine", b"ping")
+        .put("transfer", &transfer.to_le_bytes())
+        .put("payload", &payload)
+        .put("signed", signed)
+        .put("signature", signature)
+        .put("frame", &framed(FrameType::Batch, &staged(&whole, transfer)));
 }
 
 /// Name, source engine and messages of each batch.

@@ -11,11 +11,13 @@ use legation_proto::frame::batch::Batch;
 use legation_proto::frame::cert::Cert;
 use legation_proto::frame::close::Close;
 use legation_proto::frame::forget::{Forget, ForgetReason};
+use legation_proto::frame::fragment::Fragment;
 use legation_proto::frame::handle_release::{self, Release};
 use legation_proto::frame::hello::Hello;
 use legation_proto::frame::learn::Learn;
 use legation_proto::frame::resume::Resume;
-use legation_proto::frame::{self, ack, ping, FrameType, Head};
+use legation_proto::frame::staged::{Piece, StagedBatch};
+use legation_proto::frame::{self, ack, credit, ping, FrameType, Head};
 use legation_proto::identity::{check_public_key, NetworkKey, RealmId};
 use legation_proto::keyring::Keyring;
 use legation_proto::limits::Limits;
@@ -236,6 +238,10 @@ fn hellos_and_the_session_id() {
         assert_eq!((hello.binding, hello.random), (record.array("binding"), record.array("random")));
         assert_eq!(hello.link.is_some(), name == "tls");
         assert_eq!(hello.resume.is_some(), name == "resume");
+        assert_eq!(hello.credit_bytes.is_some(), name == "tls");
+        if let Some(bytes) = hello.credit_bytes {
+            assert_eq!(u64::from(bytes.get()), record.number("credit"));
+        }
         if let Some(offer) = hello.resume {
             assert_eq!((&offer.session[..], offer.additional), (record.get("session_id"), record.get("flags") == [1]));
         }
@@ -314,6 +320,7 @@ fn rotations() {
 #[test]
 fn control_frames() {
     let limits = Limits::default();
+    let mut piece = Piece::with_room_for(0);
     for record in read("frames.txt") {
         let bytes = record.get("frame");
         let frame = || body(bytes);
@@ -344,6 +351,34 @@ fn control_frames() {
                     },
                 ];
                 assert_eq!(handle_release::decode(&frame().1), Ok(expected));
+            }
+            "credit" => {
+                let mut grants = Vec::new();
+                credit::decode(&frame().1, |destination, bytes| grants.push((destination.to_owned(), bytes))).unwrap();
+                let expected = ["0", "1"].map(|number| {
+                    let destination = record.get(&format!("destination_{number}")).to_vec();
+                    (String::from_utf8(destination).unwrap(), record.number(&format!("bytes_{number}")) as u32)
+                });
+                assert_eq!((frame().0, &grants[..]), (FrameType::Credit, &expected[..]));
+            }
+            "fragment" => {
+                let (kind, body) = frame();
+                let fragment = Fragment::decode(&body).unwrap();
+                let numbers = (u64::from(fragment.transfer), u64::from(fragment.total));
+                assert_eq!(numbers, (record.number("transfer"), record.number("total")));
+                assert_eq!((kind, fragment.bytes), (FrameType::Fragment, record.get("bytes")));
+                piece.extend(fragment.bytes);
+            }
+            "staged" => {
+                let (kind, body) = frame();
+                let batch = StagedBatch::parse(&body).unwrap().unwrap();
+                assert_eq!((kind, u64::from(batch.transfer)), (FrameType::Batch, record.number("transfer")));
+                let whole = piece.clone().close(&batch).unwrap();
+                let batch = Batch::parse(whole.body()).unwrap();
+                assert_eq!((batch.signed, &batch.signature[..]), (record.get("signed"), record.get("signature")));
+                assert_eq!(batch.messages().next().unwrap().unwrap().payload, record.get("payload"));
+                let key = self::record("identity.txt", "alice").get("engine_public_key").to_vec();
+                verify(&key, "batch", &network_id(), batch.signed, batch.signature);
             }
             "skipped" => assert_eq!(frame::head(bytes, &limits), Ok(Head::Skip { bytes: bytes.len() })),
             _ => {

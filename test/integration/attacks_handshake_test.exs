@@ -348,7 +348,8 @@ defmodule Legation.AttacksHandshakeTest do
     end
 
     defp push(client, message) do
-      Native.session_push(client.session, "engine", :cast, "", :erlang.term_to_binary(message))
+      with {:ok, []} <- Native.session_push(client.session, "engine", :cast, "", :erlang.term_to_binary(message)),
+           do: :ok
     end
   end
 end

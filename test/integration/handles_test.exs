@@ -91,6 +91,24 @@ defmodule Legation.HandlesTest do
     GenServer.call(proxy, {:release, 1, :ok})
   end
 
+  @tag :embedded
+  test "nobody answers another realm's calls, even with the caller's pid in his hands" do
+    %{alice: alice, bob: bob, proxy: proxy} = realms()
+    carol = start_realm("carol")
+    link(alice, carol, :unix)
+    {:ok, desk} = Echo.start_link(owner: self())
+    at_carol = publish(carol, "desk", desk, [alice])
+    call = async_call(proxy, {:hold, 1})
+    assert_receive {:held, 1, from}
+    # Alice's engine hands the caller on to carol's, who answers in its place.
+    GenServer.cast(at_carol, {:answer, from})
+    assert_receive {:cast, {:answer, {caller, tag}}}
+    send(caller, {tag, :forged})
+    until(fn -> Legation.counters(alice).dropped_forbidden == 1 end)
+    GenServer.call(via(bob, "echo@alice"), {:release, 1, :honest})
+    assert await_call(call) == {:reply, :honest}
+  end
+
   test "references survive the round trip, and mean nothing to anybody else" do
     %{proxy: proxy} = realms()
     refs = [make_ref(), make_ref()]

@@ -242,7 +242,7 @@ defmodule Legation.SemanticsNamesTest do
     [stopped, lives(pair)]
   end
 
-  @sys [link: [allow: [:call, :cast, :send, :sys]]]
+  @sys [link: [allow: [:call, :cast, :send, :monitor, :sys]]]
 
   scenario "stop_allowed" do
     pair = pair(@sys)

@@ -260,6 +260,25 @@ defmodule Legation.VectorsTest do
 
     assert release["frame"] == tagged(0x0F, 1, <<4::little-16>> <> IO.iodata_to_binary(entries))
 
+    credit = frames["credit"]
+    entries = for n <- 0..1, do: str8(credit["destination_#{n}"]) <> credit["bytes_#{n}"]
+    assert credit["frame"] == tagged(0x07, 1, <<2::little-16>> <> IO.iodata_to_binary(entries))
+
+    fragments = for n <- 0..1, do: frames["fragment #{n}"]
+
+    for fragment <- fragments,
+        do: assert(fragment["frame"] == tagged(0x05, 1, fragment["transfer"] <> fragment["total"] <> fragment["bytes"]))
+
+    # 9.7: signed with its payload, sent without.
+    staged = frames["staged batch"]
+    payload = Enum.map_join(fragments, & &1["bytes"])
+    assert payload == staged["payload"] and number(hd(fragments)["total"]) == byte_size(payload)
+    before_payload = binary_part(staged["signed"], 0, byte_size(staged["signed"]) - byte_size(payload))
+    assert staged["signed"] == before_payload <> payload
+    assert staged["frame"] == tagged(0x03, 1, before_payload <> staged["transfer"] <> staged["signature"])
+    assert signed?("batch", staged["signed"], staged["signature"], alice()["engine_public_key"])
+    assert staged["engine"] == "ping"
+
     codes = ~w(normal protocol version unlisted wrong_realm bad_signature expired duplicate timeout abuse unknown_frame
                too_large shutdown overload replaced)
 
@@ -286,12 +305,15 @@ defmodule Legation.VectorsTest do
                  _engines::little-32, 0::16, link_key::binary-size(32), link_not_after::binary-size(8),
                  link_signature::binary-size(64), length::little-16, extensions::binary-size(length)>> = body
 
-        # Extension 1: the session that this link is to be one of.
-        assert extensions ==
-                 if(name == "resume",
-                   do: <<1::little-16, 33::little-16>> <> hello["session_id"] <> hello["flags"],
-                   else: ""
-                 )
+        # Extension 1: the session that this link is to be one of. Extension 2: the window of each engine.
+        expected =
+          case hello do
+            %{"session_id" => session, "flags" => flags} -> <<1::little-16, 33::little-16>> <> session <> flags
+            %{"credit" => window} -> <<2::little-16, 4::little-16>> <> window
+            _plain -> ""
+          end
+
+        assert extensions == expected
 
         assert [own, peer, identity, binding, random] ==
                  Enum.map(~w(own_realm_id peer_realm_id identity_key binding random), &hello[&1])

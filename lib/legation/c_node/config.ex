@@ -149,8 +149,12 @@ defmodule Legation.CNode.Config do
       reasons: text(peer.reasons),
       links: peer.links,
       limits: some(for {key, value} <- Enum.sort(peer.limits), do: {key, text(value)})
-    ]
+    ] ++ for {key, value} <- reasons(peer), do: {key, text(value)}
   end
+
+  # What is the default is left out.
+  defp reasons(%Options.Peer{reasons: :class}), do: []
+  defp reasons(%Options.Peer{reasons: reasons}), do: [reasons: reasons]
 
   defp exported_text({name, opts}) do
     case exported(opts) do
@@ -184,7 +188,7 @@ defmodule Legation.CNode.Config do
       reasons: peer.reasons,
       links: peer.links,
       limits: Enum.sort(peer.limits)
-    ]
+    ] ++ reasons(peer)
   end
 
   defp exports_term(:all), do: :all

@@ -7,7 +7,7 @@ defmodule Legation.CNode.Gate do
   #
   #     target   pid or registered name of the engine
   #     kind     :call | :cast | :send
-  #     label    of a call: 1 `$gen_call`, 2 `system`, 4 the caller's pid (gen_event)
+  #     label    of a call: 1 `$gen_call`, 2 `system`, 4 the caller's pid (gen_event); 5 a cast and 6 a plain message that are asked after
   #     from     of a call: {pid of the daemon's that stands for the caller, tag}
   #     meta     %{realm:, engine:, source:, op:}
   #     payload  external term format, scanned by the daemon: no identifiers, within the bounds
@@ -145,6 +145,8 @@ defmodule Legation.CNode.Gate do
   defp message(:call, 1, from, term), do: {:"$gen_call", from, term}
   defp message(:call, 2, from, term), do: {:system, from, term}
   defp message(:call, 4, {stand_in, _tag} = from, term), do: {stand_in, from, term}
+  defp message(:call, 5, _from, term), do: {:"$gen_cast", term}
+  defp message(:call, 6, _from, term), do: term
 
   # The daemon counts and logs it.
   defp refused(:call, _meta, _reason, _state), do: :ok

@@ -13,6 +13,9 @@ defmodule Legation.Connection.Delivery do
   # says of it as a whole.
   #
   # `tag` is the session's; `draining`: new calls are refused.
+  @received :erlang.term_to_binary(:ok)
+  @ask_ms 5_000
+
   @enforce_keys [:instance, :peer, :realm, :policy, :reasons, :queue_max, :session, :tag]
   defstruct [:instance, :peer, :realm, :policy, :reasons, :queue_max, :session, :tag, draining: false]
 
@@ -20,6 +23,7 @@ defmodule Legation.Connection.Delivery do
   def message(d, kind, dst, src, payload, receipt) do
     with {:ok, pid, receipts} <- target(d, dst, payload),
          {:ok, term} <- Handles.payload(d, payload),
+         :ok <- no_reply(term),
          :ok <- allowed(d, dst, src, kind, term),
          :ok <- room(d, pid) do
       send(pid, if(kind == :cast, do: {:"$gen_cast", term}, else: term))
@@ -30,10 +34,29 @@ defmodule Legation.Connection.Delivery do
     end
   end
 
+  # A peer that was given the stand-in of another's process could answer that one's calls, whose tags are no secret.
+  defp no_reply({{:"$legation", _call_id, _realm, _engine}, _reply}), do: {:refuse, :forbidden}
+  defp no_reply(_term), do: :ok
+
   @doc "A call. What can't be delivered is refused, with the reason."
   def call(%{draining: true} = d, _dst, _src, _label, call_id, _caller, payload, _receipt) do
     Handles.discard(d, payload)
     refuse(d, call_id, :draining)
+  end
+
+  # A cast or a plain message that is asked after: it is answered as soon as the mailbox has it.
+  def call(d, dst, src, label, call_id, _caller, payload, receipt) when label in [5, 6] do
+    with {:ok, pid, receipts} <- target(d, dst, payload),
+         {:ok, term} <- Handles.payload(d, payload),
+         :ok <- allowed(d, dst, src, operation(label), term),
+         :ok <- room(d, pid),
+         :ok <- put(pid, if(label == 5, do: {:"$gen_cast", term}, else: term)) do
+      if receipt != nil, do: receipt(d, receipts, dst, src, receipt)
+      Native.session_reply(d.session, call_id, @received)
+      :ok
+    else
+      {:refuse, reason} -> refuse(d, call_id, reason)
+    end
   end
 
   def call(d, dst, src, label, call_id, caller, payload, receipt) do
@@ -49,6 +72,20 @@ defmodule Legation.Connection.Delivery do
     else
       {:refuse, reason} -> refuse(d, call_id, reason)
     end
+  end
+
+  # A signal to a process of this VM is in its mailbox when the next thing that we ask of it has been answered.
+  defp put(pid, message) when node(pid) == node() do
+    send(pid, message)
+    if Process.alive?(pid), do: :ok, else: {:refuse, :noproc}
+  end
+
+  # Behind it, on the same connection.
+  defp put(pid, message) do
+    send(pid, message)
+    if :erpc.call(node(pid), Process, :alive?, [pid], @ask_ms), do: :ok, else: {:refuse, :noproc}
+  catch
+    :error, {:erpc, _reason} -> {:refuse, :noproc}
   end
 
   defp refuse(d, call_id, reason) do
@@ -125,6 +162,8 @@ defmodule Legation.Connection.Delivery do
   defp operation(1), do: :call
   defp operation(2), do: :sys
   defp operation(4), do: :event
+  defp operation(5), do: :cast
+  defp operation(6), do: :send
 
   defp label(1, _stand_in), do: :"$gen_call"
   defp label(2, _stand_in), do: :system

@@ -19,13 +19,15 @@ defmodule Legation.Connection.Handles do
   defp translate(d, payload, make_room) do
     {numbers, engines, references, nobodies} = wanted(d.session, payload)
     made = for number <- numbers, do: {number, spawn_stand_in(d, number)}
-    engines = for name <- engines, pid = engine(d, name), do: {name, Handle.raw(pid)}
+    found = for name <- engines, pid = engine(d, name), do: {name, Handle.raw(pid)}
+    # Engines that aren't there are nobody, too.
+    nobodies = nobodies + length(engines) - length(found)
 
     locals = {
       for({number, pid} <- made, do: {number, Handle.raw(pid)}),
-      engines,
+      found,
       for(_n <- 1..references//1, do: Handle.raw(make_ref())),
-      for(_n <- 1..(nobodies + length(engines))//1, do: nobody())
+      for(_n <- 1..nobodies//1, do: nobody())
     }
 
     case do_translate(d.session, payload, locals) do

@@ -467,15 +467,14 @@ defmodule Legation.Connection.Reader do
     # dial again.
     if state.peer, do: send(state.peer, {state.connection.tag, :ended, why})
 
-    if state.phase == :up, do: link_failed(why, state)
+    # Before the peer hears of it: who looks then finds it counted.
+    if state.phase == :up, do: link_failed(why, state), else: handshake_failed(why, state)
     flushed = if state.channel, do: finish(why, state), else: :ok
     if state.channel, do: Native.channel_detach(state.channel)
     if state.conn, do: close(flushed, state)
 
     if state.channel,
       do: Telemetry.execute([:legation, :connection, :closed], %{count: 1}, Map.put(metadata(state), :reason, why))
-
-    if state.phase != :up, do: handshake_failed(why, state)
   end
 
   # A peer that takes nothing must not keep this process until the carrier has given up on it, too.

@@ -15,6 +15,8 @@ defmodule Mix.Tasks.Legation.Key do
   The network key is 32 random bytes in hexadecimal digits. All realms that talk over tcp hold the same one; a listener
   doesn't answer whoever lacks it.
 
+  Of a key that has taken the place of another (`Legation.rotate_key/2`) `--show` prints the realm's first one: that is what peers have.
+
   Files are made with mode 0600, and a file that exists is never written over. No instance of Legation has to run.
   """
 
@@ -89,6 +91,7 @@ defmodule Mix.Tasks.Legation.Key do
   defp words(:enoent), do: "no such file or directory"
   defp words(:eacces), do: "permission denied"
   defp words(:not_pkcs8_ed25519), do: "it is not a PKCS#8 PEM with an Ed25519 private key"
+  defp words(:bad_chain), do: "the file beside it (.chain) does not lead to it"
   defp words(:io), do: "it could not be read or written"
   defp words(reason) when is_atom(reason), do: reason |> :file.format_error() |> to_string()
   defp words(text), do: text

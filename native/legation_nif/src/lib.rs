@@ -7,6 +7,7 @@
 mod atoms;
 mod channel;
 mod error;
+mod events;
 mod handles;
 mod keyring;
 mod payload;

@@ -1,6 +1,6 @@
 //! Payloads on their way to Elixir: small ones decoded here, large ones as binaries for the BEAM's yielding decoder.
 
-use rustler::{Encoder, Env, NewBinary, Term};
+use rustler::{Binary, Encoder, Env, NewBinary, OwnedBinary, Term};
 
 use crate::atoms;
 
@@ -19,4 +19,9 @@ pub fn decode<'a>(env: Env<'a>, bytes: &[u8]) -> Option<Term<'a>> {
     // Safe mode: unknown atoms are refused, not made.
     let (term, used) = env.binary_to_term(bytes)?;
     (used == bytes.len()).then(|| (atoms::t(), term).encode(env))
+}
+
+pub fn large_binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
+    // Never on the process's heap, however small: it goes to the carrier, or to another process.
+    Binary::from_owned(OwnedBinary::from_slice(bytes), env).encode(env)
 }

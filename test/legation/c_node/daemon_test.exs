@@ -105,6 +105,7 @@ defmodule Legation.CNode.DaemonTest do
            export = ["ping", { name = "store", allow = ["call"], filter = true }]
            allow = ["call", "cast", "send", "monitor"]
            filter = false
+           reasons = "class"
            links = 1
 
            [limits]

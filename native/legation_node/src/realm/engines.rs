@@ -566,7 +566,7 @@ pub fn put_exit_reason(out: &mut Vec<u8>, reason: ForgetReason) {
 pub type Engines = HashMap<Box<str>, Arc<Publication>>;
 
 /// How long an answer of `rex` may take.
-const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+pub(crate) const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// When we look again for a process that had a registered name.
 const RESTARTED_AFTER: [std::time::Duration; 5] = [

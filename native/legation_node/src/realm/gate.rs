@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use legation_proto::frame::batch::Refusal;
+use legation_proto::frame::batch::{label, Refusal};
 use legation_proto::session::Delivery;
 
 use crate::config::Operations;
@@ -197,7 +197,13 @@ impl Realm {
                     session.wake();
                 }
             }
-            None => self.send_receipt_of(&session, &parcel),
+            None => {
+                self.send_receipt_of(&session, &parcel);
+                // The gate has put it there itself.
+                if let Kind::Call { label: label::CAST | label::SEND, call_id, .. } = parcel.kind {
+                    self.answer_received(&session, call_id);
+                }
+            }
         }
     }
 }

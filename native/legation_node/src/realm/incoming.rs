@@ -21,7 +21,7 @@ use crate::net::beam::NodeLink;
 use crate::peers::PeerSession;
 use crate::realm::atoms::Verdict;
 use crate::realm::counters::Drop;
-use crate::realm::engines::Reach;
+use crate::realm::engines::{Reach, ReachedEngine, CALL_TIMEOUT};
 use crate::realm::node::{Held, Hold, Node, Question};
 use crate::realm::policy::operation_of;
 use crate::realm::{lock, read, Realm};
@@ -379,6 +379,18 @@ impl Realm {
                     Delivery::Cast => node.link.push(engine.key, &control, &[CAST_HEAD, content]),
                 }
             }
+            (Kind::Call { label, call_id, .. }, Reach::Engine(engine)) if is_message(*label) => {
+                let mut control = Vec::with_capacity(96);
+                engine.put_control(&mut control, self.agent_pid());
+                let pushed = match *label {
+                    label::SEND => node.link.push(engine.key, &control, &[content]),
+                    _ => node.link.push(engine.key, &control, &[CAST_HEAD, content]),
+                };
+                if pushed.is_ok() {
+                    self.confirm(session, node, engine, *call_id);
+                }
+                pushed
+            }
             (Kind::Call { label, call_id, stand_in, .. }, Reach::Engine(engine)) => {
                 let mut pid = Vec::with_capacity(40);
                 self.put_own_pid(&mut pid, *stand_in);
@@ -408,6 +420,40 @@ impl Realm {
                 self.counters.beam_overload.one();
                 self.turn_away(session, parcel, Refusal::Overload)
             }
+        }
+    }
+
+    /// Answers a message that was asked after once it is in the mailbox: the node is asked behind it whether the process lives.
+    fn confirm(&self, session: &Arc<PeerSession>, node: &Arc<Node>, engine: &ReachedEngine, call_id: u64) {
+        let Some(realm) = self.me() else {
+            return;
+        };
+        let mut arguments = Vec::with_capacity(48);
+        term::put_list_header(&mut arguments, 1);
+        arguments.extend_from_slice(&engine.pid);
+        term::put_nil(&mut arguments);
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        let question = Question::Call(sender);
+        self.ask_behind(engine.key, node, "erlang", "is_process_alive", &arguments, question);
+        let session = session.clone();
+        tokio::spawn(async move {
+            let alive = match tokio::time::timeout(CALL_TIMEOUT, answer).await {
+                Ok(Ok(answer)) => term::atom(&answer).is_some_and(|atom| atom.eq_str("true")),
+                _ => false,
+            };
+            match alive {
+                true => realm.answer_received(&session, call_id),
+                false if session.core.refuse(call_id, Refusal::Noproc) => session.wake(),
+                false => {}
+            }
+        });
+    }
+
+    /// To a message that was asked after: it is there.
+    pub(crate) fn answer_received(&self, session: &PeerSession, call_id: u64) {
+        // Nobody may wait any more, or the session be over.
+        if session.core.reply(call_id, RECEIVED).is_ok_and(|pushed| pushed.wake) {
+            session.wake();
         }
     }
 
@@ -568,6 +614,14 @@ pub(crate) fn put_refusal(out: &mut Vec<u8>, reason: &str) {
 pub(crate) fn key_of(pid: &[u8]) -> u64 {
     term::pid(pid).map_or(0, |pid| u64::from(pid.id) << 32 | u64::from(pid.serial))
 }
+
+/// Not a call, but a message that is asked after.
+fn is_message(call_label: u8) -> bool {
+    matches!(call_label, label::CAST | label::SEND)
+}
+
+/// `ok`, as a payload.
+const RECEIVED: &[u8] = b"\x83w\x02ok";
 
 /// `{'$gen_cast', `.
 const CAST_HEAD: &[u8] = b"h\x02w\x09$gen_cast";

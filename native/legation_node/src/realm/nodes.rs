@@ -459,6 +459,19 @@ impl Realm {
         arguments: &[u8],
         question: Question,
     ) -> u64 {
+        self.ask_behind(u64::MAX - 1, node, module, function, arguments, question)
+    }
+
+    /// The same, behind everything that was sent to the process with this key.
+    pub(crate) fn ask_behind(
+        &self,
+        key: u64,
+        node: &Arc<Node>,
+        module: &str,
+        function: &str,
+        arguments: &[u8],
+        question: Question,
+    ) -> u64 {
         let number = self.new_number();
         lock(&node.questions).insert(number, question);
         let mut control = Vec::with_capacity(96);
@@ -475,7 +488,7 @@ impl Realm {
         term::put_atom(&mut message, function);
         message.extend_from_slice(arguments);
         term::put_atom(&mut message, "user");
-        node.link.push_signal(u64::MAX - 1, &control, &[&message]);
+        node.link.push_signal(key, &control, &[&message]);
         // Should it have gone meanwhile, nobody would clear it.
         if !self.is_connected(node) {
             lock(&node.questions).remove(&number);

@@ -122,6 +122,8 @@ pub fn operation_of(call_label: u8) -> u16 {
     match call_label {
         label::SYSTEM => Operations::SYS,
         label::CALLER => Operations::EVENT,
+        label::CAST => Operations::CAST,
+        label::SEND => Operations::SEND,
         _ => Operations::CALL,
     }
 }

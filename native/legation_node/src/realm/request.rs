@@ -4,6 +4,8 @@
 //!  131, {'$gen_call', {Pid, Tag}, Request}       a call, label 1
 //!  131, {system, {Pid, Tag}, Request}            a call, label 2
 //!  131, {Pid, {Pid, Tag}, Request}               a call to an event manager, label 4
+//!  131, {'$legation_cast', {Pid, Tag}, Message}  a cast that is asked after, label 5
+//!  131, {'$legation_send', {Pid, Tag}, Message}  a plain message that is asked after, label 6
 //!  131, {'$gen_cast', Message}                   a cast
 //!  131, {{'$legation', CallId, _, _}, Reply}     what answers the remote caller that a stand-in stands for
 //!  131, {Ref, Reply}                             an answer to a question of our own
@@ -46,6 +48,8 @@ fn call(message: &[u8], tuple: &[u8], first: &[u8]) -> Option<Request> {
     let (label, caller) = match term::take_atom(first) {
         Some((atom, _)) if atom.eq_str("$gen_call") => (label::GEN_CALL, None),
         Some((atom, _)) if atom.eq_str("system") => (label::SYSTEM, None),
+        Some((atom, _)) if atom.eq_str("$legation_cast") => (label::CAST, None),
+        Some((atom, _)) if atom.eq_str("$legation_send") => (label::SEND, None),
         Some(_) => return None,
         None => (label::CALLER, Some(term::take_pid(first)?.0)),
     };
