@@ -340,10 +340,7 @@ impl Realm {
             if let (true, Some(term)) = (full, term) {
                 let payload = [&[term::VERSION], term].concat();
                 if let Ok(pushed) = session.core.push_reason(name, &payload) {
-                    if pushed.wake {
-                        session.wake();
-                    }
-                    self.watch_exported(session, &pushed.exported);
+                    self.was_pushed(session, pushed.wake, &pushed.exported);
                 }
             }
         }

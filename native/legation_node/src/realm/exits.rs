@@ -66,10 +66,7 @@ impl Realm {
         };
         match pushed {
             Ok(pushed) => {
-                if pushed.wake {
-                    target.session.wake();
-                }
-                self.watch_exported(target.session, &pushed.exported);
+                self.was_pushed(target.session, pushed.wake, &pushed.exported);
             }
             Err(_) => self.counters.exits_dropped.one(),
         }

@@ -211,6 +211,14 @@ impl Realm {
 
     // Ours.
 
+    /// Something waits to go out, and by it the peer is given these. They are watched first: what they do next may be to end.
+    pub(crate) fn was_pushed(&self, session: &Arc<PeerSession>, wake: bool, exported: &[Exported]) {
+        self.watch_exported(session, exported);
+        if wake {
+            session.wake();
+        }
+    }
+
     /// The peer has been given these: it is told when they end.
     pub(crate) fn watch_exported(&self, session: &Arc<PeerSession>, exported: &[Exported]) {
         for Exported { number, pid } in exported {
@@ -277,10 +285,7 @@ impl Realm {
 
     fn export_ended(&self, session: &Arc<PeerSession>, number: u64, class: ForgetReason, term: Option<&[u8]>) {
         let pushed = session.core.export_ended(number, class, term);
-        if pushed.wake {
-            session.wake();
-        }
-        self.watch_exported(session, &pushed.exported);
+        self.was_pushed(session, pushed.wake, &pushed.exported);
     }
 
     /// The peer has dropped it.

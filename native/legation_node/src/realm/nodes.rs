@@ -197,10 +197,7 @@ impl Realm {
         let session = &stand_in.session;
         match session.core.reply(call_id, &message[start..reply.end]) {
             Ok(pushed) => {
-                if pushed.wake {
-                    session.wake();
-                }
-                self.watch_exported(session, &pushed.exported);
+                self.was_pushed(session, pushed.wake, &pushed.exported);
             }
             // Answered already, or nobody waits any more, or the session is over: then it is lost, as it must be.
             Err(_) => self.counters.stand_in_strays.one(),

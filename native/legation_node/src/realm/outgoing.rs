@@ -95,14 +95,11 @@ impl Realm {
         };
         match target.session.core.push_call(self.now(), &call) {
             Ok(pushed) => {
-                if pushed.wake {
-                    target.session.wake();
-                }
                 if let Some(words) = guard {
                     let key = MonitorKey { node: node.link.number, words };
                     lock(&self.space).guard_call(number, &key, target.session.tag, pushed.call_id);
                 }
-                self.watch_exported(target.session, &pushed.exported);
+                self.was_pushed(target.session, pushed.wake, &pushed.exported);
             }
             // The session is over, and so is the proxy in a moment: then the caller gets a real signal.
             Err(PushError::Ended) => {}
@@ -120,10 +117,7 @@ impl Realm {
         let source = source.as_deref().unwrap_or("");
         match target.session.core.push(delivery, source, target.destination, payload, false) {
             Ok(pushed) => {
-                if pushed.wake {
-                    target.session.wake();
-                }
-                self.watch_exported(target.session, &pushed.exported);
+                self.was_pushed(target.session, pushed.wake, &pushed.exported);
             }
             Err(error) => {
                 self.close_overloaded(target, error);

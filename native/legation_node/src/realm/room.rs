@@ -63,10 +63,7 @@ impl Realm {
         };
         match target.session.core.push(delivery, &source, target.destination, payload, false) {
             Ok(pushed) => {
-                if pushed.wake {
-                    target.session.wake();
-                }
-                self.watch_exported(target.session, &pushed.exported);
+                self.was_pushed(target.session, pushed.wake, &pushed.exported);
                 Ok(())
             }
             Err(error) => {
