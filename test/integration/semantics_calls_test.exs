@@ -1,8 +1,7 @@
 defmodule Legation.SemanticsCallsTest do
   # docs/semantics.md: calls, casts and sends in each state of a link, and while a key is replaced.
   use Legation.Semantics,
-    sections: ["Calls", "Casts and sends", "Keys"],
-    awaiting: ["call_caller_dies_lost"]
+    sections: ["Calls", "Casts and sends", "Keys"]
 
   import Legation.Semantics.Pair
 
@@ -121,6 +120,17 @@ defmodule Legation.SemanticsCallsTest do
     Process.exit(pair.echo, :kill)
     resume(pair)
     [outcome(call), [:held], fires(pair)]
+  end
+
+  scenario "call_caller_dies_lost" do
+    pair = pair()
+    {call, {stand_in, _tag}} = hold(pair)
+    monitor = monitor(stand_in)
+    lose(pair)
+    before = fired(pair)
+    Process.exit(call, :kill)
+    resume(pair)
+    [:killed, [down: down(monitor)], before]
   end
 
   scenario "call_drained" do

@@ -1,8 +1,7 @@
 defmodule Legation.SemanticsNamesTest do
   # docs/semantics.md: names, publishing, what subscribers hear, and OTP's other ways, in each state of a link.
   use Legation.Semantics,
-    sections: ["Names", "Publishing", "Peers", "Pids and references", "OTP's other ways"],
-    awaiting: ~w(pid_up pid_home pid_lost pid_owner_dies pid_owner_dies_lost pid_grace_over reference_home)
+    sections: ["Names", "Publishing", "Peers", "Pids and references", "OTP's other ways"]
 
   import Legation.Semantics.Pair
 
@@ -200,6 +199,87 @@ defmodule Legation.SemanticsNamesTest do
   end
 
   ## Pids and references
+
+  # A process of bob's that tells what it gets, and what alice has of it.
+  defp given(pair) do
+    test = self()
+    pid = spawn(fn -> told(test) end)
+    ExUnit.Callbacks.on_exit(fn -> Process.exit(pid, :kill) end)
+    GenServer.cast(pair.proxy, {:here_is, pid})
+    assert_receive {:cast, {:here_is, stand_in}}
+    assert is_pid(stand_in) and stand_in != pid
+    {pid, stand_in}
+  end
+
+  defp told(test) do
+    receive do
+      message -> send(test, {:told, self(), message})
+    end
+
+    told(test)
+  end
+
+  defp info(pid) do
+    assert_receive {:told, ^pid, message}
+    [info: message]
+  end
+
+  scenario "pid_up" do
+    {pid, stand_in} = given(pair())
+    send(stand_in, 1)
+    [info(pid), [:got_a_pid]]
+  end
+
+  scenario "pid_home" do
+    pair = pair()
+    {pid, _stand_in} = given(pair)
+    {:reply, home} = called(pair.proxy, {:echo, pid})
+    [if(home == pid, do: :the_same, else: home), [:got_a_pid]]
+  end
+
+  scenario "pid_lost" do
+    pair = pair()
+    {pid, stand_in} = given(pair)
+    lose(pair)
+    send(stand_in, 1)
+    resume(pair)
+    [info(pid), [:got_a_pid]]
+  end
+
+  scenario "pid_owner_dies" do
+    {pid, stand_in} = given(pair())
+    monitor = monitor(stand_in)
+    Process.exit(pid, :kill)
+    [:killed, [down: down(monitor)]]
+  end
+
+  scenario "pid_owner_dies_lost" do
+    pair = pair()
+    {pid, stand_in} = given(pair)
+    monitor = monitor(stand_in)
+    lose(pair)
+    Process.exit(pid, :kill)
+    resume(pair)
+    [:killed, [down: down(monitor)]]
+  end
+
+  scenario "pid_grace_over" do
+    pair = pair(limits: [grace_ms: 1])
+    {pid, stand_in} = given(pair)
+    monitor = monitor(stand_in)
+    grace_over(pair)
+    [if(Process.alive?(pid), do: :lives, else: :ended), [down: down(monitor)]]
+  end
+
+  scenario "reference_home" do
+    pair = pair()
+    reference = make_ref()
+    GenServer.cast(pair.proxy, {:here_is, reference})
+    assert_receive {:cast, {:here_is, theirs}}
+    assert is_reference(theirs) and theirs != reference
+    {:reply, home} = called(pair.proxy, {:echo, reference})
+    [if(home == reference, do: :the_same, else: home), [:got_a_reference]]
+  end
 
   scenario "port_refused" do
     pair = pair()

@@ -191,6 +191,12 @@ defmodule Legation.Semantics.Pair do
          do: assert(GenServer.call(proxy, {:echo, 1}) == 1)
   end
 
+  @doc "The reason with which a monitor fires."
+  def down(monitor) do
+    assert_receive {:DOWN, ^monitor, :process, _pid, reason}, @patience_ms
+    reason
+  end
+
   @doc "The monitor of the proxy: its reason, if it has fired; whatever was behind it has come."
   def fired(%{monitor: monitor}) do
     receive do
