@@ -113,7 +113,15 @@ defmodule Legation.Peer do
 
   ## What Readers ask
 
+  # What was on its way when its key was revoked.
   @impl true
+  def handle_call({:hello, _tag, _reader, _offer}, _from, %{revoked: true} = state) do
+    Legation.Counters.add(state.instance.counters, :hellos_revoked)
+    {:reply, {:refuse, :revoked}, state}
+  end
+
+  def handle_call({:up, _link}, _from, %{revoked: true} = state), do: {:reply, {:close, :revoked}, state}
+
   def handle_call({:hello, tag, reader, offer}, _from, state) do
     case hello(offer, resumable(offer, state), state) do
       {:accept, session} ->
@@ -150,13 +158,25 @@ defmodule Legation.Peer do
   def handle_call({:drain, _timeout_ms}, _from, %{session: nil} = state),
     do: {:reply, {:ok, []}, publish_status(%{Dialling.cancel(state) | drain: :drained})}
 
+  # It drains already: whoever is in more of a hurry says until when.
+  def handle_call({:drain, timeout_ms}, from, %{drain: {froms, timer}} = state) do
+    left_ms = :erlang.read_timer(timer)
+
+    if left_ms != false and timeout_ms < left_ms do
+      :erlang.cancel_timer(timer)
+      {:noreply, %{state | drain: {[from | froms], :erlang.start_timer(timeout_ms, self(), :drain)}}}
+    else
+      {:noreply, %{state | drain: {[from | froms], timer}}}
+    end
+  end
+
   def handle_call({:drain, timeout_ms}, from, state) do
     timer = :erlang.start_timer(timeout_ms, self(), :drain)
     Native.session_drain(state.session.resource)
     # Calls that nobody waits for any more are no reason to stay.
     Callers.sweep(state, 0)
     for {tag, link} <- state.links, do: Reader.drain(link.reader, tag, self())
-    {:noreply, publish_status(%{Dialling.stop_standby(state) | drain: {from, timer}})}
+    {:noreply, publish_status(%{Dialling.stop_standby(state) | drain: {[from], timer}})}
   end
 
   # The session that a hello offers, if we have it, too, and it can go on.
@@ -171,6 +191,9 @@ defmodule Legation.Peer do
   defp hello({_id, true}, session, state) when session != nil,
     do: if(map_size(state.links) < @links_max, do: {:accept, session}, else: {:refuse, :duplicate})
 
+  # One more link of a session that we don't have, or that can't have more: it must not replace the link that is up.
+  defp hello({_id, true}, nil, %{links: links}) when links != %{}, do: {:refuse, :duplicate}
+
   defp hello(_offer, session, state) do
     dial_ms = state.dial && state.dial.started_ms
 
@@ -184,6 +207,12 @@ defmodule Legation.Peer do
 
   defp up(%{resumed: true, additional: true}, state),
     do: if(map_size(state.links) < @links_max, do: :attach, else: {:close, :duplicate})
+
+  # It was to be one more link of a session that is over; a new one has begun on another meanwhile. (If it is the one that we have
+  # the peer has it no more: then that is over, too, whatever its links look like.)
+  defp up(%{resumed: false, beside: beside}, %{session: session, links: links})
+       when beside != nil and links != %{} and beside != session.resource,
+       do: {:close, :duplicate}
 
   defp up(link, state) do
     case Links.up(current(state), link.initiator, state.lower?, now_ms(), handshake_ms(state)) do
@@ -255,10 +284,10 @@ defmodule Legation.Peer do
     {:noreply, state |> Dialling.lost(up_ms) |> publish_status()}
   end
 
-  def handle_info({tag, :drained}, %{drain: {_from, _timer}} = state) when is_map_key(state.links, tag),
+  def handle_info({tag, :drained}, %{drain: {_froms, _timer}} = state) when is_map_key(state.links, tag),
     do: {:noreply, drained([], state)}
 
-  def handle_info({:timeout, timer, :drain}, %{drain: {_from, timer}} = state),
+  def handle_info({:timeout, timer, :drain}, %{drain: {_froms, timer}} = state),
     do: {:noreply, drained(Callers.sweep(state, 0), state)}
 
   # Timers that were cancelled too late.
@@ -276,13 +305,16 @@ defmodule Legation.Peer do
 
     if state.dial, do: Reader.close(state.dial.reader, state.dial.tag, :normal)
     Dialling.stop_standby(state)
-    for {tag, link} <- state.links, do: Reader.close(link.reader, tag, :normal)
+    close_links(:normal, state)
   end
 
   ## A session's life
 
   defp begin_session(link, state) do
-    state = state |> Dialling.stop(link.tag) |> end_session({:local, :replaced})
+    # It may have been meant to stand by. Other dials of that kind offer a session that is over.
+    index = Dialling.standby_index(state, link.tag)
+    state = if index, do: Dialling.standby_up(index, state), else: state
+    state = state |> Dialling.stop(link.tag) |> Dialling.stop_standby() |> end_session({:local, :replaced})
     session = %{tag: make_ref(), resource: link.session, id: link.session_id, initiator?: link.initiator, lost: nil}
     state = activate(add(link, %{state | session: session, lost: nil}))
     # The hello may have told of another key of the peer's.
@@ -410,9 +442,10 @@ defmodule Legation.Peer do
   defp end_session(%{session: nil} = state, _why), do: state
 
   # Nothing is left to wait for.
-  defp end_session(%{drain: {from, timer}} = state, why) do
+  defp end_session(%{drain: {froms, timer}} = state, why) do
     :erlang.cancel_timer(timer)
-    GenServer.reply(from, {:ok, Callers.sweep(state, 0)})
+    cut = Callers.sweep(state, 0)
+    for from <- froms, do: GenServer.reply(from, {:ok, cut})
     end_session(%{state | drain: :drained}, why)
   end
 
@@ -420,7 +453,7 @@ defmodule Legation.Peer do
     Native.session_end(session.resource)
     publish_links(%{state | links: %{}})
     Directory.session_ended(state.name, session.tag, why)
-    for {tag, link} <- state.links, do: Reader.close(link.reader, tag, goodbye(why))
+    close_links(goodbye(why), state)
 
     %{
       Callers.forget(cancel_grace(state))
@@ -430,6 +463,14 @@ defmodule Legation.Peer do
         ended: session.resource,
         lost: why
     }
+  end
+
+  # The goodbye comes behind all that we have to say, on the link that we send on: on another it would overtake that.
+  defp close_links(code, %{links: links, active: active}) do
+    for {tag, link} <- links do
+      last? = tag == active or not is_map_key(links, active)
+      Reader.close(link.reader, tag, if(last?, do: code, else: :replaced))
+    end
   end
 
   defp goodbye({:local, code}) when code in [:shutdown, :replaced, :overload, :revoked], do: code
@@ -458,9 +499,9 @@ defmodule Legation.Peer do
     publish_status(state)
   end
 
-  defp drained(cut, %{drain: {from, timer}} = state) do
+  defp drained(cut, %{drain: {froms, timer}} = state) do
     :erlang.cancel_timer(timer)
-    GenServer.reply(from, {:ok, cut})
+    for from <- froms, do: GenServer.reply(from, {:ok, cut})
     %{state | drain: :drained} |> end_session({:local, :shutdown}) |> Dialling.cancel() |> publish_status()
   end
 

@@ -388,6 +388,8 @@ defmodule Legation.Connection.Reader do
       session_id: info.session_id,
       resumed: info.resumed,
       additional: info.additional,
+      # The session that this was to be one more link of.
+      beside: if(connection.additional, do: connection.resume),
       initiator: connection.role == :initiator,
       index: connection.index,
       status: %{
