@@ -23,6 +23,7 @@ defmodule Legation.Peer do
   # session: %{tag, resource, id, initiator?, lost}: known to proxies and stand-ins by its tag. initiator?: we dialled its first
   #   link. lost: how its last link ended, if it has none.
   # links: tag => link that is up, all of the one session; active: the tag of the one that we send on.
+  # leaving: tag => {channel, tag of the session}, of links that we have let go and whose Readers are still there; nil: it has said so.
   # grace: the timer of a session that has lost its links.   ended: a session that is over, whose unsigned messages wait for the next.
   # dial, timer, standby, index, tried, backoff, wanted, attempts: see Dialling.
   # exports: number => monitor, of processes of ours that the peer was given.   stand_ins: pid => number, of those it gave us.
@@ -53,6 +54,7 @@ defmodule Legation.Peer do
     revoked: false,
     wanted: 1,
     links: %{},
+    leaving: %{},
     standby: %{},
     monitors: %{},
     stand_ins: %{},
@@ -232,14 +234,14 @@ defmodule Legation.Peer do
   def handle_info({:DOWN, monitor, :process, _pid, reason}, state) do
     case Map.pop(state.monitors, monitor) do
       {{:export, number}, monitors} -> {:noreply, Callers.died(number, reason, %{state | monitors: monitors})}
-      {{:link, tag}, monitors} -> {:noreply, link_ended(tag, Status.why(reason), %{state | monitors: monitors})}
+      {{:link, tag}, monitors} -> {:noreply, reader_ended(tag, Status.why(reason), %{state | monitors: monitors})}
       {nil, _monitors} -> {:noreply, state}
     end
   end
 
   # A Reader on its way out; its last bytes may take a while.
   def handle_info({tag, :ended, why}, state) when is_reference(tag),
-    do: {:noreply, link_ended(tag, Status.why(why), state)}
+    do: {:noreply, link_ended(tag, Status.why(why), said_so(tag, state))}
 
   def handle_info({ref, :exported, tag, exported}, %{instance: %{ref: ref}} = state),
     do: {:noreply, Callers.exported(tag, exported, state)}
@@ -347,7 +349,7 @@ defmodule Legation.Peer do
     state = add(link, %{cancel_grace(state) | lost: nil})
     state = if link.additional, do: state, else: %{state | links: %{link.tag => state.links[link.tag]}}
     state = activate(state)
-    if not link.additional, do: for({tag, other} <- others, do: Reader.close(other.reader, tag, :replaced))
+    state = if link.additional, do: state, else: let_go(Map.values(others), :replaced, state)
     if state.drain, do: Reader.drain(link.reader, link.tag, self())
     state = state |> drop_surplus() |> publish_status() |> publish_links()
     if lost?, do: Directory.session_resumed(state.name, state.session.tag, link.status)
@@ -374,11 +376,43 @@ defmodule Legation.Peer do
   # A better one has come back: the last in our order is one too many.
   defp drop_surplus(%{session: %{initiator?: true}} = state) do
     surplus = Links.surplus(Map.values(state.links), state.wanted)
-    for link <- surplus, do: Reader.close(link.reader, link.tag, :duplicate)
+    state = let_go(surplus, :duplicate, state)
     %{state | links: Map.drop(state.links, Enum.map(surplus, & &1.tag))}
   end
 
   defp drop_surplus(state), do: state
+
+  # Whether its Reader gives back the turn that it may have is seen when it has ended.
+  defp let_go(links, code, %{session: session} = state) do
+    for link <- links, do: Reader.close(link.reader, link.tag, code)
+    leaving = Map.new(links, &{&1.tag, {&1.channel, session.tag}})
+    %{state | leaving: Map.merge(state.leaving, leaving)}
+  end
+
+  defp said_so(tag, %{leaving: leaving} = state) do
+    case leaving do
+      %{^tag => {channel, _session}} -> %{state | leaving: %{leaving | tag => {channel, nil}}}
+      _not_let_go -> state
+    end
+  end
+
+  defp reader_ended(tag, why, state) do
+    case Map.pop(state.leaving, tag) do
+      {nil, _leaving} -> link_ended(tag, why, state)
+      {{channel, session}, leaving} -> let_go_ended(channel, session, why, %{state | leaving: leaving})
+    end
+  end
+
+  # Killed: its turn goes to the others, but what it had taken has not been delivered, and won't be.
+  defp let_go_ended(channel, session, {:local, :crashed} = why, state) do
+    Native.channel_detach(channel)
+
+    if state.session && state.session.tag == session,
+      do: state |> end_session(why) |> Dialling.lost(now_ms()) |> publish_status(),
+      else: state
+  end
+
+  defp let_go_ended(_channel, _session, _why, state), do: state
 
   # The peer has said so, in its hello or since; or we have decided so meanwhile.
   defp link_ended(tag, {:fault, :revoked, _text} = why, state) do

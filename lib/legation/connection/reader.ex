@@ -418,7 +418,8 @@ defmodule Legation.Connection.Reader do
           reasons: reasons,
           queue_max: Instance.limit(instance, :engine_queue_max) || :infinity,
           session: session,
-          tag: session_tag
+          tag: session_tag,
+          asking: :atomics.new(1, [])
         }
 
         {:ok, %{state | delivery: delivery, phase: :up, begins: true}}
