@@ -307,7 +307,7 @@ defmodule Legation.Peer do
 
     if state.dial, do: Reader.close(state.dial.reader, state.dial.tag, :normal)
     Dialling.stop_standby(state)
-    close_links(:normal, state)
+    for {link, code} <- goodbyes(:normal, state), do: Reader.close(link.reader, link.tag, code)
   end
 
   ## A session's life
@@ -487,7 +487,7 @@ defmodule Legation.Peer do
     Native.session_end(session.resource)
     publish_links(%{state | links: %{}})
     Directory.session_ended(state.name, session.tag, why)
-    close_links(goodbye(why), state)
+    state = Enum.reduce(goodbyes(goodbye(why), state), state, fn {link, code}, state -> let_go([link], code, state) end)
 
     %{
       Callers.forget(cancel_grace(state))
@@ -500,10 +500,10 @@ defmodule Legation.Peer do
   end
 
   # The goodbye comes behind all that we have to say, on the link that we send on: on another it would overtake that.
-  defp close_links(code, %{links: links, active: active}) do
+  defp goodbyes(code, %{links: links, active: active}) do
     for {tag, link} <- links do
       last? = tag == active or not is_map_key(links, active)
-      Reader.close(link.reader, tag, if(last?, do: code, else: :replaced))
+      {link, if(last?, do: code, else: :replaced)}
     end
   end
 

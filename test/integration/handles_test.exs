@@ -357,6 +357,24 @@ defmodule Legation.HandlesTest do
     end
 
     @tag :embedded
+    @tag :embedded
+    test "is nothing in the table when the peer is not ours any more, or its process has crashed" do
+      %{alice: alice, proxy: proxy} = realms()
+      table = Legation.Instance.fetch!(alice).stand_ins
+      given(proxy, process())
+      assert :ets.info(table, :size) > 0
+      watch = watch(alice)
+      Process.exit(peer_process(alice, "bob"), :kill)
+      await(watch, {:peer_down, "bob"})
+      await(watch, {:peer_up, "bob"})
+      until(fn -> :ets.info(table, :size) == 0 end)
+      proxy = await_engine(Process.get(:bob), "echo@alice")
+      given(proxy, process())
+      assert :ets.info(table, :size) > 0
+      :ok = Legation.disconnect("bob", alice)
+      assert :ets.info(table, :size) == 0
+    end
+
     test "is nothing when the session has ended" do
       %{alice: alice, bob: bob, proxy: proxy} = realms()
       pids = for _ <- 1..1_000, do: process()

@@ -310,6 +310,21 @@ defmodule Legation.RotationTest do
       assert error =~ "revoked"
     end
 
+    @tag :embedded
+    test "does not get in by a link that was on its way" do
+      alice = start_realm("alice")
+      bob = start_realm("bob")
+      address = listen(alice, :tcp_tls)
+      :ok = Legation.connect(peer("bob"), alice)
+      peer = peer_process(alice, "bob")
+      # As it is between the hello and the link, whatever the keyring says by then.
+      :sys.replace_state(peer, &%{&1 | revoked: true})
+      assert {:reply, {:close, :revoked}, _state} = Legation.Peer.handle_call({:up, %{}}, self(), :sys.get_state(peer))
+      :ok = Legation.connect(peer("alice", connect: [address]), bob)
+      until(fn -> Legation.counters(alice).hellos_revoked > 0 end)
+      assert Legation.connections(alice) == []
+    end
+
     test "loses each of its links" do
       {alice_key, bob_key} = {new_key(), new_key()}
       {alice, bob} = {start("alice", alice_key), start("bob", bob_key)}

@@ -53,8 +53,9 @@ defmodule Legation.Connection.Delivery do
          {:ok, term} <- Handles.payload(d, payload),
          :ok <- allowed(d, dst, src, operation(label), term),
          :ok <- room(d, pid),
-         :ok <- put(d, pid, if(label == 5, do: {:"$gen_cast", term}, else: term), call_id) do
+         {:ok, received} <- put(d, pid, if(label == 5, do: {:"$gen_cast", term}, else: term), call_id) do
       if receipt != nil, do: receipt(d, receipts, dst, src, receipt)
+      if received == :here, do: Native.session_reply(d.session, call_id, @received)
       :ok
     else
       {:refuse, reason} -> refuse(d, call_id, reason)
@@ -77,15 +78,9 @@ defmodule Legation.Connection.Delivery do
   end
 
   # A signal to a process of this VM is in its mailbox when the next thing that we ask of it has been answered.
-  defp put(d, pid, message, call_id) when node(pid) == node() do
+  defp put(_d, pid, message, _call_id) when node(pid) == node() do
     send(pid, message)
-
-    if Process.alive?(pid) do
-      Native.session_reply(d.session, call_id, @received)
-      :ok
-    else
-      {:refuse, :noproc}
-    end
+    if Process.alive?(pid), do: {:ok, :here}, else: {:refuse, :noproc}
   end
 
   # Behind it, on the same connection; by another process, as that node may hang.
@@ -93,7 +88,7 @@ defmodule Legation.Connection.Delivery do
     if :atomics.add_get(d.asking, 1, 1) <= @asking_max do
       send(pid, message)
       spawn(fn -> ask(d, pid, call_id) end)
-      :ok
+      {:ok, :asked}
     else
       :atomics.sub(d.asking, 1, 1)
       {:refuse, :overload}
