@@ -57,6 +57,34 @@ defmodule Legation.ClusterTest do
     assert :peer.call(plain, :gen_server, :call, [proxy, {:echo, 1}]) == 1
   end
 
+  @tag :embedded
+  test "a message to a process on a node without Elixir is asked after, and one that hangs holds up nobody else",
+       context do
+    %{alice: alice, plain: plain, vm: vm} = context
+    join(context)
+    pid = :peer.call(plain, :erlang, :spawn, [:timer, :sleep, [:infinity]])
+    :ok = TestVM.call(vm, Legation, :publish, ["sleeper", pid, [], Bob])
+    TestVM.here(vm, TestVM, :publish_echo, [Bob, "echo"])
+    await_engine(alice, "sleeper@bob")
+    echo = await_engine(alice, "echo@bob")
+    received = [received: 30_000, instance: alice]
+    assert Legation.cast("sleeper@bob", :hello, received) == :ok
+    assert :peer.call(plain, :erlang, :process_info, [pid, :messages]) == {:messages, [{:"$gen_cast", :hello}]}
+
+    os_pid = :peer.call(plain, :os, :getpid, []) |> to_string()
+    {"", 0} = System.cmd("kill", ["-STOP", os_pid])
+    # As many as are asked after at once, and one past that.
+    casts = for n <- 1..65, do: Task.async(fn -> Legation.cast("sleeper@bob", n, received) end)
+    answered = for {task, result} <- Task.yield_many(casts, 2_000), result != nil, do: {task, result}
+    assert [{refused, {:ok, {:error, {:legation, :overload}}}}] = answered
+    assert GenServer.call(echo, {:echo, 1}) == 1
+    {"", 0} = System.cmd("kill", ["-CONT", os_pid])
+    assert (casts -- [refused]) |> Task.await_many(30_000) |> Enum.uniq() == [:ok]
+
+    :peer.call(plain, :erlang, :exit, [pid, :kill])
+    assert Legation.cast("sleeper@bob", :hello, received) == {:error, {:legation, :noproc}}
+  end
+
   test "a name that comes, goes and comes again does so for the whole cluster", context do
     %{alice: alice, vm: vm, plain: plain} = context
     join(context)

@@ -375,6 +375,15 @@ defmodule Legation.HandlesTest do
       assert :ets.info(table, :size) == 0
     end
 
+    @tag :embedded
+    test "is not watched where the peer has forgotten it before its Peer has heard of it" do
+      %{bob: bob} = realms()
+      peer = peer_process(bob, "alice")
+      %{session: %{tag: tag}, exports: exports} = :sys.get_state(peer)
+      send(peer, {Legation.Instance.fetch!(bob).ref, :exported, tag, [{1_000_000, process()}]})
+      assert :sys.get_state(peer).exports == exports
+    end
+
     test "is nothing when the session has ended" do
       %{alice: alice, bob: bob, proxy: proxy} = realms()
       pids = for _ <- 1..1_000, do: process()

@@ -286,6 +286,21 @@ defmodule Legation.LinksTest do
     for n <- 1..100, do: assert_receive({:cast, {^n, _x}})
   end
 
+  @tag :embedded
+  test "the reader of a link that was let go may be killed: the session ends, and nobody waits for its turn" do
+    %{alice: alice, bob: bob, first: first, watch: watch, watch_alice: watch_alice} = realms([])
+    assert [%{reader: reader}] = Map.values(:sys.get_state(peer_process(alice, "bob")).links)
+    # It does not notice that its link is cut, and bob comes by another.
+    :erlang.suspend_process(reader)
+    Cable.cut(first)
+    await(watch, {:peer_resumed, "alice"})
+    Process.exit(reader, :kill)
+    assert await(watch_alice, {:peer_down, "bob"}) == {:local, :crashed}
+    await(watch_alice, {:peer_up, "bob"})
+    await(watch, {:engine_learned, "echo@alice"})
+    assert GenServer.call(await_engine(bob, "echo@alice"), {:echo, 1}) == 1
+  end
+
   defp until_empty(pid, left \\ 1_000) do
     if Process.info(pid, :message_queue_len) != {:message_queue_len, 0} do
       assert left > 0
