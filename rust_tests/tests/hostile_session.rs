@@ -9,7 +9,7 @@ use legation_proto::frame::batch::{kind, label, Address, Refusal};
 use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::hello::Offer;
 use legation_proto::frame::FrameType;
-use legation_proto::limits::{Limits, STRAYS_MAX};
+use legation_proto::limits::{Limits, RELEASES_MAX, STRAYS_MAX};
 use legation_proto::session::{DropOutcome, Locals, PushError, TranslateError};
 use rust_tests::pair::{Admit, Seen, Side};
 use rust_tests::raw_batch::{critical, fragment, staged, RawMessage, STAGED};
@@ -1180,4 +1180,124 @@ fn callers_and_calls_without_end_are_bounded_and_answered() {
     versus.settle();
     assert_eq!((versus.side.take_payloads().len(), versus.side.count("handles_imported")), (1, 1));
     versus.assert_alive();
+}
+
+#[test]
+fn releases_that_are_owed_to_a_peer_that_does_not_read_are_bounded() {
+    let mut versus = versus();
+    let mut wake = false;
+    // The link is not flushed meanwhile.
+    for round in 0..4u64 {
+        versus.peer.cast("e1", "b", &list((1..=100_000).map(|number| theirs(round * 100_000 + number))));
+        let bytes = versus.peer.take_out();
+        versus.side.handle(versus.now, &bytes);
+        for payload in versus.side.take_payloads() {
+            wake |= versus.side.session().discard_in(&payload);
+        }
+    }
+    assert_eq!(versus.side.count("releases_over_limit"), 400_000 - RELEASES_MAX as u64);
+    versus.side.woken(wake);
+    versus.settle();
+    versus.assert_alive();
+}
+
+#[test]
+fn identifiers_at_the_greatest_depth_and_in_great_numbers_are_translated_or_refused() {
+    let mut versus = versus();
+    let nest = |depth: usize| {
+        (0..depth).fold(theirs(1), |inner, _| [&[116, 0, 0, 0, 1][..], &inner, &inner[..0], &[106]].concat())
+    };
+    versus.peer.cast("e1", "b", &term::payload(&nest(256)));
+    versus.peer.cast("e1", "b", &term::payload(&nest(257)));
+    // One pid half a million times.
+    versus.peer.cast("e1", "b", &list((0..500_000).map(|_| theirs(1))));
+    versus.settle();
+    let payloads = versus.side.take_payloads();
+    assert_eq!((payloads.len(), versus.side.count("bad_term")), (2, 1));
+    let (mut beam, session) = (Beam::default(), versus.side.session());
+    for payload in &payloads {
+        session.translate_in(payload, &mut beam).unwrap();
+    }
+    assert_eq!((beam.last, versus.side.count("handles_imported")), (1, 1));
+    // All copies are told of when it is dropped.
+    assert!(matches!(session.drop_import(1), DropOutcome::Dropped { .. }));
+    versus.side.woken(true);
+    versus.settle();
+    let told = versus.peer.frames.iter().filter(|frame| frame.kind == FrameType::HandleRelease as u8);
+    let told: Vec<Vec<u8>> = told.map(|frame| frame.body.clone()).collect();
+    assert_eq!(told, [release(&[(3, 1, copies(500_001))])]);
+    versus.assert_alive();
+}
+
+#[test]
+fn a_map_of_a_hundred_thousand_pids_as_keys_costs_no_more_than_it_should() {
+    let mut versus = versus();
+    let numbers = 1..=60_000u64;
+    let pairs: Vec<u8> = numbers.clone().flat_map(|number| [theirs(number), vec![106]].concat()).collect();
+    let map = [&[116][..], &60_000u32.to_be_bytes(), &pairs].concat();
+    versus.peer.cast("e1", "b", &term::payload(&map));
+    let twice = [&[116][..], &60_001u32.to_be_bytes(), &pairs, &theirs(30_000), &[106]].concat();
+    versus.peer.cast("e1", "b", &term::payload(&twice));
+    versus.settle();
+    let [payload] = &versus.side.take_payloads()[..] else { panic!("one") };
+    assert_eq!(versus.side.count("bad_term"), 1);
+    let begun = std::time::Instant::now();
+    assert!(versus.side.session().translate_in(payload, &mut Beam::default()).is_ok());
+    // Each with each would take minutes.
+    assert!(begun.elapsed().as_secs() < 20);
+    versus.assert_alive();
+}
+
+#[test]
+fn announcements_without_end_are_bounded() {
+    let mut versus = versus_with(Limits { engines_max: 50, ..limits() });
+    for number in 0..300 {
+        let learn = versus.peer.learn(&format!("x{number}"));
+        versus.peer.write_learn(&learn);
+    }
+    versus.settle();
+    let learned = versus.side.take_events().iter().filter(|event| matches!(event, Seen::Learned(_))).count();
+    assert_eq!((learned, versus.side.count("engines_over_limit")), (48, 252));
+    for _ in 0..3 {
+        for number in 0..300 {
+            let forget = versus.peer.forget(&format!("x{number}"));
+            versus.peer.write_forget(&forget);
+        }
+    }
+    versus.settle();
+    assert_eq!(versus.side.count("unknown_forget"), 900 - 48);
+    versus.assert_alive();
+}
+
+#[test]
+fn a_call_that_comes_twice_over_two_links_is_served_once() {
+    let mut first = versus();
+    let begin = first.peer.next_sequence;
+    let body = first.peer.send("e1", vec![RawMessage::call("b", 9, 5, &[131, 106])]);
+    first.settle();
+    let mut second = another(&first, id(&first), true, 1);
+    resume(&mut second, id(&first), 0, begin);
+    second.peer.write(&critical(FrameType::Batch, &body));
+    // And under a number that is new.
+    second.peer.send("e1", vec![RawMessage::call("b", 9, 5, &[131, 106])]);
+    second.settle();
+    assert_eq!((first.side.take_payloads().len(), second.side.take_payloads().len()), (1, 0));
+    let counts = ["replayed", "duplicate_call", "calls_served"].map(|name| second.side.count(name));
+    assert_eq!(counts, [1, 1, 1]);
+    second.assert_alive();
+}
+
+#[test]
+fn replayed_batches_on_one_link_close_it_at_the_tenth_and_the_session_has_them_once() {
+    let mut versus = versus();
+    let body = versus.peer.cast("e1", "b", &[131, 106]);
+    for _ in 0..9 {
+        versus.peer.write(&critical(FrameType::Batch, &body));
+    }
+    versus.settle();
+    assert_eq!((versus.side.take_payloads().len(), versus.side.count("duplicate")), (1, 9));
+    assert!(versus.side.is_up());
+    versus.peer.write(&critical(FrameType::Batch, &body));
+    versus.settle();
+    versus.assert_closed(CloseCode::Abuse);
 }
