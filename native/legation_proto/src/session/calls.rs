@@ -301,10 +301,11 @@ impl Calls {
         self.handles.import_ended(number);
     }
 
-    /// See [`Handles::drop_import`].
-    pub fn drop_import(&mut self, number: u64) -> DropOutcome {
+    /// See [`Handles::drop_import`]. `may` is asked when nothing here speaks against it.
+    pub fn drop_import(&mut self, number: u64, may: impl FnOnce() -> bool) -> DropOutcome {
         let serves = self.remote_callers.get(&number).is_some_and(|calls| !calls.is_empty());
-        let outcome = self.handles.drop_import(number, serves || self.to_handles.contains_key(&number));
+        let in_use = serves || self.to_handles.contains_key(&number) || self.handles.import_is_queued(number);
+        let outcome = self.handles.drop_import(number, in_use || !may());
         if matches!(outcome, DropOutcome::Dropped { .. }) && !serves {
             self.remote_callers.remove(&number);
         }
@@ -367,12 +368,12 @@ mod tests {
         let answered = to_handle(&mut calls, 5);
         let open = to_handle(&mut calls, 5);
         assert!(calls.finish(answered).is_some());
-        assert_eq!(calls.drop_import(5), DropOutcome::InUse);
+        assert_eq!(calls.drop_import(5, || true), DropOutcome::InUse);
         calls.import_ended(5);
         assert!(calls.finish(open).is_none());
         assert_eq!(calls.handles.releases, [Release::Call(open)]);
-        assert_eq!(calls.drop_import(5), DropOutcome::Dropped { wake: false });
-        assert_eq!(calls.drop_import(5), DropOutcome::Unknown);
+        assert_eq!(calls.drop_import(5, || true), DropOutcome::Dropped { wake: false });
+        assert_eq!(calls.drop_import(5, || true), DropOutcome::Unknown);
         assert!(calls.finish(other).is_some());
         assert!(calls.to_handles.is_empty() && calls.own_callers.is_empty());
     }
@@ -389,10 +390,11 @@ mod tests {
         assert_eq!(calls.handles.releases, [Release::Dropped { number: 7, count: 2 }]);
         calls.serve(served(3, 8), &limits).unwrap();
         calls.handles.bind_import(8, b"stand-in").unwrap();
-        assert_eq!(calls.drop_import(8), DropOutcome::InUse);
+        assert_eq!(calls.drop_import(8, || true), DropOutcome::InUse);
         assert!(calls.served(3).is_some());
         assert!(calls.remote_callers.contains_key(&8), "its stand-in answers the next call, too");
-        assert_eq!(calls.drop_import(8), DropOutcome::Dropped { wake: false });
+        assert_eq!(calls.drop_import(8, || false), DropOutcome::InUse, "who asks says so");
+        assert_eq!(calls.drop_import(8, || true), DropOutcome::Dropped { wake: false });
         assert!(calls.remote_callers.is_empty());
     }
 
