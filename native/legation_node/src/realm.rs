@@ -15,8 +15,8 @@
 //! | `:global` | [`names`] |
 //! | the engine `legation` | [`control`] |
 //!
-//! Locks are held for look-ups, never across a signature or a wait. Order, where two are held: `events`, holds of a node, `stand_ins`,
-//! `engines`, `published_as`, `space`.
+//! Locks are held for look-ups, never across a signature or a wait. Order, where two are held: `events`, holds of a node, the
+//! calls of a session's core, `stand_ins`, `engines`, `published_as`, `space`.
 
 pub mod admin;
 pub mod atoms;

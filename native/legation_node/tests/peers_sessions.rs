@@ -308,6 +308,28 @@ fn sent_on(realm: &Realm) -> String {
 }
 
 #[tokio::test]
+async fn a_second_link_to_who_cannot_resume_is_turned_away_and_the_session_stays() {
+    let session = SessionLimits { resume_bytes_max: 0, ..SessionLimits::default() };
+    let mut alice = Realm::with(identity(ALICE), Limits { session, ..limits_with_grace() });
+    let mut bob = with_grace(BOB);
+    let address = alice.listen_tcp(Profile::Tls);
+    let (first, second) = (Proxy::start(address).await, Proxy::start(address).await);
+    alice.expect("bob", BOB);
+    let connect: Vec<CarrierConfig> = [&first, &second].map(|proxy| at(proxy.address, Profile::Tls)).into();
+    bob.peers.add_peer(PeerConfig { links: 2, ..peer("alice", ALICE, connect) }).unwrap();
+    let (at_bob, at_alice) = (bob.up().await, alice.up().await);
+    until(|| alice.counter("hellos_duplicate") >= 3).await;
+    cast(&at_bob, "engine", &numbered(1)).unwrap();
+    assert_eq!(alice.delivery().await.1, numbered(1));
+    for (realm, session) in [(&bob, &at_bob), (&alice, &at_alice)] {
+        let sessions: Vec<u64> = realm.peers.sessions().iter().map(|session| session.tag).collect();
+        assert_eq!((sessions, realm.peers.links().len()), (vec![session.tag], 1));
+    }
+    bob.stop().await;
+    alice.stop().await;
+}
+
+#[tokio::test]
 async fn a_link_that_stands_by_takes_over_and_gives_back_inside_of_the_session() {
     let (mut alice, mut bob) = (with_grace(ALICE), with_grace(BOB));
     let (first, second, at_bob, at_alice) = standing_by(&mut alice, &mut bob).await;

@@ -201,6 +201,19 @@ async fn a_pid_that_nobody_uses_is_forgotten_on_both_sides_and_a_watched_one_is_
 }
 
 #[tokio::test]
+async fn a_pid_that_comes_again_and_again_is_not_forgotten_though_nobody_sends_to_it() {
+    let mut pair = pair("", "", "handle_idle_ms = 500").await;
+    // Others that were made with it are.
+    let told = format!(
+        "{{Child, _, _}} = Ask(1), [Ask(1) || _ <- lists:seq(1, 10)],
+         (fun Until() -> Child = Ask({{2, Child}}), case {} >= 10 of true -> ok; false -> Until() end end)(),
+         Child ! {{say, self(), hello}}, receive hello -> lives after 5000 -> gone end.",
+        counter("alice", "stand_ins_idle")
+    );
+    assert_eq!(near(&mut pair, &told).await, "lives");
+}
+
+#[tokio::test]
 async fn past_the_bound_those_that_were_not_used_for_longest_give_way() {
     let mut pair = pair_with("handles_max = 80", "", "", "").await;
     let all = "Children = [element(1, Ask(1)) || _ <- lists:seq(1, 300)],

@@ -64,6 +64,8 @@ pub(super) struct Peer {
 struct Dial {
     tag: u64,
     started_ms: u64,
+    /// For one more link of the session that we have.
+    additional: bool,
     control: Arc<Control>,
 }
 
@@ -174,11 +176,15 @@ impl Peer {
         }
         let index = self.next_address(self.index)?;
         let address = self.config.connect.get(index)?.clone();
-        self.index = index;
-        self.dial = Some(Dial { tag, started_ms: now_ms, control: control.clone() });
-        self.attempts += 1;
         let resume = self.session.clone().filter(|session| session.can_resume());
-        let additional = resume.is_some() && !self.links.is_empty();
+        let additional = !self.links.is_empty();
+        // Beside a link nothing but its session: a dial without it would take its place.
+        if additional && resume.is_none() {
+            return None;
+        }
+        self.index = index;
+        self.dial = Some(Dial { tag, started_ms: now_ms, additional, control: control.clone() });
+        self.attempts += 1;
         Some(DialPlan { address, index, resume, additional })
     }
 
@@ -221,6 +227,10 @@ impl Peer {
                     false => Err(CloseCode::Duplicate),
                 };
             }
+            // One more link of a session that can't be taken up, or that we don't have: it is not to end what there is.
+            _ if offer.is_some_and(|offer| offer.additional) && !self.links.is_empty() => {
+                return Err(CloseCode::Duplicate);
+            }
             _ => {}
         }
         let dial_ms = self.dial.as_ref().map(|dial| dial.started_ms);
@@ -240,6 +250,11 @@ impl Peer {
         // A dial that was on its way when the drain began.
         if self.drained && !joins.resumed {
             return Err(CloseCode::Shutdown);
+        }
+        // It was to be one more link, and the peer has begun another session on it: it can't resume. What we have is worth more.
+        let own_dial = self.dial.as_ref().filter(|dial| dial.tag == up.tag);
+        if !joins.resumed && !self.links.is_empty() && own_dial.is_some_and(|dial| dial.additional) {
+            return Err(CloseCode::Duplicate);
         }
         let beside = joins.resumed && joins.additional;
         if beside && self.links.len() >= LINKS_MAX {

@@ -292,7 +292,7 @@ fn a_peer_that_comes_without_the_session_begins_another_whatever_became_of_the_o
         }
         assert!(peer.hello(None, 0).unwrap().is_none());
         let stranger = session(77, false);
-        assert!(peer.hello(Some(&offer(&stranger, true)), 0).unwrap().is_none());
+        assert!(peer.hello(Some(&offer(&stranger, false)), 0).unwrap().is_none());
         let (_, taken) = begin(&mut peer, 2, None, 0);
         assert_eq!(taken.ended.map(|ended| ended.tag), Some(old.tag));
         assert_eq!(taken.replaced.len(), usize::from(!lost));
@@ -409,4 +409,28 @@ fn what_drains_and_is_lost_may_be_taken_up_again_to_be_finished() {
     let closed = peer.close(session.tag, CloseCode::Shutdown);
     assert!(closed.links.is_empty() && closed.session.is_some());
     assert_eq!((dial(&mut peer, 3), session.has_ended()), (None, true));
+}
+
+#[test]
+fn one_more_link_of_a_session_that_is_not_there_takes_the_place_of_none() {
+    let mut acceptor = peer(&[]);
+    let stranger = session(77, false);
+    begin(&mut acceptor, 1, None, 0);
+    assert_eq!(acceptor.hello(Some(&offer(&stranger, true)), 0).err(), Some(CloseCode::Duplicate));
+    acceptor.ended(1, &closed(), 0, 0);
+    assert!(acceptor.hello(Some(&offer(&stranger, true)), 0).unwrap().is_none(), "there is none any more");
+
+    let mut dialler = peer_with(&["a", "b"], 2, PeerLimits::default());
+    dial(&mut dialler, 1);
+    let (ours, _) = begin(&mut dialler, 1, Some(0), 0);
+    assert!(dialler.dial(2, &Arc::default(), 0).unwrap().additional);
+    let joins = Joins { resumed: false, additional: false };
+    let other = session(2, true);
+    assert_eq!(dialler.up(link(2, Some(1), 0), &other, joins).err(), Some(CloseCode::Duplicate));
+    assert!(dialler.ended(2, &LinkEnd::Local("duplicate"), 0, 0).redial.is_some_and(|delay_ms| delay_ms > 0));
+    assert_eq!((ours.standing(), active(&dialler)), (Standing::Up, 1));
+    // Without a link it is as good as any.
+    assert!(dialler.dial(3, &Arc::default(), 0).unwrap().additional);
+    assert!(dialler.ended(1, &closed(), 0, 0).grace);
+    assert!(dialler.up(link(3, Some(1), 0), &other, joins).is_ok());
 }

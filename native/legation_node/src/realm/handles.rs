@@ -48,6 +48,9 @@ impl StandIn {
 /// As many of those that were not used for longest give way at once: to look for them takes a look at all.
 const GIVE_WAY: usize = 64;
 
+/// So long a stand-in that is bound to no number may be one that is just being made.
+const BEING_BOUND_MS: UnixMs = 1_000;
+
 /// How often stand-ins that nobody uses are looked for.
 const IDLE_LOOKS_MS: (u64, u64) = (1_000, 60_000);
 
@@ -70,6 +73,7 @@ impl Realm {
     fn make_stand_in(&self, session: &Arc<PeerSession>, number: u64) -> Option<u64> {
         let mut stand_ins = lock(&self.stand_ins);
         if let Some(process) = stand_ins.get(&(session.tag, number)) {
+            self.stand_in_is_used(*process);
             return Some(*process);
         }
         if session.has_ended() {
@@ -79,6 +83,12 @@ impl Realm {
         let process = lock(&self.space).spawn(Arc::new(body));
         stand_ins.insert((session.tag, number), process);
         Some(process)
+    }
+
+    fn stand_in_is_used(&self, process: u64) {
+        if let Some(Body::StandIn(stand_in)) = self.body(process).as_deref() {
+            stand_in.is_used(self.now());
+        }
     }
 
     fn end_stand_in(&self, session: &Arc<PeerSession>, number: u64, reason: &ExitReason) {
@@ -131,8 +141,8 @@ impl Realm {
         let mut idle = self.idle_stand_ins(|stand_in| stand_in.session.tag == session.tag);
         idle.sort_unstable_by_key(|(used, _)| *used);
         let mut dropped = 0;
-        for (_, process) in idle {
-            dropped += usize::from(self.drop_stand_in(process));
+        for (used, process) in idle {
+            dropped += usize::from(self.drop_stand_in(process, used));
             if dropped == most {
                 break;
             }
@@ -152,28 +162,40 @@ impl Realm {
         idle.collect()
     }
 
-    /// True: it has gone. Who has its pid still finds nobody.
-    fn drop_stand_in(&self, process: u64) -> bool {
+    /// One that was not used since it was found idle goes. True: it has gone. Who has its pid still finds nobody.
+    fn drop_stand_in(&self, process: u64, seen: UnixMs) -> bool {
         let body = self.body(process);
         let Some(Body::StandIn(stand_in)) = body.as_deref() else { return false };
-        match stand_in.session.core.drop_import(stand_in.number) {
-            DropOutcome::InUse => false,
-            outcome => {
-                if outcome == (DropOutcome::Dropped { wake: true }) {
-                    stand_in.session.wake();
-                }
-                self.end_stand_in(&stand_in.session, stand_in.number, &ExitReason::of(ForgetReason::Noproc));
-                true
-            }
+        let (session, key) = (&stand_in.session, (stand_in.session.tag, stand_in.number));
+        // It is just being made: its number is bound next.
+        if self.now() < seen.saturating_add(BEING_BOUND_MS) && session.core.import(stand_in.number).is_none() {
+            return false;
         }
+        // Gone there and here at once: a call of its process that comes right then gets another stand-in, and not one that ends.
+        let mut gone = false;
+        let outcome = session.core.drop_import_if(stand_in.number, || {
+            let mut stand_ins = lock(&self.stand_ins);
+            gone = stand_in.used.load(Ordering::Relaxed) == seen && stand_ins.get(&key) == Some(&process);
+            if gone {
+                stand_ins.remove(&key);
+            }
+            gone
+        });
+        if outcome == (DropOutcome::Dropped { wake: true }) {
+            session.wake();
+        }
+        if gone {
+            self.end_process(process, &ExitReason::of(ForgetReason::Noproc), Some(session.tag));
+        }
+        gone
     }
 
     /// Pids that nobody has used for long are forgotten. Returns when to look again.
     pub(crate) fn forget_idle(&self, now: UnixMs) -> UnixMs {
         let idle_ms = self.limits.handle_idle_ms;
         let over = |stand_in: &StandIn| stand_in.used.load(Ordering::Relaxed).saturating_add(idle_ms) <= now;
-        for (_, process) in self.idle_stand_ins(over) {
-            if self.drop_stand_in(process) {
+        for (used, process) in self.idle_stand_ins(over) {
+            if self.drop_stand_in(process, used) {
                 self.counters.stand_ins_idle.one();
             }
         }
@@ -351,6 +373,12 @@ impl Locals for Here<'_> {
     fn nobody(&mut self) -> Vec<u8> {
         let nobody = lock(&self.realm.space).nobody();
         self.realm.own_pid(nobody)
+    }
+
+    fn used(&mut self, stand_in: &[u8]) {
+        if let Some(process) = term::pid(stand_in).and_then(|pid| self.realm.number_of(&pid)) {
+            self.realm.stand_in_is_used(process);
+        }
     }
 }
 

@@ -50,7 +50,9 @@ impl BeamEvents for Realm {
         };
         tracing::debug!(node = %link.node, "a BEAM node is gone");
         self.names.node_down(link.number);
-        for (session, call_id) in lock(&self.space).forget_node(link.number) {
+        // Not under its lock: what is asked of a session has a lock of its own, under which stand-ins are looked up.
+        let guarded = lock(&self.space).forget_node(link.number);
+        for (session, call_id) in guarded {
             self.cancel_call(session, call_id);
         }
         lock(&self.events).forget_node(link.number);

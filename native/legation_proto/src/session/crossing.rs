@@ -41,7 +41,7 @@ impl ExitKind {
 }
 
 /// What a driver supplies for the identifiers of a payload that has come. Everything is in external term format without the
-/// leading 131. No lock of the session is held.
+/// leading 131. No lock of the session is held but in [`Locals::used`].
 pub trait Locals {
     /// A stand-in for this process of the peer's. Asked once: it is remembered until [`Session::drop_import`]. None when
     /// there can't be one: [`TranslateError::Full`].
@@ -52,6 +52,12 @@ pub trait Locals {
     fn reference(&mut self) -> Vec<u8>;
     /// The pid of a process that has ended, or never was: another one each time.
     fn nobody(&mut self) -> Vec<u8>;
+
+    /// A stand-in that was made before comes up again: it is not idle. [`Session::drop_import_if`] waits meanwhile, and nothing
+    /// may be asked of the session.
+    fn used(&mut self, stand_in: &[u8]) {
+        let _ = stand_in;
+    }
 }
 
 /// What [`Session::translate_in`] would ask [`Locals`] for.
@@ -277,7 +283,8 @@ impl Session {
             let local = match Wire::parse(place.raw) {
                 Some(Wire::Pid { number, owner: Owner::Sender }) => {
                     handles.settle(number);
-                    handles.import(number).cloned()
+                    let local = handles.import(number).cloned();
+                    local.inspect(|local| locals.used(local))
                 }
                 Some(Wire::Pid { number, owner: Owner::Receiver }) => handles.export_pid(number).cloned(),
                 Some(Wire::Reference { number, owner: Owner::Sender }) => {
@@ -411,8 +418,15 @@ impl Session {
 
     /// A stand-in goes: it is idle, or its process has ended.
     pub fn drop_import(&self, number: u64) -> DropOutcome {
+        self.drop_import_if(number, || true)
+    }
+
+    /// The same, if the driver agrees, who is asked when nothing here speaks against it: [`DropOutcome::InUse`] if not. While it is
+    /// asked nothing that names the number is handed in, so what it takes out of its own tables then is gone there and here at once.
+    /// Of the session nothing may be asked in there.
+    pub fn drop_import_if(&self, number: u64, may: impl FnOnce() -> bool) -> DropOutcome {
         let mut calls = lock(&self.calls);
-        match calls.drop_import(number) {
+        match calls.drop_import(number, may) {
             DropOutcome::Dropped { .. } => DropOutcome::Dropped { wake: self.tell(&mut calls) },
             other => other,
         }

@@ -495,6 +495,11 @@ impl Handles {
         self.imports.entry(number).or_default().ended = true;
     }
 
+    /// A message that names it waits to go out.
+    pub fn import_is_queued(&self, number: u64) -> bool {
+        self.imports.get(&number).is_some_and(|import| import.queued > 0)
+    }
+
     /// Forgets a process of the peer's, unless it is `in_use` or a message that names it waits to go out. One that has
     /// ended is forgotten in any case. [`DropOutcome::Dropped`] says nothing of the Writer here.
     pub fn drop_import(&mut self, number: u64, in_use: bool) -> DropOutcome {
