@@ -283,6 +283,8 @@ defmodule Legation.HandlesTest do
       pids = for _ <- 1..100, do: process()
       GenServer.cast(proxy, {:many, pids})
       assert_receive {:cast, {:many, there}}
+      # They are watched from then on.
+      if transport(bob) == :embedded, do: :sys.get_state(peer_process(bob, "alice"))
       monitors = for pid <- there, do: monitor(pid)
       assert {100, 0} = handles(bob, "alice")
       assert {0, 100} = handles(alice, "bob")

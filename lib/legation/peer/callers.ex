@@ -10,16 +10,15 @@ defmodule Legation.Peer.Callers do
 
   @doc "A push has given the peer processes of ours that it did not know."
   def exported(tag, exported, %{session: %{tag: tag}} = state) do
+    # All at once: of one that has ended by then nobody knows how.
+    watched = for {number, pid} <- exported, do: {number, Process.monitor(pid)}
+
     state =
-      Enum.reduce(exported, state, fn {number, pid}, state ->
+      Enum.reduce(watched, state, fn {number, monitor}, state ->
+        monitors = Map.put(state.monitors, monitor, {:export, number})
+        state = %{state | monitors: monitors, exports: Map.put(state.exports, number, monitor)}
         # The peer may have forgotten it before we heard of it.
-        if Native.session_export_pid(state.session.resource, number) do
-          monitor = Process.monitor(pid)
-          monitors = Map.put(state.monitors, monitor, {:export, number})
-          %{state | monitors: monitors, exports: Map.put(state.exports, number, monitor)}
-        else
-          state
-        end
+        if Native.session_export_pid(state.session.resource, number), do: state, else: unexported(tag, number, state)
       end)
 
     start_sweep(state)
