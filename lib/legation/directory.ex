@@ -521,6 +521,8 @@ defmodule Legation.Directory do
       {%{realm: realm} = session, sessions} ->
         Native.session_end(session.session)
         :ets.delete(state.instance.sessions, realm)
+        # Its Peer may have had no time for that.
+        :ets.match_delete(state.instance.stand_ins, {{tag, :_}, :_, :_})
         keep_counters(session, state)
         state = %{state | sessions: sessions, current: Map.delete(state.current, realm)}
         state = Enum.reduce(session.engines, state, &Foreign.drop(&1, session, :noconnection, :noconnection, &2))

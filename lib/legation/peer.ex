@@ -23,6 +23,7 @@ defmodule Legation.Peer do
   # session: %{tag, resource, id, initiator?, lost}: known to proxies and stand-ins by its tag. initiator?: we dialled its first
   #   link. lost: how its last link ended, if it has none.
   # links: tag => link that is up, all of the one session; active: the tag of the one that we send on.
+  # leaving: tag => {channel, tag of the session}, of links that we have let go and whose Readers are still there; nil: it has said so.
   # grace: the timer of a session that has lost its links.   ended: a session that is over, whose unsigned messages wait for the next.
   # dial, timer, standby, index, tried, backoff, wanted, attempts: see Dialling.
   # exports: number => monitor, of processes of ours that the peer was given.   stand_ins: pid => number, of those it gave us.
@@ -53,6 +54,7 @@ defmodule Legation.Peer do
     revoked: false,
     wanted: 1,
     links: %{},
+    leaving: %{},
     standby: %{},
     monitors: %{},
     stand_ins: %{},
@@ -113,7 +115,15 @@ defmodule Legation.Peer do
 
   ## What Readers ask
 
+  # What was on its way when its key was revoked.
   @impl true
+  def handle_call({:hello, _tag, _reader, _offer}, _from, %{revoked: true} = state) do
+    Legation.Counters.add(state.instance.counters, :hellos_revoked)
+    {:reply, {:refuse, :revoked}, state}
+  end
+
+  def handle_call({:up, _link}, _from, %{revoked: true} = state), do: {:reply, {:close, :revoked}, state}
+
   def handle_call({:hello, tag, reader, offer}, _from, state) do
     case hello(offer, resumable(offer, state), state) do
       {:accept, session} ->
@@ -150,13 +160,25 @@ defmodule Legation.Peer do
   def handle_call({:drain, _timeout_ms}, _from, %{session: nil} = state),
     do: {:reply, {:ok, []}, publish_status(%{Dialling.cancel(state) | drain: :drained})}
 
+  # It drains already: whoever is in more of a hurry says until when.
+  def handle_call({:drain, timeout_ms}, from, %{drain: {froms, timer}} = state) do
+    left_ms = :erlang.read_timer(timer)
+
+    if left_ms != false and timeout_ms < left_ms do
+      :erlang.cancel_timer(timer)
+      {:noreply, %{state | drain: {[from | froms], :erlang.start_timer(timeout_ms, self(), :drain)}}}
+    else
+      {:noreply, %{state | drain: {[from | froms], timer}}}
+    end
+  end
+
   def handle_call({:drain, timeout_ms}, from, state) do
     timer = :erlang.start_timer(timeout_ms, self(), :drain)
     Native.session_drain(state.session.resource)
     # Calls that nobody waits for any more are no reason to stay.
     Callers.sweep(state, 0)
     for {tag, link} <- state.links, do: Reader.drain(link.reader, tag, self())
-    {:noreply, publish_status(%{Dialling.stop_standby(state) | drain: {from, timer}})}
+    {:noreply, publish_status(%{Dialling.stop_standby(state) | drain: {[from], timer}})}
   end
 
   # The session that a hello offers, if we have it, too, and it can go on.
@@ -171,6 +193,9 @@ defmodule Legation.Peer do
   defp hello({_id, true}, session, state) when session != nil,
     do: if(map_size(state.links) < @links_max, do: {:accept, session}, else: {:refuse, :duplicate})
 
+  # One more link of a session that we don't have, or that can't have more: it must not replace the link that is up.
+  defp hello({_id, true}, nil, %{links: links}) when links != %{}, do: {:refuse, :duplicate}
+
   defp hello(_offer, session, state) do
     dial_ms = state.dial && state.dial.started_ms
 
@@ -184,6 +209,12 @@ defmodule Legation.Peer do
 
   defp up(%{resumed: true, additional: true}, state),
     do: if(map_size(state.links) < @links_max, do: :attach, else: {:close, :duplicate})
+
+  # It was to be one more link of a session that is over; a new one has begun on another meanwhile. (If it is the one that we have
+  # the peer has it no more: then that is over, too, whatever its links look like.)
+  defp up(%{resumed: false, beside: beside}, %{session: session, links: links})
+       when beside != nil and links != %{} and beside != session.resource,
+       do: {:close, :duplicate}
 
   defp up(link, state) do
     case Links.up(current(state), link.initiator, state.lower?, now_ms(), handshake_ms(state)) do
@@ -203,14 +234,14 @@ defmodule Legation.Peer do
   def handle_info({:DOWN, monitor, :process, _pid, reason}, state) do
     case Map.pop(state.monitors, monitor) do
       {{:export, number}, monitors} -> {:noreply, Callers.died(number, reason, %{state | monitors: monitors})}
-      {{:link, tag}, monitors} -> {:noreply, link_ended(tag, Status.why(reason), %{state | monitors: monitors})}
+      {{:link, tag}, monitors} -> {:noreply, reader_ended(tag, Status.why(reason), %{state | monitors: monitors})}
       {nil, _monitors} -> {:noreply, state}
     end
   end
 
   # A Reader on its way out; its last bytes may take a while.
   def handle_info({tag, :ended, why}, state) when is_reference(tag),
-    do: {:noreply, link_ended(tag, Status.why(why), state)}
+    do: {:noreply, link_ended(tag, Status.why(why), said_so(tag, state))}
 
   def handle_info({ref, :exported, tag, exported}, %{instance: %{ref: ref}} = state),
     do: {:noreply, Callers.exported(tag, exported, state)}
@@ -255,10 +286,10 @@ defmodule Legation.Peer do
     {:noreply, state |> Dialling.lost(up_ms) |> publish_status()}
   end
 
-  def handle_info({tag, :drained}, %{drain: {_from, _timer}} = state) when is_map_key(state.links, tag),
+  def handle_info({tag, :drained}, %{drain: {_froms, _timer}} = state) when is_map_key(state.links, tag),
     do: {:noreply, drained([], state)}
 
-  def handle_info({:timeout, timer, :drain}, %{drain: {_from, timer}} = state),
+  def handle_info({:timeout, timer, :drain}, %{drain: {_froms, timer}} = state),
     do: {:noreply, drained(Callers.sweep(state, 0), state)}
 
   # Timers that were cancelled too late.
@@ -276,13 +307,16 @@ defmodule Legation.Peer do
 
     if state.dial, do: Reader.close(state.dial.reader, state.dial.tag, :normal)
     Dialling.stop_standby(state)
-    for {tag, link} <- state.links, do: Reader.close(link.reader, tag, :normal)
+    close_links(:normal, state)
   end
 
   ## A session's life
 
   defp begin_session(link, state) do
-    state = state |> Dialling.stop(link.tag) |> end_session({:local, :replaced})
+    # It may have been meant to stand by. Other dials of that kind offer a session that is over.
+    index = Dialling.standby_index(state, link.tag)
+    state = if index, do: Dialling.standby_up(index, state), else: state
+    state = state |> Dialling.stop(link.tag) |> Dialling.stop_standby() |> end_session({:local, :replaced})
     session = %{tag: make_ref(), resource: link.session, id: link.session_id, initiator?: link.initiator, lost: nil}
     state = activate(add(link, %{state | session: session, lost: nil}))
     # The hello may have told of another key of the peer's.
@@ -315,7 +349,7 @@ defmodule Legation.Peer do
     state = add(link, %{cancel_grace(state) | lost: nil})
     state = if link.additional, do: state, else: %{state | links: %{link.tag => state.links[link.tag]}}
     state = activate(state)
-    if not link.additional, do: for({tag, other} <- others, do: Reader.close(other.reader, tag, :replaced))
+    state = if link.additional, do: state, else: let_go(Map.values(others), :replaced, state)
     if state.drain, do: Reader.drain(link.reader, link.tag, self())
     state = state |> drop_surplus() |> publish_status() |> publish_links()
     if lost?, do: Directory.session_resumed(state.name, state.session.tag, link.status)
@@ -342,11 +376,43 @@ defmodule Legation.Peer do
   # A better one has come back: the last in our order is one too many.
   defp drop_surplus(%{session: %{initiator?: true}} = state) do
     surplus = Links.surplus(Map.values(state.links), state.wanted)
-    for link <- surplus, do: Reader.close(link.reader, link.tag, :duplicate)
+    state = let_go(surplus, :duplicate, state)
     %{state | links: Map.drop(state.links, Enum.map(surplus, & &1.tag))}
   end
 
   defp drop_surplus(state), do: state
+
+  # Whether its Reader gives back the turn that it may have is seen when it has ended.
+  defp let_go(links, code, %{session: session} = state) do
+    for link <- links, do: Reader.close(link.reader, link.tag, code)
+    leaving = Map.new(links, &{&1.tag, {&1.channel, session.tag}})
+    %{state | leaving: Map.merge(state.leaving, leaving)}
+  end
+
+  defp said_so(tag, %{leaving: leaving} = state) do
+    case leaving do
+      %{^tag => {channel, _session}} -> %{state | leaving: %{leaving | tag => {channel, nil}}}
+      _not_let_go -> state
+    end
+  end
+
+  defp reader_ended(tag, why, state) do
+    case Map.pop(state.leaving, tag) do
+      {nil, _leaving} -> link_ended(tag, why, state)
+      {{channel, session}, leaving} -> let_go_ended(channel, session, why, %{state | leaving: leaving})
+    end
+  end
+
+  # Killed: its turn goes to the others, but what it had taken has not been delivered, and won't be.
+  defp let_go_ended(channel, session, {:local, :crashed} = why, state) do
+    Native.channel_detach(channel)
+
+    if state.session && state.session.tag == session,
+      do: state |> end_session(why) |> Dialling.lost(now_ms()) |> publish_status(),
+      else: state
+  end
+
+  defp let_go_ended(_channel, _session, _why, state), do: state
 
   # The peer has said so, in its hello or since; or we have decided so meanwhile.
   defp link_ended(tag, {:fault, :revoked, _text} = why, state) do
@@ -410,9 +476,10 @@ defmodule Legation.Peer do
   defp end_session(%{session: nil} = state, _why), do: state
 
   # Nothing is left to wait for.
-  defp end_session(%{drain: {from, timer}} = state, why) do
+  defp end_session(%{drain: {froms, timer}} = state, why) do
     :erlang.cancel_timer(timer)
-    GenServer.reply(from, {:ok, Callers.sweep(state, 0)})
+    cut = Callers.sweep(state, 0)
+    for from <- froms, do: GenServer.reply(from, {:ok, cut})
     end_session(%{state | drain: :drained}, why)
   end
 
@@ -420,7 +487,7 @@ defmodule Legation.Peer do
     Native.session_end(session.resource)
     publish_links(%{state | links: %{}})
     Directory.session_ended(state.name, session.tag, why)
-    for {tag, link} <- state.links, do: Reader.close(link.reader, tag, goodbye(why))
+    close_links(goodbye(why), state)
 
     %{
       Callers.forget(cancel_grace(state))
@@ -430,6 +497,14 @@ defmodule Legation.Peer do
         ended: session.resource,
         lost: why
     }
+  end
+
+  # The goodbye comes behind all that we have to say, on the link that we send on: on another it would overtake that.
+  defp close_links(code, %{links: links, active: active}) do
+    for {tag, link} <- links do
+      last? = tag == active or not is_map_key(links, active)
+      Reader.close(link.reader, tag, if(last?, do: code, else: :replaced))
+    end
   end
 
   defp goodbye({:local, code}) when code in [:shutdown, :replaced, :overload, :revoked], do: code
@@ -458,9 +533,9 @@ defmodule Legation.Peer do
     publish_status(state)
   end
 
-  defp drained(cut, %{drain: {from, timer}} = state) do
+  defp drained(cut, %{drain: {froms, timer}} = state) do
     :erlang.cancel_timer(timer)
-    GenServer.reply(from, {:ok, cut})
+    for from <- froms, do: GenServer.reply(from, {:ok, cut})
     %{state | drain: :drained} |> end_session({:local, :shutdown}) |> Dialling.cancel() |> publish_status()
   end
 

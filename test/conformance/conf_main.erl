@@ -27,6 +27,7 @@ row_modules() ->
         conf_locals,
         conf_globals,
         conf_payloads,
+        conf_identifiers,
         conf_traced,
         conf_order,
         conf_reverse,

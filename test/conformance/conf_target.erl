@@ -160,15 +160,20 @@ restart() ->
     helper_restarts(),
     keep(Module, Module:restart(State)).
 
-lose_system() ->
-    {Module, State} = kept(),
-    helper_restarts(),
-    keep(Module, Module:lose_system(State)).
+lose_system() -> lose(lose_system).
+lose_node() -> lose(lose_node).
 
-lose_node() ->
+%% Returns when this node has been told, too: a session outlives its link, so the engines of before are found until there is another one.
+lose(What) ->
     {Module, State} = kept(),
+    #{pid := Pid} = helper(),
+    Ref = erlang:monitor(process, Pid),
     helper_restarts(),
-    keep(Module, Module:lose_node(State)).
+    keep(Module, Module:What(State)),
+    receive
+        {'DOWN', Ref, process, Pid, _Reason} -> ok
+    after ?PATIENCE -> error({What, 'not seen here'})
+    end.
 
 roles(#{pid := Pid}) -> [{Pid, 'Pid'} | roles(#{})];
 roles(#{}) -> [{conf_target:node(), 'Node'}, {erlang:node(), 'Here'}, {self(), 'Self'}].

@@ -1,5 +1,6 @@
 %% The daemon under test, of realm bob, beside the calling node. The engines are of the realms alice and carol, in a BEAM node
-%% of another cluster, with a daemon of its own for both. alice allows calls, casts, sends and events, carol also sys.
+%% of another cluster, with a daemon of its own for both. alice and bob allow each other what is allowed by
+%% default, and events; carol and bob all there is, and they tell each other for what reasons processes end.
 -module(conf_target_daemon).
 -behaviour(conf_target).
 
@@ -31,7 +32,7 @@ start_daemon(#{keys := Keys, realms := Paths} = State) ->
         head("bob", ?NODE, atom_to_list(erlang:get_cookie())),
         [
             ["[[peers]]\nrealm = \"", Realm, "\"\nkey = \"", maps:get(Realm, Keys), "\"\n"
-             "export = \"all\"\nconnect = [{ unix = \"", maps:get(Realm, Paths), "\" }]\n"]
+             "export = \"all\"\nconnect = [{ unix = \"", maps:get(Realm, Paths), "\" }]\n", allowed(Realm)]
          || Realm <- ["alice", "carol"]
         ],
         limits()
@@ -54,9 +55,14 @@ other_config(Realm, #{keys := Keys, realms := Paths, cookie := Cookie}) ->
         head(Realm, other_node(Realm), Cookie),
         ["[[listen]]\nunix = \"", maps:get(Realm, Paths), "\"\n"],
         ["[[peers]]\nrealm = \"bob\"\nkey = \"", maps:get("bob", Keys), "\"\nexport = \"all\"\n"],
-        ["allow = [\"call\", \"cast\", \"send\", \"event\"", [", \"sys\"" || Realm =:= "carol"], "]\n"],
+        allowed(Realm),
         limits()
     ].
+
+%% What alice and bob allow each other, and carol and bob.
+allowed("alice") -> "allow = [\"call\", \"cast\", \"send\", \"monitor\", \"event\"]\n";
+allowed("carol") ->
+    "allow = [\"call\", \"cast\", \"send\", \"monitor\", \"event\", \"sys\", \"link\", \"exit\"]\nreasons = \"full\"\n".
 
 head(Realm, Node, Cookie) ->
     Dir = os:getenv("CONFORMANCE_DIR"),

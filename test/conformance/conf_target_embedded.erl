@@ -30,7 +30,8 @@ start_system(#{keys := Keys, realms := Paths} = State) ->
                 {realm, <<"bob">>},
                 {key, maps:get("bob", Keys)},
                 {export, all},
-                {allow, [call, cast, send, event] ++ [sys || Realm =:= "carol"]}
+                {allow, [call, cast, send, monitor, event] ++ [Op || Op <- [sys, link, exit], Realm =:= "carol"]},
+                {reasons, case Realm of "alice" -> class; "carol" -> full end}
             ]]},
             %% Both have bob's engines.
             {global, case Realm of "alice" -> true; "carol" -> off end},

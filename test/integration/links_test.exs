@@ -197,6 +197,102 @@ defmodule Legation.LinksTest do
     assert Legation.listeners(bob) == []
   end
 
+  @tag :embedded
+  test "two links to a peer that keeps nothing to be sent again are one link and one session" do
+    alice = start_realm("alice", limits: [resume_bytes_max: 0])
+    bob = start_realm("bob")
+    addresses = [listen(alice, :tcp_tls), listen(alice, :tcp_plain)]
+    :ok = Legation.connect(peer("bob"), alice)
+    {watch, watch_alice} = {watch(bob), watch(alice)}
+    :ok = Legation.connect(peer("alice", connect: addresses, links: 2), bob)
+    await(watch, {:peer_up, "alice"})
+    await(watch_alice, {:peer_up, "bob"})
+    session = session_ids(bob)
+    # The second was dialled, and refused.
+    until_refused(alice)
+    assert links(bob) == [tls: :active]
+    assert session_ids(bob) == session
+    assert session_ids(alice) == session
+    refute_received {:legation, _ref, {:peer_down, _realm, _reason}}
+  end
+
+  @tag :embedded
+  test "who keeps nothing to be sent again dials no second link" do
+    alice = start_realm("alice")
+    bob = start_realm("bob", limits: [resume_bytes_max: 0])
+    addresses = [listen(alice, :tcp_tls), listen(alice, :tcp_plain)]
+    :ok = Legation.connect(peer("bob"), alice)
+    watch = watch(bob)
+    :ok = Legation.connect(peer("alice", connect: addresses, links: 2), bob)
+    await(watch, {:peer_up, "alice"})
+    state = :sys.get_state(peer_process(bob, "alice"))
+    assert map_size(state.links) == 1
+    assert state.standby |> Map.values() |> Enum.all?(&(&1.reader == nil and &1.timer == nil))
+  end
+
+  @tag :embedded
+  test "a link that was to stand by and comes up as a new session stays" do
+    alice = start_realm("alice")
+    bob = start_realm("bob")
+    {first, to_first} = Cable.between(listen(alice, :tcp_tls))
+    {second, to_second} = Cable.between(listen(alice, :tcp_plain))
+    Cable.cut(second, :down)
+    :ok = Legation.connect(peer("bob"), alice)
+    watch = watch(bob)
+    :ok = Legation.connect(peer("alice", connect: [to_first, to_second], links: 2), bob)
+    await(watch, {:peer_up, "alice"})
+    old = session_ids(bob)
+    # Alice has ended the session, and what she says of it does not arrive.
+    Cable.stall(first)
+    :ok = Legation.disconnect("bob", alice)
+    :ok = Legation.connect(peer("bob"), alice)
+    Cable.mend(second)
+    await(watch, {:peer_up, "alice"})
+    assert [new] = session_ids(bob)
+    assert [new] != old
+    until_links(bob, plain: :active)
+    Cable.go_on(first)
+    Cable.cut(first)
+    # The better one comes beside it.
+    until_links(bob, tls: :active, plain: :standby)
+    assert session_ids(bob) == [new]
+  end
+
+  test "two drains at once both return" do
+    alice = start_realm("alice")
+    bob = start_realm("bob")
+    link(alice, bob, :tcp_tls)
+    {:ok, echo} = Echo.start_link(owner: self())
+    to_alice = publish(alice, "echo", echo, [bob])
+    open = async_call(to_alice, {:hold, 1})
+    assert_receive {:held, 1, from}
+    drains = for _ <- 1..2, do: Task.async(fn -> Legation.drain(30_000, alice) end)
+    until_draining(to_alice)
+    GenServer.reply(from, :answered)
+    assert await_call(open) == {:reply, :answered}
+    assert Task.await_many(drains) == [{:ok, []}, {:ok, []}]
+  end
+
+  @tag :embedded
+  test "a goodbye overtakes nothing that waits on the link that is sent on" do
+    %{alice: alice, bob: bob, first: first, proxy: proxy} = realms(links: 2)
+    until_links(bob, tls: :active, plain: :standby)
+    until_links(alice, tls: :active, plain: :standby)
+    Cable.slow(first, 500_000)
+    for n <- 1..100, do: GenServer.cast(proxy, {n, :binary.copy("x", 1_000)})
+    # They have all left the proxy, whose end is the session's.
+    until_empty(proxy)
+    :ok = Legation.disconnect("alice", bob)
+    for n <- 1..100, do: assert_receive({:cast, {^n, _x}})
+  end
+
+  defp until_empty(pid, left \\ 1_000) do
+    if Process.info(pid, :message_queue_len) != {:message_queue_len, 0} do
+      assert left > 0
+      receive(do: (:never -> :ok), after: (10 -> until_empty(pid, left - 1)))
+    end
+  end
+
   defp until_draining(proxy, left \\ 1_000) do
     case GenServer.call(proxy, {:echo, 1}) do
       {:error, {:legation, :draining}} ->

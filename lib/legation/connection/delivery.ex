@@ -15,9 +15,12 @@ defmodule Legation.Connection.Delivery do
   # `tag` is the session's; `draining`: new calls are refused.
   @received :erlang.term_to_binary(:ok)
   @ask_ms 5_000
+  # Processes on other nodes that are asked after at once, for one link.
+  @asking_max 64
 
-  @enforce_keys [:instance, :peer, :realm, :policy, :reasons, :queue_max, :session, :tag]
-  defstruct [:instance, :peer, :realm, :policy, :reasons, :queue_max, :session, :tag, draining: false]
+  # `asking`: counts processes on other nodes that are being asked after.
+  @enforce_keys [:instance, :peer, :realm, :policy, :reasons, :queue_max, :session, :tag, :asking]
+  defstruct @enforce_keys ++ [draining: false]
 
   @doc "A cast or a plain message. What can't be delivered is dropped and counted."
   def message(d, kind, dst, src, payload, receipt) do
@@ -50,9 +53,8 @@ defmodule Legation.Connection.Delivery do
          {:ok, term} <- Handles.payload(d, payload),
          :ok <- allowed(d, dst, src, operation(label), term),
          :ok <- room(d, pid),
-         :ok <- put(pid, if(label == 5, do: {:"$gen_cast", term}, else: term)) do
+         :ok <- put(d, pid, if(label == 5, do: {:"$gen_cast", term}, else: term), call_id) do
       if receipt != nil, do: receipt(d, receipts, dst, src, receipt)
-      Native.session_reply(d.session, call_id, @received)
       :ok
     else
       {:refuse, reason} -> refuse(d, call_id, reason)
@@ -75,17 +77,40 @@ defmodule Legation.Connection.Delivery do
   end
 
   # A signal to a process of this VM is in its mailbox when the next thing that we ask of it has been answered.
-  defp put(pid, message) when node(pid) == node() do
+  defp put(d, pid, message, call_id) when node(pid) == node() do
     send(pid, message)
-    if Process.alive?(pid), do: :ok, else: {:refuse, :noproc}
+
+    if Process.alive?(pid) do
+      Native.session_reply(d.session, call_id, @received)
+      :ok
+    else
+      {:refuse, :noproc}
+    end
   end
 
-  # Behind it, on the same connection.
-  defp put(pid, message) do
-    send(pid, message)
-    if :erpc.call(node(pid), Process, :alive?, [pid], @ask_ms), do: :ok, else: {:refuse, :noproc}
-  catch
-    :error, {:erpc, _reason} -> {:refuse, :noproc}
+  # Behind it, on the same connection; by another process, as that node may hang.
+  defp put(d, pid, message, call_id) do
+    if :atomics.add_get(d.asking, 1, 1) <= @asking_max do
+      send(pid, message)
+      spawn(fn -> ask(d, pid, call_id) end)
+      :ok
+    else
+      :atomics.sub(d.asking, 1, 1)
+      {:refuse, :overload}
+    end
+  end
+
+  # No node is asked for more than it has without Elixir.
+  defp ask(d, pid, call_id) do
+    alive? =
+      try do
+        :erpc.call(node(pid), :erlang, :is_process_alive, [pid], @ask_ms)
+      catch
+        _kind, _reason -> false
+      end
+
+    :atomics.sub(d.asking, 1, 1)
+    if alive?, do: Native.session_reply(d.session, call_id, @received), else: refuse(d, call_id, :noproc)
   end
 
   defp refuse(d, call_id, reason) do

@@ -87,7 +87,8 @@ defmodule Legation.Connection.Handles do
 
   defp stand_in(%{instance: instance, tag: tag} = d, number, make_room) do
     case :ets.lookup(instance.stand_ins, {tag, number}) do
-      [{_key, pid, _used}] ->
+      [{key, pid, _used}] ->
+        :ets.update_element(instance.stand_ins, key, {3, System.monotonic_time(:millisecond)})
         {:ok, pid}
 
       [] ->
@@ -165,12 +166,36 @@ defmodule Legation.Connection.Handles do
 
   @doc "Forgets a process of the peer's that nobody here needs. Whether it has."
   def drop_idle(instance, session, peer, tag, number, pid) do
-    if StandIn.alone?(pid, peer) and Native.session_drop_import(session, number) == :dropped do
-      :ets.delete(instance.stand_ins, {tag, number})
-      StandIn.stop(pid, instance.ref, :normal)
-      true
+    with true <- StandIn.alone?(pid, peer),
+         [{key, ^pid, _used} = row] <- :ets.lookup(instance.stand_ins, {tag, number}),
+         # First the row: a call that comes once it is forgotten must not find what is about to end.
+         1 <- :ets.select_delete(instance.stand_ins, [{{key, pid, :_}, [], [true]}]) do
+      dropped? = Native.session_drop_import(session, number) == :dropped
+      if dropped?, do: StandIn.stop(pid, instance.ref, :normal), else: put_back(instance, session, number, row)
+      dropped?
     else
-      false
+      # A call that came meanwhile has made another, and nobody has this one.
+      [{_key, _another, _used}] ->
+        StandIn.stop(pid, instance.ref, :normal)
+        false
+
+      _in_use_or_gone ->
+        false
+    end
+  end
+
+  # Something of it is on its way. If it has been killed its Peer did not find the row.
+  defp put_back(instance, session, number, {key, pid, _used} = row) do
+    cond do
+      not :ets.insert_new(instance.stand_ins, row) ->
+        StandIn.stop(pid, instance.ref, :normal)
+
+      not Process.alive?(pid) ->
+        :ets.select_delete(instance.stand_ins, [{{key, pid, :_}, [], [true]}])
+        Native.session_abandon(session, number)
+
+      true ->
+        :ok
     end
   end
 end

@@ -388,6 +388,8 @@ defmodule Legation.Connection.Reader do
       session_id: info.session_id,
       resumed: info.resumed,
       additional: info.additional,
+      # The session that this was to be one more link of.
+      beside: if(connection.additional, do: connection.resume),
       initiator: connection.role == :initiator,
       index: connection.index,
       status: %{
@@ -416,7 +418,8 @@ defmodule Legation.Connection.Reader do
           reasons: reasons,
           queue_max: Instance.limit(instance, :engine_queue_max) || :infinity,
           session: session,
-          tag: session_tag
+          tag: session_tag,
+          asking: :atomics.new(1, [])
         }
 
         {:ok, %{state | delivery: delivery, phase: :up, begins: true}}

@@ -12,9 +12,14 @@ defmodule Legation.Peer.Callers do
   def exported(tag, exported, %{session: %{tag: tag}} = state) do
     state =
       Enum.reduce(exported, state, fn {number, pid}, state ->
-        monitor = Process.monitor(pid)
-        monitors = Map.put(state.monitors, monitor, {:export, number})
-        %{state | monitors: monitors, exports: Map.put(state.exports, number, monitor)}
+        # The peer may have forgotten it before we heard of it.
+        if Native.session_export_pid(state.session.resource, number) do
+          monitor = Process.monitor(pid)
+          monitors = Map.put(state.monitors, monitor, {:export, number})
+          %{state | monitors: monitors, exports: Map.put(state.exports, number, monitor)}
+        else
+          state
+        end
       end)
 
     start_sweep(state)
@@ -56,10 +61,22 @@ defmodule Legation.Peer.Callers do
   end
 
   @doc "A stand-in has found that nobody needs it."
-  def idle(tag, pid, number, %{session: %{tag: tag, resource: session}} = state),
-    do: Handles.drop_idle(state.instance, session, self(), tag, number, pid)
+  def idle(tag, pid, number, %{instance: instance, session: %{tag: tag, resource: session}}) do
+    idle_ms = Instance.limit(instance, :handle_idle_ms)
+
+    case :ets.lookup(instance.stand_ins, {tag, number}) do
+      # It has called since.
+      [{_key, ^pid, used}] -> now_ms() - used >= idle_ms and drop_idle(instance, session, tag, number, pid)
+      _another -> drop_idle(instance, session, tag, number, pid)
+    end
+  end
 
   def idle(_ended, _pid, _number, _state), do: false
+
+  defp drop_idle(instance, session, tag, number, pid),
+    do: Handles.drop_idle(instance, session, self(), tag, number, pid)
+
+  defp now_ms, do: System.monotonic_time(:millisecond)
 
   @doc "A Reader has made a stand-in."
   def stand_in(tag, pid, number, %{session: %{tag: tag}} = state) do

@@ -9,7 +9,7 @@ defmodule Legation.Peer.Dialling do
   # by index), each with a back-off of its own: those before which, in the list, fewer are up than are wanted. So the
   # first ones of the list are come back to.
 
-  alias Legation.{Backoff, Connection, Instance}
+  alias Legation.{Backoff, Connection, Instance, Native}
   alias Legation.Connection.Reader
 
   @doc "Dials, unless a link is up or on its way, or there is no address: then the peer dials us."
@@ -106,7 +106,8 @@ defmodule Legation.Peer.Dialling do
   def keep_standby(%{wanted: 1} = state), do: state
 
   def keep_standby(%{addresses: addresses} = state) do
-    if addresses != {} and state.links != %{} and state.session.initiator? and state.drain == nil do
+    if addresses != {} and state.links != %{} and state.session.initiator? and state.drain == nil and
+         Native.session_can_resume(state.session.resource) do
       up = for {_tag, %{index: index}} when index != nil <- state.links, do: index
       Enum.reduce(0..(tuple_size(addresses) - 1), state, &keep_standby(&1, up, &2))
     else

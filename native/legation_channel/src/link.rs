@@ -342,8 +342,8 @@ impl Link {
         self.advance(&mut opening, now, sink)
     }
 
-    /// The peer of [`LinkEvent::Decide`] is welcome. `resume`: the session that it asked for, where we have it. `limits`: those of a
-    /// new session, where this peer has its own.
+    /// The peer of [`LinkEvent::Decide`] is welcome. `resume`: the session that it asked for, where we have it; another is not
+    /// resumed. `limits`: those of a new session, where this peer has its own.
     pub fn accept(
         &self,
         now: UnixMs,
@@ -352,6 +352,7 @@ impl Link {
         sink: &mut dyn FnMut(LinkEvent<'_>),
     ) -> Wake {
         let mut opening = lock(&self.handshake);
+        let resume = resume.filter(|session| opening.handshake.asks_for(session.agreed()));
         if let Err(error) = opening.handshake.accept(resume.is_some()) {
             return own(self.fail(&mut opening, error.into(), sink));
         }

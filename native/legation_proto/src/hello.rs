@@ -245,6 +245,12 @@ impl Handshake {
         Ok(())
     }
 
+    /// Whether a session is one with this peer, and the one that its hello asks for.
+    pub fn asks_for(&self, session: &Agreed) -> bool {
+        let asked = |hello: &Hello| hello.resume.is_some_and(|offer| offer.session == session.session);
+        self.peer.as_ref().is_some_and(|hello| hello.own == session.peer && asked(hello))
+    }
+
     fn peer_id(&self) -> RealmId {
         match (&self.peer, self.config.expected_peer) {
             (Some(hello), _) => hello.own,

@@ -96,6 +96,7 @@ pub enum Event<'a> {
         destination: Destination<'a>,
         source: &'a str,
         label: u8,
+        /// Our number for it: the peer's may come twice.
         call_id: u64,
         /// The peer's number for the calling process, the same as in payloads. With a stand-in
         /// ([`Session::bind_import`]) it lives until that is dropped, without one until its calls are answered.
@@ -432,7 +433,7 @@ impl Session {
         let (served, told) = self.no_longer_served(call_id).ok_or(PushError::UnknownCall)?;
         let message = NewMessage {
             kind: kind::REPLY,
-            call_id,
+            call_id: served.call_id,
             caller: served.caller,
             ..NewMessage::new(&served.engine, "", copied)
         };
@@ -440,7 +441,7 @@ impl Session {
             true => self.push_crossing(message, &Crossing::of(payload, holds, None), true),
             false => self.enqueue(None, message, true).map(|wake| Pushed { wake, exported: Vec::new() }),
         };
-        let mut pushed = pushed.unwrap_or_else(|error| refused(self.push_refusal(call_id, &served, refusal_of(error))));
+        let mut pushed = pushed.unwrap_or_else(|error| refused(self.push_refusal(&served, refusal_of(error))));
         pushed.wake |= told;
         Ok(pushed)
     }
@@ -448,7 +449,7 @@ impl Session {
     /// Refuses a call of the peer's. True: wake the active link's writer.
     pub fn refuse(&self, call_id: u64, refusal: Refusal) -> bool {
         match self.no_longer_served(call_id) {
-            Some((served, told)) => self.push_refusal(call_id, &served, refusal) | told,
+            Some((served, told)) => self.push_refusal(&served, refusal) | told,
             None => false,
         }
     }
@@ -470,17 +471,15 @@ impl Session {
             self.shared.counters.calls_served.set(calls.being_served() as u64);
             (abandoned, self.tell(&mut calls))
         };
-        abandoned
-            .into_iter()
-            .fold(told, |wake, (call_id, served)| self.push_refusal(call_id, &served, Refusal::Abandoned) | wake)
+        abandoned.into_iter().fold(told, |wake, served| self.push_refusal(&served, Refusal::Abandoned) | wake)
     }
 
     /// An ERROR has no payload: it goes even when the queue is full of answers.
-    fn push_refusal(&self, call_id: u64, served: &Served, refusal: Refusal) -> bool {
+    fn push_refusal(&self, served: &Served, refusal: Refusal) -> bool {
         let message = NewMessage {
             kind: kind::ERROR,
             detail: refusal as u8,
-            call_id,
+            call_id: served.call_id,
             caller: served.caller,
             ..NewMessage::new(&served.engine, "", NewPayload::Slice(&[]))
         };

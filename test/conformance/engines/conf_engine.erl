@@ -6,7 +6,7 @@
 -export([start/1, log/1, log/2, await_held/2, long_atom/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
--record(state, {held = #{}, log = [], count = 0, waiting = []}).
+-record(state, {kept = none, echo = none, held = #{}, log = [], count = 0, waiting = []}).
 
 start(Options) -> gen_server:start(?MODULE, Options, []).
 
@@ -67,6 +67,40 @@ handle_call({exit_me, Reason}, {Pid, _Tag}, State) ->
 handle_call({send_me, Message}, {Pid, _Tag}, State) ->
     Pid ! Message,
     {reply, ok, State};
+%% What it can do with identifiers that it was given.
+handle_call({tell, To, Message}, _From, State) ->
+    To ! Message,
+    {reply, ok, State};
+handle_call({ask, Server, Request, Timeout}, From, State) ->
+    spawn(fun() -> gen_server:reply(From, asked(Server, Request, Timeout)) end),
+    {noreply, State};
+handle_call({watch, Pid}, _From, State) ->
+    erlang:monitor(process, Pid),
+    {reply, ok, State};
+handle_call({link, Pid}, _From, State) ->
+    link(Pid),
+    {reply, ok, State};
+handle_call({exit, Pid, Reason}, _From, State) ->
+    exit(Pid, Reason),
+    {reply, ok, State};
+handle_call({reply_to, Other, Reply}, _From, State) ->
+    gen_server:reply(Other, Reply),
+    {reply, ok, State};
+handle_call({is_self, Pid}, _From, State) -> {reply, Pid =:= self(), State};
+handle_call({from_is, Pid}, {Caller, _Tag}, State) -> {reply, Pid =:= Caller, State};
+handle_call({keep, Term}, _From, State) -> {reply, ok, State#state{kept = Term}};
+handle_call({kept, Term}, _From, State) -> {reply, Term =:= State#state.kept, State};
+handle_call({tell_kept, Message}, _From, State) ->
+    State#state.kept ! Message,
+    {reply, ok, State};
+handle_call(new_reference, _From, State) ->
+    Ref = make_ref(),
+    {reply, Ref, State#state{kept = Ref}};
+%% Always the same one, which nobody has published.
+handle_call(start_echo, _From, #state{echo = none} = State) ->
+    {ok, Pid} = conf_plain:start([]),
+    {reply, Pid, State#state{echo = Pid}};
+handle_call(start_echo, _From, State) -> {reply, State#state.echo, State};
 handle_call(token, _From, State) -> {reply, seq_trace:get_token() =/= [], State};
 handle_call(own_pid, _From, State) -> {reply, self(), State};
 handle_call({new_atom, Name}, _From, State) -> {reply, binary_to_atom(Name), State};
@@ -78,12 +112,23 @@ handle_call({await_held, Key}, From, State) ->
     {noreply, answer_waiting(State#state{waiting = [{From, {held, Key}} | State#state.waiting]})};
 handle_call(Other, _From, State) -> {reply, {what, Other}, note({call, Other}, State)}.
 
+handle_cast({tell, To, Message}, State) ->
+    To ! Message,
+    {noreply, State};
 handle_cast({stop, Reason}, State) -> {stop, Reason, State};
 handle_cast(count, State) -> {noreply, State#state{count = State#state.count + 1}};
 handle_cast(Message, State) -> {noreply, note({cast, Message}, State)}.
 
 handle_info({stop, Reason}, State) -> {stop, Reason, State};
 handle_info(Message, State) -> {noreply, note({info, Message}, State)}.
+
+%% Without what OTP says of the arguments, which are not the same on all sides.
+asked(Server, Request, Timeout) ->
+    try
+        gen_server:call(Server, Request, Timeout)
+    catch
+        exit:{Reason, _Call} -> {exits, Reason}
+    end.
 
 note(Entry, State) -> answer_waiting(State#state{log = [clean(Entry) | State#state.log]}).
 

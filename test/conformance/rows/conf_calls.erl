@@ -39,10 +39,13 @@ rows() ->
         {call_handed_on_by_a_server, fun call_handed_on_by_a_server/1},
         {call_caller_dies, fun call_caller_dies/1},
         {call_caller_is_watched, fun call_caller_is_watched/1},
+        {call_caller_is_watched_allowed, carol(), fun call_caller_is_watched/1},
         {call_caller_is_killed_watched, fun call_caller_is_killed_watched/1},
         {call_caller_gets_a_message, fun call_caller_gets_a_message/1},
         {call_caller_gets_an_exit, fun call_caller_gets_an_exit/1},
+        {call_caller_gets_an_exit_allowed, carol(), fun call_caller_gets_an_exit/1},
         {call_caller_is_linked, fun call_caller_is_linked/1},
+        {call_caller_is_linked_allowed, carol(), fun call_caller_is_linked_allowed/1},
         {call_from_as_seen, fun call_from_as_seen/1},
         {call_tag_alias, fun call_tag_alias/1},
         {call_tag_reference, fun call_tag_reference/1},
@@ -53,6 +56,7 @@ rows() ->
     ].
 
 none() -> #{module => none}.
+carol() -> #{realm => <<"carol">>}.
 
 %% All ways to say which process.
 ways(#{name := Name, pid := Pid, global := Global}) -> [Name, Pid, Global].
@@ -211,6 +215,13 @@ call_caller_is_linked(#{name := Name} = Engine) ->
     Reason = kill(Engine),
     barrier(),
     {Reply, Reason, nothing_left()}.
+
+%% Waits for the one signal.
+call_caller_is_linked_allowed(#{name := Name} = Engine) ->
+    process_flag(trap_exit, true),
+    Reply = gen_server:call(Name, link_me),
+    Reason = kill(Engine),
+    {Reply, Reason, next()}.
 
 call_from_as_seen(#{name := Name}) -> gen_server:call(Name, who).
 

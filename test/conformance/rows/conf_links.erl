@@ -2,6 +2,8 @@
 -module(conf_links).
 
 -export([rows/0]).
+%% There.
+-export([links_elsewhere/1]).
 
 -import(conf_lib, [ended/1, same/1, barrier/0, kill/1, finish/2, lives/1, next/0, nothing_left/0]).
 
@@ -19,6 +21,7 @@ rows() ->
         {link_dead_pid_not_trapping, fun dead_pid_not_trapping/1},
         {link_twice, fun twice/1},
         {link_info, fun info/1},
+        {link_shown_there, fun shown_there/1},
         {link_and_monitor, fun link_and_monitor/1},
         {unlink, fun unlinked/1},
         {unlink_not_linked, fun unlink_not_linked/1},
@@ -34,8 +37,19 @@ rows() ->
         {exit_trapping_engine, trapping(), fun exit_trapping_engine/1},
         {exit_dead_pid, fun exit_dead_pid/1},
         {exit_after_by_timer, fun exit_after_by_timer/1},
+        {link_otherwise_allowed, carol(), fun(Engine) -> trapping(Engine, oops) end},
+        {link_shutdown_term_allowed, carol(), fun(Engine) -> trapping(Engine, {shutdown, secret}) end},
+        {link_dies_allowed, carol(), fun linked_dies_allowed/1},
+        {link_dies_trapping_engine_allowed, maps:merge(carol(), trapping()), fun linked_dies_trapping_engine_allowed/1},
+        {link_unlinked_dies_allowed, carol(), fun unlinked_dies/1},
+        {exit_otherwise_allowed, carol(), fun exits_allowed/1},
+        {exit_normal_allowed, carol(), fun(Engine) -> exits(Engine, normal) end},
+        {exit_kill_allowed, carol(), fun(Engine) -> exits(Engine, kill) end},
+        {exit_trapping_engine_allowed, maps:merge(carol(), trapping()), fun exit_trapping_engine_allowed/1},
         {group_leader, fun other_group_leader/1}
     ].
+
+carol() -> #{realm => <<"carol">>}.
 
 trapping() -> #{module => conf_plain, args => [trap_exit]}.
 
@@ -104,6 +118,18 @@ info(#{pid := Pid}) ->
     unlink(Pid),
     {links, After} = process_info(self(), links),
     {Linked -- Before, After -- Before}.
+
+%% Whether the engine's system shows the link, too.
+shown_there(#{pid := Pid, id := Id}) ->
+    link(Pid),
+    barrier(),
+    Shown = conf_target:at(?MODULE, links_elsewhere, [Id]),
+    unlink(Pid),
+    Shown.
+
+links_elsewhere(Id) ->
+    {links, Links} = process_info(conf_host:pid(Id), links),
+    length([Link || Link <- Links, is_pid(Link), node(Link) =/= node()]).
 
 link_and_monitor(#{pid := Pid} = Engine) ->
     process_flag(trap_exit, true),
@@ -176,6 +202,38 @@ exits(#{pid := Pid} = Engine, Reason) ->
 exit_trapping_engine(#{pid := Pid, id := Id} = Engine) ->
     exit(Pid, oops),
     {what_becomes(Engine), conf_target:at(conf_plain, log, [Id])}.
+
+%% With what reason the engine ends of it.
+linked_dies_allowed(Engine) ->
+    {Linked, Ref} = linked(Engine),
+    Reason = conf_lib:ending(Engine, fun() -> Linked ! {stop, oops} end),
+    receive
+        {'DOWN', Ref, process, _, oops} -> Reason
+    end.
+
+%% Waits for the one signal.
+linked_dies_trapping_engine_allowed(#{id := Id} = Engine) ->
+    {Linked, Ref} = linked(Engine),
+    Linked ! {stop, oops},
+    {'DOWN', Ref, process, _, oops} = next(),
+    Heard = conf_target:at(conf_plain, log, [Id, 1]),
+    {what_becomes(Engine), Heard}.
+
+unlinked_dies(#{pid := Pid} = Engine) ->
+    {Linked, Ref} = spawn_monitor(fun() ->
+        link(Pid),
+        unlink(Pid),
+        exit(oops)
+    end),
+    {'DOWN', Ref, process, Linked, oops} = next(),
+    what_becomes(Engine).
+
+exits_allowed(#{pid := Pid} = Engine) -> conf_lib:ending(Engine, fun() -> exit(Pid, oops) end).
+
+exit_trapping_engine_allowed(#{pid := Pid, id := Id} = Engine) ->
+    exit(Pid, oops),
+    Heard = conf_target:at(conf_plain, log, [Id, 1]),
+    {what_becomes(Engine), Heard}.
 
 exit_dead_pid(#{pid := Pid} = Engine) ->
     kill(Engine),

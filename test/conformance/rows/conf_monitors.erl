@@ -13,6 +13,8 @@ rows() ->
         {monitor_pid_otherwise, fun(Engine) -> by_pid(Engine, {oops, [1, 2]}) end},
         {monitor_pid_noproc, fun(Engine) -> by_pid(Engine, noproc) end},
         {monitor_pid_timeout, fun(Engine) -> by_pid(Engine, timeout) end},
+        {monitor_pid_shutdown_term_allowed, carol(), fun(Engine) -> by_pid(Engine, {shutdown, secret}) end},
+        {monitor_pid_otherwise_allowed, carol(), fun(Engine) -> by_pid(Engine, {oops, [1, 2]}) end},
         {monitor_pid_killed, fun(Engine) -> by_pid(Engine, kill) end},
         {monitor_name_shutdown, fun(Engine) -> by_name(Engine, shutdown) end},
         {monitor_name_killed, fun(Engine) -> by_name(Engine, kill) end},
@@ -41,6 +43,8 @@ rows() ->
         {monitor_disconnect, #{disconnects => true}, fun disconnect/1},
         {monitor_again_after_disconnect, #{disconnects => true}, fun again_after_disconnect/1}
     ].
+
+carol() -> #{realm => <<"carol">>}.
 
 by_pid(#{pid := Pid} = Engine, Reason) ->
     Ref = erlang:monitor(process, Pid),

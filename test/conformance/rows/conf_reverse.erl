@@ -3,7 +3,7 @@
 
 -export([rows/0]).
 %% There.
--export([ended_call/2, ended_call/3, ended_within/2, call_and_linger/2, call_times/3, size_of_reply/2]).
+-export([ended_call/2, ended_call/3, ended_within/2, call_and_linger/2, call_times/3, size_of_reply/2, pid_in_reply/1]).
 
 -import(conf_lib, [ended/1, same/1, barrier/0, next/0, nothing_left/0]).
 
@@ -62,6 +62,11 @@ size_of_reply(Way, Request) ->
         Binary when is_binary(Binary) -> {bytes, byte_size(Binary)};
         Other -> Other
     end.
+
+%% There: the pid in a reply is called, and is itself when it is back.
+pid_in_reply(Way) ->
+    Pid = gen_server:call(Way, own_pid),
+    {gen_server:call(Pid, {is_self, Pid}), gen_server:call(Way, {is_self, Pid}), gen_server:call(Way, own_pid) =:= Pid}.
 
 %% A server here that does what this fun says with each {Tag, From, Request}.
 served(Name, Fun) ->
@@ -122,11 +127,11 @@ reply_too_large(Name) ->
     [conf_target:at(?MODULE, size_of_reply, [Way, Size]) || Size <- [8388608 - 6, 8388608 - 5]].
 
 reply_with_a_pid(Name) ->
-    {Server, Way} = served(Name, fun(From, _) -> gen_server:reply(From, self()) end),
-    case there(Way, 1) of
-        {Server, []} -> itself;
-        Other -> Other
-    end.
+    {_, Way} = served(Name, fun
+        (From, own_pid) -> gen_server:reply(From, self());
+        (From, {is_self, Pid}) -> gen_server:reply(From, Pid =:= self())
+    end),
+    conf_target:at(?MODULE, pid_in_reply, [Way]).
 
 no_reply(Name) ->
     {_, Way} = served(Name, fun(_, _) -> ok end),

@@ -28,6 +28,9 @@ rows() ->
         {send_after, plain(), fun send_after/1},
         {send_after_by_timer, plain(), fun send_after_by_timer/1},
         {send_interval_by_timer, plain(), fun send_interval/1},
+        {cast_asked_after, plain(), fun(Engine) -> asked_after(Engine, '$legation_cast') end},
+        {send_asked_after, plain(), fun(Engine) -> asked_after(Engine, '$legation_send') end},
+        {send_asked_after_missing, fun asked_after_missing/1},
         {send_a_pid, plain(), fun send_a_pid/1},
         {io_device, #{module => conf_io}, fun io_device/1}
     ].
@@ -152,6 +155,14 @@ send_interval(#{pid := Pid} = Engine) ->
     Heard = heard(Engine, 3),
     {ok, cancel} = timer:cancel(Timer),
     lists:sublist(Heard, 3).
+
+%% A cast or a message to which there is an answer when the engine has it.
+asked_after(#{pid := Pid} = Engine, Label) ->
+    {ended(fun() -> gen:call(Pid, Label, hello, 1000) end), heard(Engine, 1), nothing_left()}.
+
+asked_after_missing(#{pid := Pid} = Engine) ->
+    conf_lib:kill(Engine),
+    ended(fun() -> gen:call(Pid, '$legation_send', hello, 1000) end).
 
 send_a_pid(Engine) -> behind(Engine, [{hello, self()}, {hello, make_ref()}]).
 

@@ -34,14 +34,20 @@ pub(crate) struct Calls {
     own_callers: HashMap<u64, HashSet<u64>>,
     /// Processes of the peer's that calls are in flight to, and which.
     to_handles: HashMap<u64, HashSet<u64>>,
-    /// The peer's calls that are being served: call id to caller.
+    /// The peer's calls that are being served, under numbers of our own: the peer's may come again after a release, when an
+    /// answer to the first is still to come.
     served: HashMap<u64, Served>,
-    /// Their callers, and which of their calls are being served. One that has a stand-in stays until that goes.
+    last_served: u64,
+    /// The peer's numbers for them, to ours.
+    served_ids: HashMap<u64, u64>,
+    /// Their callers, and which of their calls are being served, by our numbers. One that has a stand-in stays until that goes.
     remote_callers: HashMap<u64, HashSet<u64>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Served {
+    /// The peer's number for it.
+    pub call_id: u64,
     pub caller: u64,
     /// The engine that was called: its key signs the answer. For another process its address: the realm signs, and its end
     /// waits for the answer.
@@ -121,6 +127,8 @@ impl Calls {
             own_callers: HashMap::new(),
             to_handles: HashMap::new(),
             served: HashMap::new(),
+            last_served: 0,
+            served_ids: HashMap::new(),
             remote_callers: HashMap::new(),
         }
     }
@@ -211,10 +219,10 @@ impl Calls {
         self.handles.export_ended(number, reason)
     }
 
-    /// Enters a call of the peer's. The copy of its caller's number is counted in any case.
-    pub fn serve(&mut self, call_id: u64, served: Served, limits: &Limits) -> Result<(), NotServed> {
+    /// Enters a call of the peer's, and gives our number for it. The copy of its caller's number is counted in any case.
+    pub fn serve(&mut self, served: Served, limits: &Limits) -> Result<u64, NotServed> {
         let caller = served.caller;
-        let refused = if self.served.contains_key(&call_id) {
+        let refused = if self.served_ids.contains_key(&served.call_id) {
             Some(NotServed::Duplicate)
         } else if self.served.len() >= limits.calls_max {
             Some(NotServed::Full(Bound::Calls))
@@ -228,20 +236,36 @@ impl Calls {
             return Err(refused);
         }
         self.handles.serve(caller);
-        self.remote_callers.entry(caller).or_default().insert(call_id);
-        self.served.insert(call_id, served);
-        Ok(())
+        self.last_served += 1;
+        let number = self.last_served;
+        self.remote_callers.entry(caller).or_default().insert(number);
+        self.served_ids.insert(served.call_id, number);
+        self.served.insert(number, served);
+        Ok(number)
     }
 
-    /// A call of the peer's was answered, refused or given up.
-    pub fn served(&mut self, call_id: u64) -> Option<Served> {
-        let served = self.served.remove(&call_id)?;
+    /// A call of the peer's was answered or refused, by our number.
+    pub fn served(&mut self, number: u64) -> Option<Served> {
+        let served = self.take_served(number)?;
         if let Some(calls) = self.remote_callers.get_mut(&served.caller) {
-            calls.remove(&call_id);
+            calls.remove(&number);
             if calls.is_empty() {
                 self.nothing_served_for(served.caller);
             }
         }
+        Some(served)
+    }
+
+    /// The peer doesn't wait for one any more, by its number.
+    pub fn released(&mut self, call_id: u64) {
+        if let Some(number) = self.served_ids.get(&call_id).copied() {
+            self.served(number);
+        }
+    }
+
+    fn take_served(&mut self, number: u64) -> Option<Served> {
+        let served = self.served.remove(&number)?;
+        self.served_ids.remove(&served.call_id);
         Some(served)
     }
 
@@ -253,11 +277,11 @@ impl Calls {
     }
 
     /// The calls of one of the peer's processes, taken out: what was to answer them has lost its way.
-    pub fn abandon(&mut self, caller: u64) -> Vec<(u64, Served)> {
+    pub fn abandon(&mut self, caller: u64) -> Vec<Served> {
         let Some(calls) = self.remote_callers.get_mut(&caller) else { return Vec::new() };
-        let ids = std::mem::take(calls);
+        let numbers = std::mem::take(calls);
         self.nothing_served_for(caller);
-        ids.into_iter().filter_map(|id| self.served.remove(&id).map(|served| (id, served))).collect()
+        numbers.into_iter().filter_map(|number| self.take_served(number)).collect()
     }
 
     pub fn being_served(&self) -> usize {
@@ -266,8 +290,8 @@ impl Calls {
 
     /// A process of the peer's has ended: so have its calls, and ours to it, which the exit of its stand-in tells.
     pub fn import_ended(&mut self, number: u64) {
-        for call_id in self.remote_callers.remove(&number).unwrap_or_default() {
-            self.served.remove(&call_id);
+        for call in self.remote_callers.remove(&number).unwrap_or_default() {
+            self.take_served(call);
         }
         for call_id in self.to_handles.remove(&number).unwrap_or_default() {
             self.finish(call_id);
@@ -306,8 +330,8 @@ mod tests {
         Pending { context: b"from".as_slice().into(), destination: "ping".into(), since: 0 }
     }
 
-    fn served(caller: u64) -> Served {
-        Served { caller, engine: "ping".into() }
+    fn served(call_id: u64, caller: u64) -> Served {
+        Served { call_id, caller, engine: "ping".into() }
     }
 
     fn begin(calls: &mut Calls, caller: &[u8], limits: &Limits) -> Result<(Begun, bool), Bound> {
@@ -358,13 +382,13 @@ mod tests {
     fn a_caller_without_a_stand_in_is_dropped_when_its_last_call_is_answered() {
         let limits = Limits::default();
         let mut calls = Calls::new(&limits);
-        calls.serve(1, served(7), &limits).unwrap();
-        calls.serve(2, served(7), &limits).unwrap();
+        calls.serve(served(1, 7), &limits).unwrap();
+        calls.serve(served(2, 7), &limits).unwrap();
         assert!(calls.served(1).is_some());
         assert_eq!(calls.handles.releases, []);
         assert!(calls.served(2).is_some());
         assert_eq!(calls.handles.releases, [Release::Dropped { number: 7, count: 2 }]);
-        calls.serve(3, served(8), &limits).unwrap();
+        calls.serve(served(3, 8), &limits).unwrap();
         calls.handles.bind_import(8, b"stand-in").unwrap();
         assert_eq!(calls.drop_import(8, || true), DropOutcome::InUse);
         assert!(calls.served(3).is_some());
@@ -383,21 +407,36 @@ mod tests {
         assert_eq!(calls.handles.sizes(), [1, 0, 0, 0], "nothing is left of it");
         assert!(begin(&mut calls, b"p1", &limits).is_ok());
         assert_eq!(begin(&mut calls, b"p1", &limits).err(), Some(Bound::Calls), "a third call");
-        assert!(calls.serve(1, served(1), &limits).is_ok());
-        assert_eq!(calls.serve(1, served(1), &limits), Err(NotServed::Duplicate));
-        assert_eq!(calls.serve(2, served(2), &limits), Err(NotServed::Full(Bound::Callers)), "a second caller");
-        assert!(calls.serve(2, served(1), &limits).is_ok());
-        assert_eq!(calls.serve(3, served(1), &limits), Err(NotServed::Full(Bound::Calls)), "a third call");
+        assert!(calls.serve(served(1, 1), &limits).is_ok());
+        assert_eq!(calls.serve(served(1, 1), &limits), Err(NotServed::Duplicate));
+        assert_eq!(calls.serve(served(2, 2), &limits), Err(NotServed::Full(Bound::Callers)), "a second caller");
+        assert!(calls.serve(served(2, 1), &limits).is_ok());
+        assert_eq!(calls.serve(served(3, 1), &limits), Err(NotServed::Full(Bound::Calls)), "a third call");
         assert!(calls.served(1).is_some());
-        assert!(calls.serve(3, served(1), &limits).is_ok());
+        assert!(calls.serve(served(3, 1), &limits).is_ok());
+    }
+
+    #[test]
+    fn a_call_of_a_number_that_was_released_is_another() {
+        let limits = Limits::default();
+        let mut calls = Calls::new(&limits);
+        let first = calls.serve(served(9, 7), &limits).unwrap();
+        calls.released(9);
+        let second = calls.serve(served(9, 7), &limits).unwrap();
+        calls.import_ended(7);
+        let third = calls.serve(served(9, 8), &limits).unwrap();
+        assert_eq!(calls.serve(served(9, 8), &limits), Err(NotServed::Duplicate));
+        assert!(calls.served(first).is_none() && calls.served(second).is_none());
+        assert_eq!(calls.served(third).map(|served| (served.call_id, served.caller)), Some((9, 8)));
+        assert!(calls.served.is_empty() && calls.served_ids.is_empty());
     }
 
     #[test]
     fn a_caller_that_ends_takes_its_calls_with_it() {
         let limits = Limits::default();
         let mut calls = Calls::new(&limits);
-        calls.serve(1, served(7), &limits).unwrap();
-        calls.serve(2, served(8), &limits).unwrap();
+        calls.serve(served(1, 7), &limits).unwrap();
+        calls.serve(served(2, 8), &limits).unwrap();
         calls.import_ended(7);
         calls.import_ended(7);
         assert!(calls.served(1).is_none());
@@ -459,7 +498,7 @@ mod tests {
         let mut calls = Calls::new(&limits);
         let numbers = 1..=limits.callers_max as u64;
         for number in numbers.clone() {
-            calls.serve(number, served(number), &limits).unwrap();
+            calls.serve(served(number, number), &limits).unwrap();
         }
         let begun = std::time::Instant::now();
         numbers.clone().for_each(|number| calls.import_ended(number));

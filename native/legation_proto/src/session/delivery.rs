@@ -69,15 +69,15 @@ fn deliver_call(
     sink: &mut dyn FnMut(Event<'_>),
 ) -> bool {
     let (row, payload, shared) = (&item.row, item.payload, &session.shared);
-    let served = Served { caller: row.caller, engine: row.destination.into() };
+    let served = Served { call_id: row.call_id, caller: row.caller, engine: row.destination.into() };
     let outcome = {
         let mut calls = lock(&session.calls);
-        let outcome = calls.serve(row.call_id, served, &shared.limits);
+        let outcome = calls.serve(served, &shared.limits);
         shared.counters.calls_served.set(calls.being_served() as u64);
         outcome
     };
-    match outcome {
-        Ok(()) => {}
+    let call_id = match outcome {
+        Ok(call_id) => call_id,
         Err(NotServed::Duplicate) => {
             shared.counters.duplicate_call.one();
             return discard_unchecked(session, payload);
@@ -87,12 +87,12 @@ fn deliver_call(
             shared.counters.overload_in.one();
             return refuse_unserved(session, item) | discard_unchecked(session, payload);
         }
-    }
+    };
     let handles = match check_payload(session, payload) {
         Ok(handles) => handles,
-        Err(NotChecked { refusal, wake }) => return session.refuse(row.call_id, refusal) | wake,
+        Err(NotChecked { refusal, wake }) => return session.refuse(call_id, refusal) | wake,
     };
-    let refuse = |refusal| session.refuse(row.call_id, refusal) | discard(session, payload, handles);
+    let refuse = |refusal| session.refuse(call_id, refusal) | discard(session, payload, handles);
     let allowed = match row.detail {
         label::GEN_CALL | label::SYSTEM | label::CALLER | label::CAST => true,
         label::SEND => !is_disguised(session, payload),
@@ -109,7 +109,7 @@ fn deliver_call(
         destination,
         source,
         label: row.detail,
-        call_id: row.call_id,
+        call_id,
         caller: row.caller,
         payload,
         handles,
@@ -180,8 +180,8 @@ pub(super) fn turn_away(session: &Session, item: &Item<'_>) -> bool {
 
 /// A call that met a bound.
 fn refuse_unserved(session: &Session, item: &Item<'_>) -> bool {
-    let served = Served { caller: item.row.caller, engine: "".into() };
-    session.push_refusal(item.row.call_id, &served, Refusal::Overload)
+    let served = Served { call_id: item.row.call_id, caller: item.row.caller, engine: "".into() };
+    session.push_refusal(&served, Refusal::Overload)
 }
 
 /// A DOWN: the reason waits for the end that it belongs to.

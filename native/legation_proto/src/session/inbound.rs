@@ -408,7 +408,7 @@ impl Inbound {
                     calls.import_ended(number);
                     ended.push((number, reason));
                 }
-                Release::Call(id) => drop(calls.served(id)),
+                Release::Call(id) => calls.released(id),
                 Release::Dropped { number, count } => calls
                     .handles
                     .dropped(number, count)
