@@ -201,6 +201,18 @@ async fn a_goodbye_ends_the_session_at_once() {
 }
 
 #[tokio::test]
+async fn a_goodbye_whose_link_breaks_ends_the_session() {
+    let mut pair = Pair::start(with_grace(ALICE), with_grace(BOB)).await;
+    // Bob has not heard of it when he says goodbye.
+    pair.proxy.set(Mode::Cut);
+    assert!(pair.bob.peers.drain(Duration::from_secs(20)).await.is_empty());
+    let (ended, why) = pair.bob.ended().await;
+    assert_eq!((ended.tag, why), (pair.at_bob.tag, LinkEnd::Local("shutdown")));
+    assert_eq!((pair.bob.counter("sessions_lost"), pair.bob.state("alice")), (0, PeerState::Drained));
+    pair.stop().await;
+}
+
+#[tokio::test]
 async fn who_disconnects_while_there_is_no_link_ends_the_session_too() {
     let mut pair = Pair::start(with_grace(ALICE), with_grace(BOB)).await;
     pair.cut().await;

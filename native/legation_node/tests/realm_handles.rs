@@ -178,6 +178,41 @@ async fn reasons_cross_whole_where_the_peer_is_told_them() {
 }
 
 #[tokio::test]
+async fn an_end_with_its_whole_reason_does_not_overtake_the_reply_that_waits_for_the_nodes_word() {
+    let mut pair = pair("reasons = \"full\"", "reasons = \"full\"", "").await;
+    let dying = "
+        Dying = spawn(fun() -> receive {'$gen_call', {P, _} = From, _} ->
+            P ! first_word, gen_server:reply(From, second_word), exit(third_word) end end),
+        gen_server:call({legation, 'bob@127.0.0.1'}, {publish, <<\"dying\">>, Dying, []}).";
+    assert_eq!(pair.far.eval(dying).await, "ok");
+    let there = |what: &str| {
+        format!("{what}(gen_server:call({{legation, 'alice@127.0.0.1'}}, {{whereis, <<\"dying@bob\">>}}))")
+    };
+    pair.near_until(&there("is_pid")).await;
+    // It has the words, and alice doesn't know that: it has to be asked for each, and doesn't answer.
+    let called = "
+        Self = self(), [list_to_atom(W ++ \"_word\") || W <- [\"first\", \"second\", \"third\"]], sys:suspend(rex),
+        spawn(fun() -> Self ! {got, catch gen_server:call({'dying@bob', 'alice@127.0.0.1'}, ok, infinity)} end), ok.";
+    assert_eq!(pair.near.eval(called).await, "ok");
+    pair.near_until(&there("is_atom")).await;
+    assert_eq!(pair.near.eval("sys:resume(rex), receive {got, Got} -> Got end.").await, "second_word");
+}
+
+#[tokio::test]
+async fn exits_that_wait_for_a_nodes_word_are_bounded_with_all_that_waits() {
+    let mut pair = pair_with("", "", "held_messages_max = 3", "allow = [\"call\", \"cast\", \"exit\"]").await;
+    assert_eq!(near(&mut pair, "{_, Parent, _} = Ask(1), put(parent, Parent), ok.").await, "ok");
+    pair.far.eval("sys:suspend(rex).").await;
+    let twice = "gen_server:cast({'echo@bob', 'alice@127.0.0.1'}, a_word_that_bob_has_not_seen),
+        exit(get(parent), shutdown), exit(get(parent), normal), ok.";
+    assert_eq!(pair.near.eval(twice).await, "ok");
+    pair.far_until(&format!("{} =:= 1", counter("bob", "exits_refused"))).await;
+    pair.far.eval("sys:resume(rex).").await;
+    let heard = "case Ask(7) of {'EXIT', P, shutdown} when is_pid(P) -> true; _ -> false end";
+    assert_eq!(pair.near.eval(&format!("{ASK} {}", until(heard))).await, "true");
+}
+
+#[tokio::test]
 async fn who_may_not_monitor_hears_only_that_a_process_is_gone() {
     let mut pair = pair("", "allow = [\"call\", \"cast\", \"send\"]", "").await;
     let down = "

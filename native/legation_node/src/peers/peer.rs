@@ -49,6 +49,8 @@ pub(super) struct Peer {
     links: Vec<Up>,
     /// The one of them that we send on.
     active: u64,
+    /// The session is over as soon as that one is, whatever becomes of the goodbye there.
+    closing: Option<CloseCode>,
     /// The last session, whose messages that were never signed go into the next.
     before: Option<Arc<Session>>,
     /// How the last link or dial ended.
@@ -161,6 +163,7 @@ impl Peer {
             session: None,
             links: Vec::new(),
             active: 0,
+            closing: None,
             before: None,
             last_error: None,
             attempts: 0,
@@ -190,6 +193,9 @@ impl Peer {
 
     /// Whether an address should have a link that it hasn't.
     fn wants(&self, index: usize) -> bool {
+        if self.closing.is_some() {
+            return false;
+        }
         let Some(session) = self.session.as_ref().filter(|_| !self.links.is_empty()) else {
             // What drains and is lost is taken up again to be finished, and nothing else is begun.
             return self.connected && (!self.drained || self.session.is_some());
@@ -215,6 +221,9 @@ impl Peer {
             offer.is_some_and(|offer| offer.session == session.core.agreed().session && !session.has_ended())
         };
         let session = self.session.as_ref().filter(offered);
+        if let Some(code) = self.closing {
+            return Err(code);
+        }
         if self.drained && session.is_none() {
             return Err(CloseCode::Shutdown);
         }
@@ -246,6 +255,10 @@ impl Peer {
         // It has ended while the link was on its way: the peer comes again, and gets a new one.
         if joins.resumed && !ours {
             return Err(CloseCode::Duplicate);
+        }
+        // No more links for a session that is being closed; and the next one comes when it has ended.
+        if let Some(code) = self.closing {
+            return Err(code);
         }
         // A dial that was on its way when the drain began.
         if self.drained && !joins.resumed {
@@ -326,7 +339,11 @@ impl Peer {
         if let Some(at) = self.links.iter().position(|up| up.tag == tag) {
             let up = self.links.remove(at);
             self.last_error = Some(why.clone());
-            self.link_is_gone(why, &mut gone);
+            match self.closing.filter(|_| tag == self.active) {
+                // It may have broken before the goodbye was said: the session ends all the same.
+                Some(code) if why.keeps_session() => self.link_is_gone(&LinkEnd::Local(code.name()), &mut gone),
+                _ => self.link_is_gone(why, &mut gone),
+            }
             // At once, from the first address on; but not again and again one that goes as soon as it is up.
             let lived = now_ms.saturating_sub(up.up_ms) >= self.handshake_ms;
             gone.redial = self.dial_again(lived, random);
@@ -382,7 +399,7 @@ impl Peer {
     /// It is over; what was queued waits for the next one.
     fn end_session(&mut self, why: &LinkEnd) {
         self.cancel_grace();
-        self.active = 0;
+        (self.active, self.closing) = (0, None);
         if let Some(session) = self.session.take() {
             session.stands(Standing::Ended(why.clone()));
             session.send_on(None);
@@ -452,6 +469,7 @@ impl Peer {
         self.cancel_timer();
         let links = self.goodbyes(code);
         if !self.links.is_empty() {
+            self.closing.get_or_insert(code);
             return Stopped { session: None, links };
         }
         self.end_session(&LinkEnd::Local(code.name()));

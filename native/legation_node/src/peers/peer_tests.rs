@@ -434,3 +434,26 @@ fn one_more_link_of_a_session_that_is_not_there_takes_the_place_of_none() {
     assert!(dialler.ended(1, &closed(), 0, 0).grace);
     assert!(dialler.up(link(3, Some(1), 0), &other, joins).is_ok());
 }
+
+#[test]
+fn a_goodbye_whose_link_breaks_before_it_is_said_ends_the_session() {
+    for others in [false, true] {
+        let mut peer = peer_with(&["a", "b"], 2, PeerLimits::default());
+        let (session, _) = begin(&mut peer, 1, Some(0), 0);
+        if others {
+            join(&mut peer, 2, Some(1), &session, true).unwrap();
+        }
+        assert!(peer.close(session.tag, CloseCode::Overload).session.is_none());
+        // Nothing joins any more.
+        assert_eq!(dial(&mut peer, 3), None);
+        assert_eq!(peer.hello(Some(&offer(&session, true)), 0).err(), Some(CloseCode::Overload));
+        assert_eq!(join(&mut peer, 4, None, &session, true).err(), Some(CloseCode::Overload));
+        let gone = peer.ended(1, &closed(), HANDSHAKE_MS, 0);
+        assert!(!gone.grace && gone.session.is_some());
+        assert_eq!(gone.closed.len(), usize::from(others));
+        assert_eq!(session.standing(), Standing::Ended(LinkEnd::Local("overload")));
+        // And the next one may begin.
+        assert_eq!((gone.redial, dial(&mut peer, 5)), (Some(0), Some("a".into())));
+        assert!(begin(&mut peer, 5, Some(0), 0).1.activated);
+    }
+}

@@ -15,7 +15,6 @@ use crate::peers::PeerSession;
 use crate::realm::atoms::Verdict;
 use crate::realm::engines::{reason_class, Reach};
 use crate::realm::handles::class_term;
-use crate::realm::incoming::key_of;
 use crate::realm::node::Node;
 use crate::realm::{lock, Body, Realm};
 
@@ -91,8 +90,12 @@ impl Realm {
             Destination::Process { pid, .. } => self.reach_process(session, pid, operation, payload),
         };
         let killed = exit == ExitKind::Sent && is_kill(payload.get(1..).unwrap_or_default());
-        // A filter decides on messages; on this it can't be asked, and has not agreed.
-        let reached = reached.ok().filter(|reach| !matches!(reach, Reach::Engine(engine) if engine.filtered));
+        // A filter decides on messages; on this it can't be asked, and has not agreed. And what waits for a node has its bounds.
+        let may = |reach: &Reach| match reach {
+            Reach::Engine(engine) => !engine.filtered && self.may_hold(&engine.node, session.tag, payload.len()),
+            _ => true,
+        };
+        let reached = reached.ok().filter(may);
         let (Some(Reach::Engine(engine)), false) = (reached, killed) else {
             self.counters.exits_refused.one();
             if handles {
@@ -143,6 +146,10 @@ impl Realm {
         let content = payload.get(1..).unwrap_or_default();
         let verdict = lock(&node.atoms).judge(payload, self.now());
         match verdict {
+            // Behind what waits there is nobody who would ask for it: it keeps its place, and its class has no such atoms.
+            Verdict::Ask(_) if session.is_some_and(|session| lock(&node.holds).contains_key(&session)) => {
+                self.signal(node, session, to, control, Some(&class_term(reason_class(content))));
+            }
             Verdict::Known => self.signal(node, session, to, control, Some(content)),
             Verdict::Unknown => self.signal(node, session, to, control, Some(UNDECODABLE)),
             Verdict::Ask(atoms) => {
@@ -151,7 +158,7 @@ impl Realm {
                 tokio::spawn(async move {
                     let known = realm.node_has(&node, atoms).await;
                     let content = if known { &content[..] } else { UNDECODABLE };
-                    node.link.push_signal(key_of(&to), &control, &[content]);
+                    realm.signal(&node, session, &to, control, Some(content));
                 });
             }
         }

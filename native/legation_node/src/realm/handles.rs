@@ -284,6 +284,9 @@ impl Realm {
             // It has gone meanwhile, and nobody would tell.
             lock(&node.watches).remove(&watch);
             self.exported_ended(session, number, ForgetReason::Noconnection, None);
+        } else if session.has_ended() || session.core.export_pid(number).is_none() {
+            // The peer has dropped it meanwhile, and when that was told there was nothing to forget.
+            self.unexported(session, number);
         }
     }
 

@@ -279,13 +279,13 @@ impl Realm {
             let Some(held) = hold.queue.pop_front() else {
                 break;
             };
+            hold.bytes = hold.bytes.saturating_sub(held.cost());
             match held {
                 Held::Signal { key, control, payload: Some(payload) } => {
                     node.link.push_signal(key, &control, &[&payload]);
                 }
                 Held::Signal { key, control, payload: None } => node.link.push_signal(key, &control, &[]),
                 Held::Message(parcel) => {
-                    hold.bytes = hold.bytes.saturating_sub(parcel.cost());
                     // The first has its verdict: not to be asked again, even if there is no room to remember it.
                     let verdict = match (std::mem::take(&mut first), std::mem::take(&mut refused)) {
                         (true, true) => Verdict::Unknown,

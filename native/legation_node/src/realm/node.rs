@@ -73,6 +73,19 @@ pub enum Held {
     },
 }
 
+/// What a signal takes beside its reason, roughly.
+pub const SIGNAL_BYTES: usize = 256;
+
+impl Held {
+    /// Of what a hold may have, bytes.
+    pub fn cost(&self) -> usize {
+        match self {
+            Held::Message(parcel) => parcel.cost(),
+            Held::Signal { payload, .. } => SIGNAL_BYTES + payload.as_ref().map_or(0, Vec::len),
+        }
+    }
+}
+
 impl Question {
     pub fn is_abandoned(&self) -> bool {
         matches!(self, Question::Call(sender) if sender.is_closed())

@@ -14,7 +14,7 @@ use crate::realm::engines::reason_class;
 use crate::realm::exits::ExitReason;
 use crate::realm::handles::StandIn;
 use crate::realm::incoming::key_of;
-use crate::realm::node::{Held, Node, Question, Watch};
+use crate::realm::node::{Held, Node, Question, Watch, SIGNAL_BYTES};
 use crate::realm::request::{classify, own_answer, question_of, stand_in_reply, Request};
 use crate::realm::space::{Ended, Monitor, MonitorKey};
 use crate::realm::terms;
@@ -417,10 +417,21 @@ impl Realm {
         };
         match lock(&node.holds).get_mut(&session) {
             Some(hold) => {
-                hold.queue.push_back(Held::Signal { key, control, payload: payload.map(<[u8]>::to_vec) });
+                let held = Held::Signal { key, control, payload: payload.map(<[u8]>::to_vec) };
+                hold.bytes += held.cost();
+                hold.queue.push_back(held);
             }
             None => push(&control),
         }
+    }
+
+    /// Whether an exit of a peer's has room behind what came before it in the session: a link may go before it. An end that somebody
+    /// watches for always has: there are no more of them than monitors and links.
+    pub(crate) fn may_hold(&self, node: &Node, session: u64, payload_bytes: usize) -> bool {
+        let bytes = payload_bytes + 2 * SIGNAL_BYTES;
+        lock(&node.holds).get(&session).is_none_or(|hold| {
+            hold.queue.len() + 2 <= self.limits.held_messages_max && hold.bytes + bytes <= self.limits.held_bytes_max
+        })
     }
 
     // Ours on theirs.
