@@ -10,6 +10,9 @@ defmodule Legation.Peer.Dialling do
   # first ones of the list are come back to.
 
   alias Legation.{Backoff, Connection, Instance, Native}
+
+  # Between dials while a session is lost, at most.
+  @lost_max_ms 1_000
   alias Legation.Connection.Reader
 
   @doc "Dials, unless a link is up or on its way, or there is no address: then the peer dials us."
@@ -52,12 +55,18 @@ defmodule Legation.Peer.Dialling do
         start_timer(0, %{state | tried: tried})
       else
         {delay_ms, backoff} = Backoff.next(state.backoff)
-        start_timer(delay_ms, %{state | tried: 0, backoff: backoff})
+        start_timer(pause_ms(delay_ms, state), %{state | tried: 0, backoff: backoff})
       end
     else
       state
     end
   end
+
+  # While a session waits to be taken up its grace runs: what is mended in time has to be found in time.
+  defp pause_ms(delay_ms, %{session: session}) when session != nil and delay_ms > @lost_max_ms,
+    do: :rand.uniform(@lost_max_ms)
+
+  defp pause_ms(delay_ms, _state), do: delay_ms
 
   @doc """
   The last link has ended. At once, from the first address on; but one that goes as soon as it is up must not be dialled again

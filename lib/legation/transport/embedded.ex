@@ -122,7 +122,7 @@ defmodule Legation.Transport.Embedded do
   @impl true
   def connect(instance, realm) when is_binary(realm) do
     case :ets.lookup(instance.config, {:peer, realm}) do
-      [{_key, _peer, :connected}] -> :ok
+      [{_key, _peer, :connected}] -> if(drained?(instance, realm), do: {:error, :draining}, else: :ok)
       [{_key, peer, _not_connected}] -> start_peer(instance, peer)
       [] -> {:error, :unknown_realm}
     end

@@ -23,6 +23,9 @@ use super::{LinkEnd, LinkStatus, PeerState, PeerStatus};
 use crate::config::{CarrierConfig, Limits, PeerConfig, LINKS_MAX};
 use crate::net::peer_connection::Control;
 
+/// Between dials while a session is lost, at most.
+const LOST_MAX_MS: u64 = 1_000;
+
 pub(super) struct Peer {
     pub config: Arc<PeerConfig>,
     pub realm: Arc<str>,
@@ -522,7 +525,7 @@ impl Peer {
         self.tried = 0;
         self.cancel_timer();
         if !at_once {
-            return Some(self.backoff.next(random));
+            return Some(self.pause(random));
         }
         self.backoff.reset();
         Some(0)
@@ -538,7 +541,16 @@ impl Peer {
             return Some(0);
         }
         self.tried = 0;
-        Some(self.backoff.next(random))
+        Some(self.pause(random))
+    }
+
+    /// While a session waits to be taken up its grace runs: what is mended in time has to be found in time.
+    fn pause(&mut self, random: u64) -> u64 {
+        let delay_ms = self.backoff.next(random);
+        match self.session() {
+            Some(_) if delay_ms > LOST_MAX_MS => 1 + random % LOST_MAX_MS,
+            _ => delay_ms,
+        }
     }
 
     pub fn cancel_timer(&mut self) {

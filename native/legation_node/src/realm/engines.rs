@@ -51,7 +51,9 @@ pub struct PublishOptions {
 
 impl Default for PublishOptions {
     fn default() -> Self {
-        PublishOptions { to: To::All, version: 0, operations: Operations::DEFAULT, receipts: None }
+        // As of the embedded transport: what one does with an engine. That it may be watched need not be said.
+        let operations = Operations(Operations::CALL | Operations::CAST | Operations::SEND);
+        PublishOptions { to: To::All, version: 0, operations, receipts: None }
     }
 }
 
