@@ -345,7 +345,7 @@ defmodule Legation do
 
   Returns before there is a link; `monitor_peers/1` tells of that, `peers/1` says why there is none.
   Errors: `{:error, :unknown_realm}`, `{:error, {:already_connected, realm}}`, `{:error, {:same_key, realm}}`,
-  `{:error, :own_key}`, `{:error, {:bad_key, reason}}`.
+  `{:error, :own_key}`, `{:error, {:bad_key, reason}}`, and `{:error, :draining}` after `drain/2`, which is for good.
   """
   @spec connect(binary | keyword, instance) :: :ok | {:error, term}
   def connect(realm_or_peer, instance \\ __MODULE__)

@@ -102,7 +102,7 @@ defmodule Legation.Options do
   | `knock_entries_max` | 65,536 | knocks remembered |
   | `send_timeout_ms` | 15,000 | how long a peer may not take our bytes |
   | `shutdown_ms` | 5,000 | for goodbyes when the instance stops |
-  | `reconnect_min_ms`, `reconnect_max_ms` | 50, 30,000 | between dials |
+  | `reconnect_min_ms`, `reconnect_max_ms` | 50, 30,000 | between dials; at most a second while a session is lost |
   """
 
   defmodule Peer do

@@ -135,6 +135,9 @@ defmodule Legation.Transport.Embedded do
     end
   end
 
+  # A drain is for good: there is nothing to take up again.
+  defp drained?(instance, realm), do: match?([{_realm, %{state: :drained}}], :ets.lookup(instance.peers, realm))
+
   defp start_peer(%Instance{identity: identity} = instance, peer) do
     if Native.realm_revoked(identity.keyring, Native.realm_id(peer.key)),
       do: {:error, :revoked},
