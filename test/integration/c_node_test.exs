@@ -175,7 +175,8 @@ defmodule Legation.CNodeTest do
       options = realm_options("dora", name: Dora, peers: [peer("alice", connect: [listen(alice, :tcp_tls)])])
       assert match?({:c_node, _opts}, options[:transport])
       watch = watch(alice)
-      :ok = Legation.connect(peer("dora"), alice)
+      # It may say goodbye, and it may not get to it.
+      :ok = Legation.connect(peer("dora", limits: [grace_ms: 0]), alice)
       {:ok, _pid} = TestVM.here(vm, Legation, :start_link, [options])
       await(watch, {:peer_up, "dora"})
       os_pid = TestVM.call(vm, CNode.Daemon, :os_pid, [Dora])
