@@ -130,8 +130,8 @@ defmodule Demo.Failures do
     value(alice, ~S|ping = Process.monitor(Legation.whereis("ping@bob"))|)
     code("$", "kill -KILL #{bob.os_pid}")
     check("it is gone (exit status 137)", VM.kill(bob), 137)
-    text = "alice's monitor of bob's ping is told; how bob's engines end is told by class alone"
-    expect(alice, down(), {:remote_exit, :crashed}, text)
+    text = "alice's monitor of bob's ping is told, with the reason that there is no way to it any more"
+    expect(alice, down(), :noconnection, text)
     number = quiet(alice, "GenServer.call(Alice.Counter, :get)")
     by_global = ~S|gen_server:call({global, <<"counter@alice">>}, get)|
     expect(bob2, by_global, number, "the second node goes on with alice's engines")
