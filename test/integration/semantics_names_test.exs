@@ -208,6 +208,9 @@ defmodule Legation.SemanticsNamesTest do
     GenServer.cast(pair.proxy, {:here_is, pid})
     assert_receive {:cast, {:here_is, stand_in}}
     assert is_pid(stand_in) and stand_in != pid
+    # Whoever watches it for bob has begun to: of a process that ends before that nobody can say why.
+    assert GenServer.call(pair.proxy, {:echo, 1}) == 1
+    if transport(pair.bob) == :embedded, do: :sys.get_state(peer_process(pair.bob, pair.realm))
     {pid, stand_in}
   end
 
