@@ -301,6 +301,12 @@ defmodule Legation.LinksTest do
     assert GenServer.call(await_engine(bob, "echo@alice"), {:echo, 1}) == 1
   end
 
+  test "a drain is for good: who connects afterwards is told so" do
+    %{bob: bob} = realms([])
+    assert Legation.drain(1_000, bob) == {:ok, []}
+    assert Legation.connect("alice", bob) == {:error, :draining}
+  end
+
   defp until_empty(pid, left \\ 1_000) do
     if Process.info(pid, :message_queue_len) != {:message_queue_len, 0} do
       assert left > 0

@@ -52,6 +52,21 @@ defmodule Legation.ReceivedTest do
     end
   end
 
+  # What stands for a process of one realm's takes such a message for an answer to its calls; another realm may not give it.
+  @tag :embedded
+  test "a forged answer gets no further for being asked after" do
+    alice = start_realm("alice")
+    bob = start_realm("bob")
+    link(alice, bob, :tcp_tls)
+    {:ok, echo} = Echo.start_link(owner: self(), instance: alice)
+    proxy = publish(alice, "echo", echo, [bob])
+    forged = {{:"$legation", 1, "carol", ""}, :forged}
+    send(proxy, forged)
+    assert :gen.call(proxy, :"$legation_send", forged, 10_000) == {:ok, {:error, {:legation, :forbidden}}}
+    assert Legation.counters(alice).dropped_forbidden == 1
+    refute_received {:info, ^forged}
+  end
+
   test "an engine of our own has it at once" do
     alice = start_realm("alice")
     {:ok, echo} = Echo.start_link(owner: self(), instance: alice)

@@ -9,16 +9,16 @@ defmodule Legation.Connection.Delivery do
   alias Legation.{Counters, Directory, Handle, Native, Policy, Telemetry}
   alias Legation.Connection.Handles
 
-  # A destination is a name, or the pid of a process that the peer was given: what it may do with that is what its policy
-  # says of it as a whole.
-  #
-  # `tag` is the session's; `draining`: new calls are refused.
+  # What answers a message that was asked after.
   @received :erlang.term_to_binary(:ok)
   @ask_ms 5_000
   # Processes on other nodes that are asked after at once, for one link.
   @asking_max 64
 
-  # `asking`: counts processes on other nodes that are being asked after.
+  # A destination is a name, or the pid of a process that the peer was given: what it may do with that is what its policy
+  # says of it as a whole.
+  #
+  # `tag` is the session's; `draining`: new calls are refused; `asking`: counts processes on other nodes that are being asked after.
   @enforce_keys [:instance, :peer, :realm, :policy, :reasons, :queue_max, :session, :tag, :asking]
   defstruct @enforce_keys ++ [draining: false]
 
@@ -51,6 +51,7 @@ defmodule Legation.Connection.Delivery do
   def call(d, dst, src, label, call_id, _caller, payload, receipt) when label in [5, 6] do
     with {:ok, pid, receipts} <- target(d, dst, payload),
          {:ok, term} <- Handles.payload(d, payload),
+         :ok <- no_reply(term),
          :ok <- allowed(d, dst, src, operation(label), term),
          :ok <- room(d, pid),
          {:ok, received} <- put(d, pid, if(label == 5, do: {:"$gen_cast", term}, else: term), call_id) do

@@ -10,10 +10,10 @@ defmodule Legation.Peer.Dialling do
   # first ones of the list are come back to.
 
   alias Legation.{Backoff, Connection, Instance, Native}
+  alias Legation.Connection.Reader
 
   # Between dials while a session is lost, at most.
   @lost_max_ms 1_000
-  alias Legation.Connection.Reader
 
   @doc "Dials, unless a link is up or on its way, or there is no address: then the peer dials us."
   def dial(%{dial: nil, links: links, addresses: addresses} = state) when links == %{} and addresses != {} do

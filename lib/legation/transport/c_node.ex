@@ -201,7 +201,7 @@ defmodule Legation.Transport.CNode do
   @impl true
   def connect(instance, realm) when is_binary(realm) do
     case :ets.lookup(instance.config, {:peer, realm}) do
-      [{_key, _peer, :connected}] -> :ok
+      [{_key, _peer, :connected}] -> dial_now(instance, realm)
       [{_key, peer, :disconnected}] -> start_peer(instance, peer)
       [{_key, _peer, :revoked}] -> {:error, :revoked}
       [] -> {:error, :unknown_realm}
@@ -213,6 +213,14 @@ defmodule Legation.Transport.CNode do
       [{_key, _peer, :connected}] -> {:error, {:already_connected, peer.realm}}
       [{_key, %{key: key}, :revoked}] when key == peer.key -> {:error, :revoked}
       _new_or_disconnected -> start_peer(instance, peer)
+    end
+  end
+
+  # It is on the list. A daemon that is down, or catches up, dials it when it is there.
+  defp dial_now(instance, realm) do
+    case Control.request(instance, {:connect, realm}) do
+      {:error, :draining} -> {:error, :draining}
+      _on_the_list -> :ok
     end
   end
 

@@ -144,6 +144,19 @@ fn active(peer: &Peer) -> u64 {
 }
 
 #[test]
+fn while_a_session_is_lost_the_next_dial_is_a_second_away_at_most() {
+    for lost in [true, false] {
+        let mut peer = peer(&["a"]);
+        if lost {
+            begin(&mut peer, 1, Some(0), 0);
+        }
+        peer.backoff = Backoff::new(30_000, 30_000);
+        let pauses: Vec<u64> = [0, 1, 999, 1_000, u64::MAX].map(|random| peer.pause(random)).into();
+        assert!(pauses.iter().all(|pause| (1..=LOST_MAX_MS).contains(pause) == lost), "{pauses:?}");
+    }
+}
+
+#[test]
 fn each_address_is_tried_once_and_then_it_backs_off() {
     let mut peer = peer(&["a", "b", "c"]);
     let min_ms = Limits::default().reconnect_min_ms;
