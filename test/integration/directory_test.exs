@@ -26,6 +26,19 @@ defmodule Legation.IntegrationDirectoryTest do
     stop_realm(alice)
   end
 
+  test "a subscriber hears of engines in the order in which they were published" do
+    alice = start_realm("alice")
+    bob = start_realm("bob")
+    link(alice, bob, :tcp_tls)
+    watch(bob)
+    {:ok, engine} = Counter.start_link(0)
+    # More than one read, and by no order of their names.
+    names = for n <- 1..200, do: "engine#{rem(n * 77, 201)}"
+    for name <- names, do: :ok = Legation.publish(name, engine, [], alice)
+    told = for _name <- names, do: assert_receive({:legation, _ref, {:engine_learned, _name, _info}}, 5_000)
+    assert for({_, _, {_, name, _info}} <- told, do: name) == for(name <- names, do: name <> "@alice")
+  end
+
   test "a subscriber gets a snapshot first, and then every change, with no gap" do
     alice = start_realm("alice")
     bob = start_realm("bob")

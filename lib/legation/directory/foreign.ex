@@ -11,7 +11,10 @@ defmodule Legation.Directory.Foreign do
     # Of an engine announced twice in one read the later counts.
     {known, new} =
       learns
-      |> Map.new(fn {:learn, engine, info} -> {engine, %{info | ops: Announcement.operations(info.ops)}} end)
+      |> Enum.reverse()
+      |> Enum.uniq_by(fn {:learn, engine, _info} -> engine end)
+      |> Enum.reverse()
+      |> Enum.map(fn {:learn, engine, info} -> {engine, %{info | ops: Announcement.operations(info.ops)}} end)
       |> Enum.split_with(fn {engine, _info} -> :ets.member(instance.foreign, engine <> "@" <> session.realm) end)
 
     for {engine, info} <- known, do: :ets.update_element(instance.foreign, engine <> "@" <> session.realm, {6, info})
