@@ -184,12 +184,12 @@ defmodule Legation do
   @doc """
   All peers on the list, connected or not.
 
-      %{realm: "bob", key: "ed25519:…", state: :up, profile: :tls, role: :initiator, version: 1,
+      %{realm: "bob", key: "ed25519:…", state: :up, profile: :tls, role: :initiator, version: 1, signing: :engine,
         carrier: Legation.Carriers.Tcp, address: {{10, 0, 0, 7}, 4040}, since: ~U[…], attempts: 0, last_error: nil, counters: %{…},
         links: [%{state: :active, carrier: Legation.Carriers.Tcp, address: …, role: :initiator, rtt_ms: 3, …}]}
 
   `state` is `:up`, `:revoked` (its key is), `:lost` (the session waits for a link, for `grace_ms` at most), `:connecting`, `:waiting` (to dial again), `:listening` (it dials us), `:disconnected` or `:drained`. `last_error` says
-  in words why there is no link.
+  in words why there is no link; `signing` how what we send is signed.
   """
   @spec peers(instance) :: [map]
   def peers(instance \\ __MODULE__) do

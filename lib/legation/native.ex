@@ -46,6 +46,7 @@ defmodule Legation.Native do
            :overload | :disconnect | :too_large | :identifiers | :bad_term | :unknown_handle | :draining | :ended}
 
   @type guard_opts :: %{window_ms: pos_integer, boot_ms: non_neg_integer, entries_max: pos_integer}
+  @type signing :: :engine | :delegated | :checkpoint
   @type channel_opts :: %{
           knock: boolean,
           message_bytes_max: pos_integer,
@@ -56,6 +57,8 @@ defmodule Legation.Native do
           fragment_bytes: pos_integer,
           message_ttl_ms: pos_integer | :infinity,
           room_waiters_max: pos_integer,
+          signing: signing,
+          accept_signing: [signing],
           engine_queue_bytes_max: pos_integer | :infinity,
           calls_max: pos_integer,
           callers_max: pos_integer,

@@ -22,6 +22,8 @@ defmodule Legation.Options do
       instances of one cluster would want the same ones
     * `:atoms` - modules that are loaded when the instance starts. Messages are decoded without making an atom: those that a
       module brings are unknown until it is loaded, which outside of a release is when it is first called
+    * `:signing` - how what we send is signed, where a peer does not say otherwise, see below. Default `:engine`
+    * `:accept_signing` - and what we take from peers. Default `[:engine, :delegated]`
     * `:limits` - see below
     * `:transport` - who does the work: `:embedded` (default), this VM with the native library; or `{:c_node, options}`, a daemon beside it, see
       `Legation.Options.CNode`
@@ -61,6 +63,18 @@ defmodule Legation.Options do
       `%{realm:, engine:, source:, op:, message:}`; what is not answered with `true` is refused. An engine's own filter is asked after this one
     * `:reasons` - `:class` (default): of why a process ended, the peer is told only the class (`:normal`, `:shutdown`, `:killed`, `:noproc`,
       `:noconnection`, `:timeout`, or `{:remote_exit, :crashed}`); `:full`: the reason itself
+    * `:signing`, `:accept_signing` - of this peer alone; default: those of the instance
+
+  ## Signing
+
+  `:signing` is how we sign what we send, and changes nothing but speed:
+
+    * `:engine` - each engine's messages by its own key, in batches of their own
+    * `:delegated` - messages of all engines together, by the key with which the realm signs for itself: one signature for as many engines as
+      have something to say at the same time. Only for engines that were published with `delegate: true` (the default); others sign for themselves
+
+  `:accept_signing` is a list of those that we take from a peer. `:engine` is always in it. A peer is told of it, and signs by `:engine` where
+  we don't take anything else; what comes all the same is dropped, counted (`mode_refused`), and ends the link when it goes on.
 
   ## Limits
 
@@ -121,7 +135,10 @@ defmodule Legation.Options do
       limits: %{},
       export: [],
       allow: [:call, :cast, :send, :monitor],
-      reasons: :class
+      reasons: :class,
+      # nil: as for all peers.
+      signing: nil,
+      accept_signing: nil
     ]
 
     @type t :: %__MODULE__{}
@@ -135,6 +152,8 @@ defmodule Legation.Options do
 
   # As Legation.Policy has them.
   @ops [:call, :cast, :send, :monitor, :link, :exit, :sys, :event]
+
+  @signing [:engine, :delegated]
 
   @ms_max Check.ms_max()
   @mib 1_048_576
@@ -205,6 +224,8 @@ defmodule Legation.Options do
     import: :default,
     global: true,
     atoms: [],
+    signing: :engine,
+    accept_signing: [:engine, :delegated],
     transport: :embedded,
     limits: Map.new(@limits, fn {name, {default, _expected}} -> {name, default} end)
   ]
@@ -263,12 +284,28 @@ defmodule Legation.Options do
 
   defp parse_key(_text), do: :error
 
+  @doc false
+  # The limits of a peer's sessions, and how they are signed: its own, where it has any.
+  def of_session(%__MODULE__{} = options, %Peer{} = peer) do
+    options.limits
+    |> Map.merge(peer.limits)
+    |> Map.merge(%{
+      signing: peer.signing || options.signing,
+      accept_signing: peer.accept_signing || options.accept_signing
+    })
+  end
+
+  @doc false
+  # Of one whose peer is not known yet.
+  def of_session(%__MODULE__{} = options),
+    do: Map.merge(options.limits, Map.take(options, [:signing, :accept_signing]))
+
   ## The instance
 
   defp build(opts) do
     keys!(
       opts,
-      [:name, :realm, :key, :network_key, :state_dir, :listen, :peers, :import, :global, :atoms, :limits, :transport],
+      ~w(name realm key network_key state_dir listen peers import global atoms signing accept_signing limits transport)a,
       ""
     )
 
@@ -286,6 +323,8 @@ defmodule Legation.Options do
       import: imports(Keyword.get(opts, :import, :default)),
       global: get!(opts, :global, true, &global?/1, "true, :off or {:suffix, text}", ""),
       atoms: get!(opts, :atoms, [], &modules?/1, "a list of modules", ""),
+      signing: signing(opts, :engine, ""),
+      accept_signing: accept_signing(opts, @signing, ""),
       limits: limits,
       transport: transport(Keyword.get(opts, :transport, :embedded))
     }
@@ -519,7 +558,12 @@ defmodule Legation.Options do
   end
 
   defp peer(opts, limits) do
-    keys!(opts, [:realm, :key, :connect, :links, :limits, :export, :allow, :filter, :reasons], " in peers")
+    keys!(
+      opts,
+      ~w(realm key connect links limits export allow filter reasons signing accept_signing)a,
+      " in peers"
+    )
+
     realm = required!(opts, :realm, &name?/1, realm_words(), " in peers")
     place = " in peer #{inspect(realm)}"
 
@@ -532,9 +576,23 @@ defmodule Legation.Options do
       export: export(Keyword.get(opts, :export, []), place),
       allow: get!(opts, :allow, [:call, :cast, :send, :monitor], &ops?/1, ops_words(), place),
       reasons: get!(opts, :reasons, :class, &(&1 in [:class, :full]), limit_words([:class, :full]), place),
+      signing: signing(opts, nil, place),
+      accept_signing: accept_signing(opts, nil, place),
       filter: get!(opts, :filter, nil, &filter?/1, filter_words(), place)
     }
   end
+
+  defp signing(opts, default, place),
+    do: get!(opts, :signing, default, &(&1 in [default | @signing]), limit_words(@signing), place)
+
+  defp accept_signing(opts, default, place),
+    do: get!(opts, :accept_signing, default, &(&1 == default or accepted?(&1)), accepted_words(), place)
+
+  # What is always taken is said, so that a list means what it says.
+  defp accepted?(modes), do: is_list(modes) and :engine in modes and Enum.all?(modes, &(&1 in @signing))
+
+  defp accepted_words,
+    do: "a list of :engine, which is always in it, and #{Enum.map_join(@signing -- [:engine], ", ", &inspect/1)}"
 
   defp peer_limits(given, place) do
     keys!(given, @peer_limits, place)

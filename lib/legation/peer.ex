@@ -12,7 +12,7 @@ defmodule Legation.Peer do
 
   use GenServer
 
-  alias Legation.{Backoff, Directory, Instance, Keyholder, Native, Policy}
+  alias Legation.{Backoff, Directory, Instance, Keyholder, Native, Options, Policy}
   alias Legation.Connection.{Handshake, Reader}
   alias Legation.Peer.{Callers, Dialling, Flow, Links, Status}
 
@@ -85,7 +85,7 @@ defmodule Legation.Peer do
   def init({name, peer}) do
     Process.flag(:trap_exit, true)
     instance = Instance.fetch!(name)
-    limits = Map.merge(instance.options.limits, peer.limits)
+    limits = Options.of_session(instance.options, peer)
     peer = %{peer | realm_id: Native.realm_id(peer.key)}
 
     with :ok <- Native.key_check(peer.key),
@@ -127,8 +127,7 @@ defmodule Legation.Peer do
   def handle_call({:hello, tag, reader, offer}, _from, state) do
     case hello(offer, resumable(offer, state), state) do
       {:accept, session} ->
-        limits = if state.peer.limits == %{}, do: nil, else: Handshake.limits(state.limits)
-        {:reply, {:accept, session, limits}, Dialling.watch(reader, tag, state)}
+        {:reply, {:accept, session, Handshake.limits(state.limits)}, Dialling.watch(reader, tag, state)}
 
       {:refuse, _code} = refusal ->
         Legation.Counters.add(state.instance.counters, :hellos_duplicate)

@@ -270,7 +270,7 @@ impl RawPeer {
                     self.write_frame(FrameType::Hello, &body);
                     self.hello_sent = body;
                 }
-                Step::Decide { .. } => self.handshake.accept(false).expect("a raw peer has seen no other key"),
+                Step::Decide { .. } => self.handshake.accept(false, None).expect("a raw peer has seen no other key"),
                 Step::Done(agreed) => self.agreed = Some(*agreed),
             }
         }

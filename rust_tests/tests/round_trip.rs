@@ -14,6 +14,7 @@ use legation_proto::frame::{ack, ping, FrameType};
 use legation_proto::identity::RealmId;
 use legation_proto::limits::{Limits, ROTATIONS_MAX};
 use legation_proto::rotation::{Revocation, Rotation};
+use legation_proto::signing::Mode;
 use proptest::prelude::*;
 use rust_tests::pair::Seen;
 use rust_tests::raw_batch::{RawBatch, RawMessage, ALIGNED};
@@ -131,7 +132,8 @@ proptest! {
             messages: messages.clone(), trailing: Vec::new(),
         };
         let header = Header {
-            session: ids[0], source: RealmId(ids[1]), destination: RealmId(ids[2]), first_sequence, engine: &engine,
+            session: ids[0], source: RealmId(ids[1]), destination: RealmId(ids[2]), first_sequence,
+            mode: Mode::Engine, engine: &engine,
         };
         let core = messages.iter().map(|message| batch::Message {
             kind: message.kind,

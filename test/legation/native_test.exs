@@ -45,7 +45,9 @@ defmodule Legation.NativeTest do
     failures_max: 10,
     depth_max: 256,
     failures_window_ms: 1_000,
-    overflow: :newest
+    overflow: :newest,
+    signing: :engine,
+    accept_signing: [:engine, :delegated]
   }
 
   # What the border refuses is an error of the caller, in one of two forms.

@@ -56,6 +56,23 @@ defmodule Legation.OptionsTest do
     assert text =~ "ping_ms"
   end
 
+  test "how messages are signed, and what is taken, is said for all peers or for one" do
+    options = options(peers: [[realm: "bob", key: @key, signing: :delegated]], accept_signing: [:engine])
+    assert %{signing: :engine, accept_signing: [:engine], peers: [bob]} = options
+    assert %{signing: :delegated, accept_signing: nil} = bob
+    assert %{signing: :delegated, accept_signing: [:engine]} = Options.of_session(options, bob)
+    assert %{signing: :engine, accept_signing: [:engine]} = Options.of_session(options)
+    assert %{signing: :engine, accept_signing: [:engine, :delegated]} = options()
+    assert refused(signing: :fast) =~ "expected :signing to be :engine or :delegated, got: :fast"
+    assert refused_peer(signing: :fast) =~ "(in peer \"bob\")"
+
+    for bad <- [:engine, [], [:delegated], [:engine, :fast]],
+        do:
+          assert(
+            refused_peer(accept_signing: bad) =~ "expected :accept_signing to be a list of :engine, which is always"
+          )
+  end
+
   test "what is missing, unknown or there twice is named" do
     assert Options.validate([]) == {:error, "required option :realm is missing"}
     assert Options.validate(realm: "alice") == {:error, "required option :key is missing"}

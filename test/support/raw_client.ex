@@ -32,7 +32,9 @@ defmodule Legation.RawClient do
     failures_max: 10,
     depth_max: 256,
     failures_window_ms: 60_000,
-    overflow: :newest
+    overflow: :newest,
+    signing: :engine,
+    accept_signing: [:engine, :delegated]
   }
 
   @doc "`:port` or `:unix`, `:profile`, `:key` and `:network` (paths), `:peer` (text); `:bytes`: no more than these leave."

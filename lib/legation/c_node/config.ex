@@ -27,6 +27,8 @@ defmodule Legation.CNode.Config do
       control_socket: transport.control_socket,
       threads: transport.threads,
       import: imports(options.import),
+      signing: text(options.signing),
+      accept_signing: text(options.accept_signing),
       node: node_section(transport),
       listen: some(for {id, carrier, opts} <- listeners, do: [id: id] ++ listen(carrier, opts)),
       peers: some(for peer <- peers, do: peer_section(peer)),
@@ -149,12 +151,12 @@ defmodule Legation.CNode.Config do
       reasons: text(peer.reasons),
       links: peer.links,
       limits: some(for {key, value} <- Enum.sort(peer.limits), do: {key, text(value)})
-    ] ++ for {key, value} <- reasons(peer), do: {key, text(value)}
+    ] ++ for {key, value} <- own(peer), do: {key, text(value)}
   end
 
   # What is the default is left out.
-  defp reasons(%Options.Peer{reasons: :class}), do: []
-  defp reasons(%Options.Peer{reasons: reasons}), do: [reasons: reasons]
+  defp own(%Options.Peer{} = peer),
+    do: peer |> Map.take([:signing, :accept_signing]) |> Enum.reject(&match?({_key, nil}, &1))
 
   defp exported_text({name, opts}) do
     case exported(opts) do
@@ -188,7 +190,7 @@ defmodule Legation.CNode.Config do
       reasons: peer.reasons,
       links: peer.links,
       limits: Enum.sort(peer.limits)
-    ] ++ reasons(peer)
+    ] ++ own(peer)
   end
 
   defp exports_term(:all), do: :all

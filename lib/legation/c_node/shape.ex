@@ -7,8 +7,8 @@ defmodule Legation.CNode.Shape do
   alias Legation.Options
 
   @carriers %{tcp: Tcp, unix: Unix}
-  @link [:realm, :key, :profile, :role, :version, :session_id, :carrier, :address, :since]
-  @peer [:profile, :role, :version, :carrier, :address, :since]
+  @link [:realm, :key, :profile, :role, :version, :signing, :session_id, :carrier, :address, :since]
+  @peer [:profile, :role, :version, :signing, :carrier, :address, :since]
 
   @doc "A link that is up, as in `Legation.connections/1` (without counters) and `{:peer_up, realm, info}`."
   def link(info) do

@@ -3,15 +3,15 @@ defmodule Legation.Connection.Handshake do
   # The questions that a Reader asks before its link counts: with which settings the channel is made, whether the realm
   # that says hello may come in, and whether the link that is up is to stay.
 
-  alias Legation.{Connection, Counters, Instance, Native, Telemetry}
+  alias Legation.{Connection, Counters, Instance, Native, Options, Telemetry}
 
   @ask_timeout_ms 5_000
 
   @channel_limits ~w(message_bytes_max depth_max engines_max queue_bytes_max resume_bytes_max credit_bytes fragment_bytes
-                     message_ttl_ms room_waiters_max engine_queue_bytes_max calls_max
+                     message_ttl_ms room_waiters_max signing accept_signing engine_queue_bytes_max calls_max
                      callers_max handles_max references_max handshake_ms ping_ms failures_max failures_window_ms overflow)a
 
-  @doc "The limits that the native library is told, of an instance's or a peer's."
+  @doc "What the native library is told of `Legation.Options.of_session/2`."
   @spec limits(map) :: map
   def limits(limits), do: limits |> Map.take(@channel_limits) |> Map.put(:knock, false)
 
@@ -20,7 +20,7 @@ defmodule Legation.Connection.Handshake do
   def channel(profile, %Connection{} = connection, %Instance{identity: identity} = instance) do
     knock = profile != :local and connection.carrier.knock?()
     %{keyring: keyring, network: network} = identity
-    limits = %{limits(connection.limits || instance.options.limits) | knock: knock}
+    limits = %{limits(connection.limits || Options.of_session(instance.options)) | knock: knock}
     now = Instance.now_ms()
 
     case connection do
@@ -51,7 +51,7 @@ defmodule Legation.Connection.Handshake do
         Telemetry.log(
           :warning,
           {:unlisted, instance.name},
-          fn -> "a realm that is not on the list was refused: #{Legation.Options.format_key(key)}" end
+          fn -> "a realm that is not on the list was refused: #{Options.format_key(key)}" end
         )
 
         {{:refuse, :unlisted}, nil, nil}

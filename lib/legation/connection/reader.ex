@@ -398,6 +398,7 @@ defmodule Legation.Connection.Reader do
         profile: info.profile,
         role: info.role,
         version: info.version,
+        signing: info.signing,
         session_id: info.session_id,
         carrier: state.carrier,
         address: label(state),

@@ -16,7 +16,7 @@ defmodule Legation.Peer.Status do
 
     case state.links[state.active] do
       nil -> base
-      link -> Map.merge(base, Map.take(link.status, [:profile, :role, :version, :carrier, :address, :since]))
+      link -> Map.merge(base, Map.take(link.status, [:profile, :role, :version, :signing, :carrier, :address, :since]))
     end
   end
 

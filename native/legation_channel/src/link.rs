@@ -353,7 +353,7 @@ impl Link {
     ) -> Wake {
         let mut opening = lock(&self.handshake);
         let resume = resume.filter(|session| opening.handshake.asks_for(session.agreed()));
-        if let Err(error) = opening.handshake.accept(resume.is_some()) {
+        if let Err(error) = opening.handshake.accept(resume.is_some(), limits.as_ref()) {
             return own(self.fail(&mut opening, error.into(), sink));
         }
         opening.resume = resume;

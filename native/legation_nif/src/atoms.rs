@@ -18,6 +18,8 @@ rustler::atoms! {
     t, b,
     // push errors
     overload, too_large, identifiers, bad_term, unknown_call, bad_name, unknown_handle, draining, disconnect, ended,
+    // signing modes
+    signing, engine, delegated, checkpoint,
     // receipts
     receipt,
 }

@@ -11,6 +11,7 @@ use legation_proto::etf::TermLimits;
 use legation_proto::frame::batch::Refusal;
 use legation_proto::limits::{Limits, Overflow};
 use legation_proto::session::{Acknowledge, Session, Wake};
+use legation_proto::signing::{Mode, Modes};
 use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, Resource, ResourceArc, Term};
 
 use crate::atoms;
@@ -93,6 +94,8 @@ struct ChannelSettings {
     fragment_bytes: usize,
     message_ttl_ms: Bound,
     room_waiters_max: usize,
+    signing: Atom,
+    accept_signing: Vec<Atom>,
     engine_queue_bytes_max: Bound,
     calls_max: usize,
     callers_max: usize,
@@ -122,6 +125,10 @@ impl ChannelSettings {
             fragment_bytes: self.fragment_bytes,
             message_ttl_ms: Option::from(&self.message_ttl_ms).map(|ms: usize| ms as u64),
             room_waiters_max: self.room_waiters_max,
+            signing: mode_of(self.signing)?,
+            accept_signing: Modes::of(
+                self.accept_signing.iter().map(|mode| mode_of(*mode)).collect::<NifResult<Vec<_>>>()?,
+            ),
             engine_queue_bytes_max: Option::from(&self.engine_queue_bytes_max),
             calls_max: self.calls_max,
             callers_max: self.callers_max,
@@ -159,6 +166,18 @@ impl From<&Bound> for Option<usize> {
             Bound::Number(number) => Some(*number),
             Bound::None(Infinity::Infinity) => None,
         }
+    }
+}
+
+fn mode_of(mode: Atom) -> NifResult<Mode> {
+    Mode::ALL.into_iter().find(|candidate| mode_atom(*candidate) == mode).ok_or(Error::BadArg)
+}
+
+pub fn mode_atom(mode: Mode) -> Atom {
+    match mode {
+        Mode::Engine => atoms::engine(),
+        Mode::Delegated => atoms::delegated(),
+        Mode::Checkpoint => atoms::checkpoint(),
     }
 }
 

@@ -10,7 +10,7 @@ use rustler::types::tuple::make_tuple;
 use rustler::{Atom, Encoder, Env, Term};
 
 use crate::atoms;
-use crate::channel::profile_atom;
+use crate::channel::{mode_atom, profile_atom};
 use crate::keyring::purpose_atom;
 use crate::payload::{binary, decode, large_binary};
 use crate::session::raw_term;
@@ -51,12 +51,13 @@ pub fn facts<'a>(env: Env<'a>, link: &Link, session: &Session, resumed: bool, ad
         Role::Initiator => atoms::initiator(),
         Role::Responder => atoms::responder(),
     };
-    let entries: [(Atom, Term<'a>); 8] = [
+    let entries: [(Atom, Term<'a>); 9] = [
         (atoms::realm_id(), binary(env, &agreed.peer.0)),
         (atoms::key(), binary(env, agreed.peer_realm_key())),
         (atoms::profile(), profile_atom(link.profile()).encode(env)),
         (atoms::role(), role.encode(env)),
         (atoms::version(), agreed.version.encode(env)),
+        (atoms::signing(), mode_atom(session.signing()).encode(env)),
         (atoms::session_id(), binary(env, &agreed.session)),
         (atoms::resumed(), resumed.encode(env)),
         (atoms::additional(), additional.encode(env)),

@@ -15,6 +15,7 @@ mod node;
 mod parse;
 mod peers;
 mod secret_file;
+pub(crate) mod signing;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 
 use legation_channel::channel::Profile;
 use legation_proto::limits::{Limits as SessionLimits, Overflow};
+use legation_proto::signing::{Mode, Modes};
 
 pub use error::{io_words, ConfigError, Position, Problem};
 pub use limits::MS_MAX;
@@ -173,6 +175,9 @@ pub struct PeerConfig {
     pub reasons: Reasons,
     /// Links that are kept up at once, where we dial: 1 to [`LINKS_MAX`].
     pub links: u8,
+    /// None: as for all.
+    pub signing: Option<Mode>,
+    pub accept_signing: Option<Modes>,
     pub limits: PeerLimits,
 }
 
@@ -191,7 +196,12 @@ pub const LINKS_MAX: usize = 4;
 impl PeerConfig {
     /// Of a session that begins.
     pub fn session_limits(&self, limits: &Limits) -> SessionLimits {
-        self.limits.of_session(&limits.session)
+        let session = self.limits.of_session(&limits.session);
+        SessionLimits {
+            signing: self.signing.unwrap_or(session.signing),
+            accept_signing: self.accept_signing.unwrap_or(session.accept_signing),
+            ..session
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::identity::{verify, NetworkId, Purpose, RealmId};
 use crate::keyring::{Identity, Keyring};
 use crate::limits::{Limits, CLOCK_SKEW_MS, VERSION_MAX, VERSION_MIN};
 use crate::rotation::{follow_chain, Revocation, Rotation};
+use crate::signing::Modes;
 use crate::UnixMs;
 
 /// Who dialled.
@@ -106,6 +107,8 @@ pub struct Agreed {
     pub peer_engines_max: u32,
     /// The window for each of its engines; 0: it asks for no credit.
     pub peer_credit_bytes: u32,
+    /// How what we send it may be signed.
+    pub peer_accepts: Modes,
 }
 
 impl Agreed {
@@ -219,13 +222,17 @@ impl Handshake {
     }
 
     /// The responder's answer to [`Step::Decide`]. A refusal is the caller's to send. `resume`: we have the session that the peer
-    /// asks for; without such a question there is nothing to resume.
+    /// asks for; without such a question there is nothing to resume. `limits`: those that our hello tells
+    /// this peer of, where it has its own.
     ///
     /// # Errors
     /// When the peer's key has been replaced or revoked, perhaps by this very hello; the link ends.
-    pub fn accept(&mut self, resume: bool) -> Result<(), LinkError> {
+    pub fn accept(&mut self, resume: bool, limits: Option<&Limits>) -> Result<(), LinkError> {
         if matches!(self.state, State::AwaitDecision) {
             self.note_head()?;
+            if let Some(limits) = limits {
+                self.config.limits = limits.clone();
+            }
             let asked = self.peer.as_ref().and_then(|hello| hello.resume);
             self.config.resume = asked.filter(|_| resume);
             self.begin_own_hello();
@@ -279,7 +286,7 @@ impl Handshake {
             profile: facts.profile,
             version_min: VERSION_MIN,
             version_max: VERSION_MAX,
-            features: 0,
+            features: self.config.limits.accept_signing.features(),
             own: self.own,
             peer: self.peer_id(),
             identity_key: *self.identity.public(),
@@ -401,6 +408,7 @@ impl Handshake {
             peer_message_bytes_max: peer.message_bytes_max,
             peer_engines_max: peer.engines_max,
             peer_credit_bytes: peer.credit_bytes.map_or(0, NonZeroU32::get),
+            peer_accepts: Modes::from_features(peer.features),
         })));
         self.state = State::Done;
     }

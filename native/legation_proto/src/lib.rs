@@ -30,6 +30,7 @@ pub mod limits;
 pub mod receipt;
 pub mod rotation;
 pub mod session;
+pub mod signing;
 
 /// Milliseconds since 1970-01-01 UTC. Always an argument, never read from a clock in this crate.
 pub type UnixMs = u64;

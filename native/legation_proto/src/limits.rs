@@ -1,6 +1,7 @@
 //! Every bound of the core, with its reason. All are settings; these are the first values.
 
 use crate::etf::TermLimits;
+use crate::signing::{Mode, Modes};
 
 /// The version of the protocol that this crate speaks, lowest and highest.
 pub const VERSION_MIN: u16 = 1;
@@ -103,6 +104,10 @@ pub struct Limits {
     pub message_ttl_ms: Option<u64>,
     /// Callers that wait for room in the queue.
     pub room_waiters_max: usize,
+    /// How we sign, if the peer takes it.
+    pub signing: Mode,
+    /// What we take from the peer, whatever it has been told.
+    pub accept_signing: Modes,
     pub term: TermLimits,
 }
 
@@ -137,6 +142,8 @@ impl Default for Limits {
             fragment_bytes: 128 * 1024,
             message_ttl_ms: None,
             room_waiters_max: 16_384,
+            signing: Mode::Engine,
+            accept_signing: Modes::default(),
             term: TermLimits::default(),
         }
     }

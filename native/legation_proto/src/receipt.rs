@@ -451,6 +451,7 @@ mod tests {
     use crate::frame::batch::{encode, kind, Header, Message};
     use crate::frame::HEADER_BYTES;
     use crate::identity::signing_input;
+    use crate::signing::Mode;
     use ed25519_dalek::{Signer, SigningKey};
     use proptest::prelude::*;
 
@@ -511,6 +512,7 @@ mod tests {
                 source: self.realm(),
                 destination: RealmId([8; 32]),
                 first_sequence: 40,
+                mode: Mode::Engine,
                 engine,
             };
             let messages = messages.iter().map(|(aligned, payload)| Message {

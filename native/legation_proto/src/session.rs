@@ -53,6 +53,7 @@ use crate::identity::{check_public_key, KeyError};
 use crate::keyring::Keyring;
 use crate::limits::{Limits, Overflow};
 use crate::rotation::Rotation;
+use crate::signing::Mode;
 use crate::UnixMs;
 
 pub use attachment::Attachment;
@@ -237,6 +238,10 @@ pub struct PushedCall {
     pub exported: Vec<Exported>,
 }
 
+/// Numbers of channel profiles (`protocol.md` 5).
+const PROFILE_TLS: u8 = 1;
+const PROFILE_LOCAL: u8 = 2;
+
 /// What both halves read.
 pub(crate) struct Shared {
     pub agreed: Agreed,
@@ -248,6 +253,26 @@ pub(crate) struct Shared {
     pub delivered: AtomicU64,
     /// Exports whose process has ended, see [`handles`].
     pub exports_ended: AtomicUsize,
+}
+
+impl Shared {
+    /// How what we send is signed: as configured, where the peer takes that, and by engines otherwise. The one place that says so.
+    pub fn signing(&self) -> Mode {
+        let Shared { agreed, limits, .. } = self;
+        // Messages without a signature need a channel that nobody else can write to.
+        let protected = [PROFILE_TLS, PROFILE_LOCAL].contains(&agreed.profile);
+        let fits = agreed.peer_accepts.contains(limits.signing) && (limits.signing != Mode::Checkpoint || protected);
+        if fits {
+            limits.signing
+        } else {
+            Mode::Engine
+        }
+    }
+
+    /// Whether the peer may sign so: our configuration says it, whatever was told in the hello.
+    pub fn accepts(&self, mode: Mode) -> bool {
+        self.limits.accept_signing.contains(mode)
+    }
 }
 
 pub struct Session {
@@ -307,6 +332,11 @@ impl Session {
 
     pub fn agreed(&self) -> &Agreed {
         &self.shared.agreed
+    }
+
+    /// How what we send is signed.
+    pub fn signing(&self) -> Mode {
+        self.shared.signing()
     }
 
     pub fn counters(&self) -> &Counters {

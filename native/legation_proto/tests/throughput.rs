@@ -48,6 +48,7 @@ fn side(own: &Arc<Keyring>, peer: &Keyring, role: Role, limits: &Limits) -> Side
         peer_chain: Default::default(),
         peer_engines_max: limits.engines_max,
         peer_credit_bytes: limits.credit_bytes,
+        peer_accepts: limits.accept_signing,
     };
     let session = Session::new(agreed, limits.clone(), own.clone()).unwrap();
     let link = session.attach(true, NOW);

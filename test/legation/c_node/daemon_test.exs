@@ -74,6 +74,8 @@ defmodule Legation.CNode.DaemonTest do
            key = "/keys/alice.pem"
            threads = 1
            import = ["ping@bob", { name = "pong@bob", as = "pong" }]
+           signing = "engine"
+           accept_signing = ["engine", "delegated"]
 
            [node]
            name = "nonode@nohost"

@@ -12,10 +12,11 @@ pub fn status(answer: &Value) -> String {
 }
 
 pub fn peers(answer: &Value) -> String {
-    const COLUMNS: [Column; 8] = [
+    const COLUMNS: [Column; 9] = [
         ("REALM", |peer| field(peer, "realm")),
         ("STATE", |peer| field(peer, "state")),
         ("PROFILE", |peer| field(peer, "profile")),
+        ("SIGNING", |peer| field(peer, "signing")),
         ("ROLE", |peer| field(peer, "role")),
         ("ADDRESS", |peer| field(peer, "address")),
         ("SINCE", |peer| since(peer)),

@@ -6,7 +6,7 @@ use super::address::Addresses;
 use super::document::{Document, Section, Value};
 use super::error::{ConfigError, Position};
 use super::names::{expand, is_full_name, is_path, is_realm, REALM_WORDS, SOCKET_PATH_BYTES_MAX};
-use super::{limits, node, peers, Config, Import, KeySource, Loaded};
+use super::{limits, node, peers, signing, Config, Import, KeySource, Loaded};
 
 /// Threads are for many peers on many cores; more than this is a slip.
 const THREADS_MAX: u64 = 1_024;
@@ -37,7 +37,10 @@ pub fn parse(origin: &str, text: &str, base: &Path) -> Result<Loaded, ConfigErro
     let threads = root.value("threads").and_then(|value| value.integer(1, THREADS_MAX)).unwrap_or(1);
     let import = root.value("import").map_or(Some(Import::Default), |value| import(&value));
 
-    let limits = limits::limits(root.value("limits").and_then(|value| table(&value, "[limits]")));
+    let mut limits = limits::limits(root.value("limits").and_then(|value| table(&value, "[limits]")));
+    let session = &mut limits.session;
+    session.signing = signing::signing(&root).unwrap_or(session.signing);
+    session.accept_signing = signing::accept_signing(&root).unwrap_or(session.accept_signing);
     let node = root.required("node", "a table: [node]").and_then(|value| table(&value, "[node]"));
     let holds_secret = node.as_ref().is_some_and(|section| section.value("cookie").is_some());
     let node = node.map(|section| {

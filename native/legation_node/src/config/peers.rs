@@ -9,6 +9,7 @@ use super::address::Addresses;
 use super::document::{Section, Value};
 use super::limits::peer_limits;
 use super::names::{is_realm, REALM_WORDS};
+use super::signing::{accept_signing, signing};
 use super::{Export, ExportedEngine, Operations, PeerConfig, Reasons, LINKS_MAX};
 
 const PEERS_WORDS: &str = "tables: [[peers]]";
@@ -56,13 +57,26 @@ fn peer(mut section: Section<'_>, addresses: &Addresses<'_>) -> Option<(PeerConf
     let filter = section.value("filter").and_then(|value| value.boolean()).unwrap_or(false);
     let reasons = section.value("reasons").and_then(|value| reasons(&value)).unwrap_or_default();
     let links = section.value("links").and_then(|value| value.integer(1, LINKS_MAX as u64)).unwrap_or(1);
+    let (signing, accept_signing) = (signing(&section), accept_signing(&section));
     let limits = section.value("limits").and_then(|value| value.section(LIMITS_WORDS, format!("limits of {place}")));
     let limits = limits.map(peer_limits).unwrap_or_default();
     section.finish();
     let export = export.unwrap_or(Export::These(Vec::new()));
     let links = links as u8;
     Some((
-        PeerConfig { realm: realm?, key: key?, connect, export, allow, filter, reasons, links, limits },
+        PeerConfig {
+            realm: realm?,
+            key: key?,
+            connect,
+            export,
+            allow,
+            filter,
+            reasons,
+            links,
+            signing,
+            accept_signing,
+            limits,
+        },
         key_value?.at(),
     ))
 }

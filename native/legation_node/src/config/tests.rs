@@ -2,6 +2,7 @@ use std::path::Path;
 
 use legation_proto::key_text::format_public_key;
 use legation_proto::keyring::Keyring;
+use legation_proto::signing::{Mode, Modes};
 
 use super::*;
 
@@ -58,6 +59,7 @@ realm = "alice"
 agent = "run/agent.sock"
 network_key = "/keys/net.key"
 control_socket = "alice.sock"
+signing = "delegated"
 threads = 4
 import = ["ping@bob", {{ name = "pong@bob", as = "pong_bob" }}]
 
@@ -93,6 +95,7 @@ allow = []
 filter = true
 reasons = "full"
 links = 4
+accept_signing = ["engine"]
 limits = {{ grace_ms = 0, resume_bytes_max = 0, queue_bytes_max = 1, engine_queue_bytes_max = "infinity", overflow = "oldest", message_ttl_ms = 7 }}
 
 [limits]
@@ -152,9 +155,27 @@ held_bytes_max = 5
     assert_eq!(peer.limits, own);
     let session = peer.session_limits(&config.limits);
     assert_eq!((session.resume_bytes_max, session.queue_bytes_max, session.message_bytes_max), (0, 1, 1));
+    assert_eq!((session.signing, session.accept_signing), (Mode::Delegated, Modes::of([])));
+    assert_eq!(config.limits.session.accept_signing, Modes::of([Mode::Delegated]));
     assert_eq!(config.limits.grace_ms, 5);
     assert_eq!(config.limits.session.overflow, legation_proto::limits::Overflow::Oldest);
     assert_eq!((config.limits.engine_queue_max, config.limits.held_bytes_max), (Some(1_000), 5));
+}
+
+#[test]
+fn a_way_to_sign_that_is_not_known_is_refused_and_engine_is_always_taken() {
+    for (line, words) in [
+        ("signing = \"faster\"", "expected `signing` to be \"engine\" or \"delegated\", got: \"faster\""),
+        ("accept_signing = \"engine\"", "expected `accept_signing` to be a list of \"engine\""),
+        (
+            "accept_signing = [\"delegated\"]",
+            "expected `accept_signing` to be a list of \"engine\", which is always in it",
+        ),
+        ("accept_signing = [\"engine\", \"none\"]", "got: \"none\""),
+    ] {
+        let text = minimal("").replacen("realm =", &format!("{line}\nrealm ="), 1);
+        assert!(wrong(&text).contains(words), "{line}: {}", wrong(&text));
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use legation_proto::hello::Agreed;
 use legation_proto::identity::NetworkKey;
 use legation_proto::keyring::Keyring;
 use legation_proto::session::{Event, Exported};
+use legation_proto::signing::Modes;
 
 use super::*;
 use crate::config::{Export, Operations, PeerLimits, Reasons, Uids};
@@ -38,6 +39,8 @@ fn peer_with(addresses: &[&str], links: u8, limits: PeerLimits) -> Peer {
         filter: false,
         reasons: Reasons::Class,
         links,
+        signing: None,
+        accept_signing: None,
         limits,
     };
     // Ours is the lower id.
@@ -78,6 +81,7 @@ fn status() -> LinkStatus {
         profile: "local",
         role: "initiator",
         version: 1,
+        signing: "engine",
         carrier: "unix",
         address: String::new(),
         since_ms: 0,
@@ -105,6 +109,7 @@ fn session(tag: u64, initiator: bool) -> Arc<PeerSession> {
         peer_message_bytes_max: 1,
         peer_engines_max: 1,
         peer_credit_bytes: 0,
+        peer_accepts: Modes::of([]),
     };
     let core = Session::new(agreed, legation_proto::limits::Limits::default(), Arc::new(keyring)).unwrap();
     Arc::new(PeerSession::new(tag, "bob".into(), Arc::new(core), status(), Arc::default()))

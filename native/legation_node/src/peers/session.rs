@@ -60,6 +60,8 @@ pub struct LinkStatus {
     /// `initiator`, `responder`.
     pub role: &'static str,
     pub version: u16,
+    /// How what we send is signed: `engine`, `delegated`, `checkpoint`.
+    pub signing: &'static str,
     /// `tcp`, `unix`.
     pub carrier: &'static str,
     /// Of the other end, as text: `10.0.0.7:4040`, `uid 1000`.

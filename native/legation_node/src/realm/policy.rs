@@ -158,6 +158,8 @@ mod tests {
             filter: false,
             reasons: Reasons::Class,
             links: 1,
+            signing: None,
+            accept_signing: None,
             limits: PeerLimits::default(),
         }
     }

@@ -402,6 +402,8 @@ pub fn peer(realm: &str, seed: u8, connect: Vec<CarrierConfig>) -> PeerConfig {
         filter: false,
         reasons: Reasons::Class,
         links: 1,
+        signing: None,
+        accept_signing: None,
         limits: PeerLimits::default(),
     }
 }

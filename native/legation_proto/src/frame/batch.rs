@@ -17,6 +17,7 @@ use crate::error::InvalidFrame;
 use crate::frame::{FrameType, FLAG_CRITICAL, HEADER_BYTES};
 use crate::identity::{is_engine_name, RealmId};
 use crate::limits::BATCH_MESSAGES_MAX;
+use crate::signing::Mode;
 
 /// A row without its destination's name.
 pub const ROW_BYTES: usize = 24;
@@ -25,7 +26,6 @@ pub const ALIGNMENT: usize = 1_024;
 
 const FLAG_ALIGNED: u8 = 2;
 const FLAG_STAGED: u8 = 4;
-const MODE_ENGINE: u8 = 1;
 
 /// Kinds of message (`protocol.md` 10.1). 7 to 10 and 12 are reserved: MONITOR, DEMONITOR, LINK, UNLINK, EVENT.
 pub mod kind {
@@ -187,6 +187,8 @@ pub struct Header<'a> {
     pub source: RealmId,
     pub destination: RealmId,
     pub first_sequence: u64,
+    pub mode: Mode,
+    /// Whose batch it is, in the mode of engines; empty for the realm itself, and in all others.
     pub engine: &'a str,
 }
 
@@ -253,7 +255,7 @@ pub(super) fn put_header(header: &Header<'_>, out: &mut Vec<u8>) -> usize {
     out.put(&header.destination.0);
     out.put_u64(header.first_sequence);
     out.put_u16(0);
-    out.put_u8(MODE_ENGINE);
+    out.put_u8(header.mode as u8);
     out.put_str8(header.engine);
     let lengths = out.len();
     out.put(&[0; 8]);
@@ -349,11 +351,12 @@ pub(super) fn read_header<'a>(reader: &mut Reader<'a>) -> Result<(Header<'a>, u1
     let destination = RealmId(reader.array("batch destination")?);
     let first_sequence = reader.u64("batch sequence")?;
     let count = check_count(first_sequence, reader.u16("batch count")?)?;
-    if reader.u8("batch mode")? != MODE_ENGINE {
-        return Err(InvalidFrame::Value("batch mode"));
-    }
+    let mode = Mode::from_wire(reader.u8("batch mode")?).ok_or(InvalidFrame::Value("batch mode"))?;
     let engine = reader.str8("batch engine")?;
-    Ok((Header { session, source, destination, first_sequence, engine }, count))
+    if mode != Mode::Engine && !engine.is_empty() {
+        return Err(InvalidFrame::Value("batch engine"));
+    }
+    Ok((Header { session, source, destination, first_sequence, mode, engine }, count))
 }
 
 fn check_count(first_sequence: u64, count: u16) -> Result<u16, InvalidFrame> {
@@ -560,7 +563,14 @@ mod tests {
     use super::*;
 
     fn header(engine: &str) -> Header<'_> {
-        Header { session: [1; 32], source: RealmId([2; 32]), destination: RealmId([3; 32]), first_sequence: 9, engine }
+        Header {
+            session: [1; 32],
+            source: RealmId([2; 32]),
+            destination: RealmId([3; 32]),
+            first_sequence: 9,
+            mode: Mode::Engine,
+            engine,
+        }
     }
 
     fn message(destination: &'static str, payload: &'static [u8], aligned: bool) -> Message<'static> {

@@ -197,10 +197,18 @@ mod tests {
     use crate::frame::batch::{kind, locate, Batch};
     use crate::frame::HEADER_BYTES;
     use crate::identity::RealmId;
+    use crate::signing::Mode;
     use proptest::prelude::*;
 
     fn header(engine: &str) -> Header<'_> {
-        Header { session: [1; 32], source: RealmId([2; 32]), destination: RealmId([3; 32]), first_sequence: 9, engine }
+        Header {
+            session: [1; 32],
+            source: RealmId([2; 32]),
+            destination: RealmId([3; 32]),
+            first_sequence: 9,
+            mode: Mode::Engine,
+            engine,
+        }
     }
 
     fn message(destination: &str, aligned: bool) -> Message<'_> {

@@ -63,6 +63,8 @@ counters! {
     fragments_in, fragments_out,
     /// Messages past the window of their destination, which were dropped or refused.
     credit_exceeded,
+    /// Batches signed in a way that is not taken from this peer.
+    mode_refused,
     /// Skipped frames of unknown, uncritical types.
     skipped_frames,
     /// New identity keys of the peer's.

@@ -27,6 +27,7 @@ use crate::session::peer_identity::PeerIdentity;
 use crate::session::reasons::{Reason, Reasons, Whose};
 use crate::session::windows::Windows;
 use crate::session::{lock, Event, Session, Shared};
+use crate::signing::Mode;
 use crate::UnixMs;
 
 /// A key of the peer's, in force from then till then.
@@ -632,6 +633,18 @@ impl Inbound {
         }
     }
 
+    /// One that proves nothing.
+    fn drop_batch(&mut self, session: &Session, now: UnixMs, batch: &Batch<'_>) -> Result<bool, LinkError> {
+        // Its sender has used up credit for it.
+        let mut windows = Windows::new(session);
+        for item in batch.messages() {
+            windows.take(&item?);
+        }
+        drop(windows);
+        self.failed(&session.shared, now)?;
+        Ok(false)
+    }
+
     /// `body`: as the signature is over it, with the signature.
     fn handle_new_batch(
         &mut self,
@@ -642,6 +655,10 @@ impl Inbound {
         sink: &mut dyn FnMut(Event<'_>),
     ) -> Result<bool, LinkError> {
         let (shared, counters) = (&session.shared, &session.shared.counters);
+        if !shared.accepts(batch.header.mode) || batch.header.mode != Mode::Engine {
+            counters.mode_refused.one();
+            return self.drop_batch(session, now, batch);
+        }
         counters.verified.one();
         let certified = match batch.header.engine {
             "" => self.online.as_mut(),
@@ -652,14 +669,7 @@ impl Inbound {
             .and_then(|certified| certified.verifies(&shared.agreed.network, batch).then_some(&*certified));
         let Some(certified) = certified else {
             counters.bad_signature.one();
-            // Its sender has used up credit for it.
-            let mut windows = Windows::new(session);
-            for item in batch.messages() {
-                windows.take(&item?);
-            }
-            drop(windows);
-            self.failed(shared, now)?;
-            return Ok(false);
+            return self.drop_batch(session, now, batch);
         };
         counters.batches_in.one();
         counters.messages_in.add(u64::from(batch.count));

@@ -27,6 +27,7 @@ use crate::session::message::{Entry, Message, NewMessage, NewPayload, Taken};
 use crate::session::queue::Queue;
 use crate::session::replay::Replay;
 use crate::session::{lock, Session, Shared};
+use crate::signing::Mode;
 
 /// An arena that a burst has blown up beyond this is given back instead of kept for the next flush.
 const ARENA_KEPT_MAX: usize = 1024 * 1024;
@@ -504,6 +505,7 @@ fn header<'a>(shared: &Shared, engine: &'a str) -> Header<'a> {
         source: shared.agreed.own,
         destination: shared.agreed.peer,
         first_sequence: shared.sent_sequence.load(Ordering::Relaxed) + 1,
+        mode: Mode::Engine,
         engine,
     }
 }

@@ -386,7 +386,7 @@ impl Reader {
             return;
         };
         let agreed = core.agreed();
-        let (key, version) = (*agreed.peer_realm_key(), agreed.version);
+        let (key, version, signing) = (*agreed.peer_realm_key(), agreed.version, core.signing().name());
         // Of this link; the session may have begun the other way round.
         let (initiator, role) = match self.link.as_ref().map(|link| link.role()) {
             Some(Role::Initiator) => (true, "initiator"),
@@ -397,6 +397,7 @@ impl Reader {
             profile: self.link.as_ref().map_or("", |link| profile_name(link.profile())),
             role,
             version,
+            signing,
             carrier: self.carrier,
             address: self.label.to_string(),
             since_ms: unix_ms(),

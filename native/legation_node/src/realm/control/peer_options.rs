@@ -7,8 +7,10 @@ use legation_channel::channel::Profile;
 use legation_proto::identity::is_engine_name;
 use legation_proto::key_text::parse_public_key;
 use legation_proto::limits::Overflow;
+use legation_proto::signing::{Mode, Modes};
 
 use crate::config::names::is_realm;
+use crate::config::signing;
 use crate::config::{
     CarrierConfig, Export, ExportedEngine, Limits, ListenConfig, Operations, PeerConfig, PeerLimits, Reasons, Uids,
     LINKS_MAX, MS_MAX,
@@ -17,10 +19,22 @@ use crate::realm::terms::{as_atom, as_boolean, as_bytes, as_list, as_text, as_tu
 
 type BadOption = &'static str;
 
-/// `realm`, `key`, `connect`, `export`, `allow`, `filter`, `reasons`, `links`, `limits`.
+/// `realm`, `key`, `connect`, `export`, `allow`, `filter`, `reasons`, `links`, `signing`, `accept_signing`, `limits`.
 pub fn peer(value: &Term, limits: &Limits) -> Result<PeerConfig, BadOption> {
     let options = Options::of(value).ok_or("peer")?;
-    const KNOWN: [&str; 9] = ["realm", "key", "connect", "export", "allow", "filter", "reasons", "links", "limits"];
+    const KNOWN: [&str; 11] = [
+        "realm",
+        "key",
+        "connect",
+        "export",
+        "allow",
+        "filter",
+        "reasons",
+        "links",
+        "signing",
+        "accept_signing",
+        "limits",
+    ];
     if options.unknown(&KNOWN).is_some() {
         return Err("unknown_option");
     }
@@ -57,7 +71,24 @@ pub fn peer(value: &Term, limits: &Limits) -> Result<PeerConfig, BadOption> {
         None => 1,
     };
     let limits = options.get("limits").map_or(Some(PeerLimits::default()), peer_limits).ok_or("limits")?;
-    Ok(PeerConfig { realm, key, connect, export, allow, filter, reasons, links, limits })
+    let signing = match options.get("signing") {
+        Some(name) => Some(signing_mode(name).ok_or("signing")?),
+        None => None,
+    };
+    let accept_signing = match options.get("accept_signing") {
+        Some(modes) => Some(signing_modes(modes).ok_or("accept_signing")?),
+        None => None,
+    };
+    Ok(PeerConfig { realm, key, connect, export, allow, filter, reasons, links, signing, accept_signing, limits })
+}
+
+fn signing_mode(value: &Term) -> Option<Mode> {
+    signing::mode(&as_text(value)?)
+}
+
+fn signing_modes(value: &Term) -> Option<Modes> {
+    let modes: Option<Vec<Mode>> = as_list(value)?.iter().map(signing_mode).collect();
+    signing::accepted(&modes?)
 }
 
 /// What the peer has of its own of these.

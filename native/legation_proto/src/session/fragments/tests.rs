@@ -2,6 +2,7 @@ use super::*;
 use crate::frame::batch::{kind, Batch, Header, Message};
 use crate::frame::HEADER_BYTES;
 use crate::identity::RealmId;
+use crate::signing::Mode;
 use proptest::prelude::*;
 
 const LIMIT: u32 = 1_000;
@@ -17,6 +18,7 @@ fn batch(transfer: u32, payload: &[u8]) -> Vec<u8> {
         source: RealmId([2; 32]),
         destination: RealmId([3; 32]),
         first_sequence: 1,
+        mode: Mode::Engine,
         engine: "ping",
     };
     let message =
