@@ -3,16 +3,23 @@
 use legation_proto::frame::batch::kind;
 use legation_proto::frame::FrameType;
 
-pub const ALIGNED: u8 = 2;
+/// Bits of a row's head.
+pub const ALIGNED: u8 = 0x10;
+pub const STAGED: u8 = 0x20;
+pub const CALL: u8 = 0x40;
+pub const RESERVED: u8 = 0x80;
 
 /// A row of the table and its payload.
 #[derive(Clone, Debug)]
 pub struct RawMessage {
     pub kind: u8,
+    /// Of the head's bits those above the kind; that for call fields is set where there are any.
     pub flags: u8,
     pub call_id: u64,
     pub caller: u64,
     pub detail: u8,
+    /// Written in all modes but 1.
+    pub source: Vec<u8>,
     pub destination: Vec<u8>,
     pub payload: Vec<u8>,
     /// Instead of the payload's own.
@@ -27,6 +34,7 @@ impl RawMessage {
             call_id: 0,
             caller: 0,
             detail: 0,
+            source: Vec::new(),
             destination: destination.into(),
             payload: payload.into(),
             length: None,
@@ -71,15 +79,7 @@ pub struct RawBatch {
 impl RawBatch {
     /// What the signature is over.
     pub fn body(&self) -> Vec<u8> {
-        let mut table = Vec::new();
-        for message in &self.messages {
-            table.extend([message.kind, message.flags]);
-            table.extend(message.call_id.to_le_bytes());
-            table.extend(message.caller.to_le_bytes());
-            table.extend(message.length.unwrap_or(message.payload.len() as u32).to_le_bytes());
-            table.extend([message.detail, message.destination.len() as u8]);
-            table.extend(&message.destination);
-        }
+        let table = self.table();
         let mut body = Vec::new();
         body.extend(self.session);
         body.extend(self.source);
@@ -95,6 +95,36 @@ impl RawBatch {
         body.extend(table);
         body.extend(payloads);
         body
+    }
+
+    /// A name has its number from 2 on, in the order in which names come.
+    fn table(&self) -> Vec<u8> {
+        let mut table = Vec::new();
+        let mut names: Vec<&[u8]> = Vec::new();
+        for message in &self.messages {
+            let call = message.call_id != 0 || message.caller != 0 || message.detail != 0;
+            let head = message.kind | message.flags | if call { CALL } else { 0 };
+            table.push(head);
+            let source = (self.mode != 1).then_some(&message.source[..]);
+            for name in source.into_iter().chain([&message.destination[..]]) {
+                match names.iter().position(|known| *known == name) {
+                    _ if name.is_empty() => table.push(0),
+                    Some(place) => varint(place as u64 + 2, &mut table),
+                    None => {
+                        table.extend([1, name.len() as u8]);
+                        table.extend(name);
+                        names.push(name);
+                    }
+                }
+            }
+            varint(message.length.map_or(message.payload.len() as u64, u64::from), &mut table);
+            if head & CALL != 0 {
+                varint(message.call_id, &mut table);
+                varint(message.caller, &mut table);
+                table.push(message.detail);
+            }
+        }
+        table
     }
 
     fn payloads(&self, start: usize) -> Vec<u8> {
@@ -118,6 +148,15 @@ impl RawBatch {
     }
 }
 
+/// Seven bits a byte, the lowest first, all but the last with the eighth.
+pub fn varint(mut number: u64, out: &mut Vec<u8>) {
+    while number > 127 {
+        out.push(number as u8 & 127 | 128);
+        number /= 128;
+    }
+    out.push(number as u8);
+}
+
 /// A frame of any type, flags and length.
 pub fn frame(kind: u8, flags: u8, length: u32, body: &[u8]) -> Vec<u8> {
     [&[kind, flags], &length.to_le_bytes()[..], body].concat()
@@ -127,9 +166,6 @@ pub fn frame(kind: u8, flags: u8, length: u32, body: &[u8]) -> Vec<u8> {
 pub fn critical(kind: FrameType, body: &[u8]) -> Vec<u8> {
     frame(kind as u8, 1, body.len() as u32, body)
 }
-
-/// Bit 2 of a row's flags.
-pub const STAGED: u8 = 4;
 
 /// What goes on the wire of a batch of one staged message, by `protocol.md` 9.7: header and table of its whole body, the
 /// number of the transfer, the signature.

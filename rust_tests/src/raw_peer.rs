@@ -475,13 +475,12 @@ impl RawPeer {
             assert_eq!((batch.header.source, batch.header.destination), (agreed.peer, agreed.own));
             assert_eq!(batch.header.session, agreed.session);
             for item in batch.messages() {
-                let item = item.expect("checked by parse");
                 got.push(Got {
                     kind: item.row.kind,
                     call_id: item.row.call_id,
                     caller: item.row.caller,
                     detail: item.row.detail,
-                    source: batch.header.engine.to_owned(),
+                    source: item.row.source.to_owned(),
                     destination: item.row.destination.to_owned(),
                     payload: item.payload.to_vec(),
                     sequence: expected,

@@ -30,6 +30,7 @@ use legation_proto::frame::{self, ack, ping, FrameType};
 use legation_proto::identity::{signing_input, NetworkKey, Purpose};
 use legation_proto::keyring::Keyring;
 use legation_proto::receipt::{self, ReceiptParts};
+use legation_proto::signing::Mode;
 
 use crate::raw_batch::{fragment, staged, RawBatch, RawMessage, ALIGNED, STAGED};
 use crate::term;
@@ -497,7 +498,7 @@ fn frames() -> String {
 /// A cast of alice's engine `ping` whose payload goes ahead of it in two fragments.
 fn staged_message(file: &mut File) {
     let (transfer, payload) = (5u32, term::text("hello"));
-    let whole = batch("ping", vec![RawMessage { flags: STAGED, ..RawMessage::cast("pong", &payload) }]);
+    let whole = batch(Mode::Engine, "ping", vec![RawMessage { flags: STAGED, ..RawMessage::cast("pong", &payload) }]);
     let (signed, signature) = whole.split_at(whole.len() - 64);
     for (number, bytes) in payload.chunks(7).enumerate() {
         file.record(&format!("fragment {number}"))
@@ -515,7 +516,45 @@ fn staged_message(file: &mut File) {
         .put("frame", &framed(FrameType::Batch, &staged(&whole, transfer)));
 }
 
-/// Name, source engine and messages of each batch.
+/// One of the batches in batches.txt.
+struct Sample {
+    name: &'static str,
+    mode: Mode,
+    /// Of the header.
+    engine: &'static str,
+    messages: Vec<RawMessage>,
+}
+
+impl Sample {
+    fn source<'a>(&'a self, message: &'a RawMessage) -> &'a [u8] {
+        match self.mode {
+            Mode::Engine => self.engine.as_bytes(),
+            _ => &message.source,
+        }
+    }
+
+    fn body(&self) -> Vec<u8> {
+        batch(self.mode, self.engine, self.messages.clone())
+    }
+}
+
+fn samples() -> Vec<Sample> {
+    let by_engines = batch_list().into_iter();
+    let mut samples: Vec<_> =
+        by_engines.map(|(name, engine, messages)| Sample { name, mode: Mode::Engine, engine, messages }).collect();
+    let from = |source: &str, message: RawMessage| RawMessage { source: source.into(), ..message };
+    let hello = term::text("hello");
+    let messages = vec![
+        from("ping", RawMessage::cast("pong", &hello)),
+        from("pong", RawMessage::call("ping", 300, 2, &hello)),
+        from("", RawMessage::send("pong", &term::number(1))),
+        from("ping", RawMessage::reply(9, &term::payload(&term::atom("ok")))),
+    ];
+    samples.push(Sample { name: "delegated", mode: Mode::Delegated, engine: "", messages });
+    samples
+}
+
+/// Name, source engine and messages of each batch that an engine signs.
 fn batch_list() -> Vec<(&'static str, &'static str, Vec<RawMessage>)> {
     let hello = term::text("hello");
     let reason = term::payload(&term::atom("shutdown"));
@@ -565,14 +604,14 @@ fn wire(wire: Wire<'_>) -> Vec<u8> {
     payload
 }
 
-fn batch(engine: &str, messages: Vec<RawMessage>) -> Vec<u8> {
+fn batch(mode: Mode, engine: &str, messages: Vec<RawMessage>) -> Vec<u8> {
     let batch = RawBatch {
         session: session_id(),
         source: alice().realm_id().0,
         destination: bob().realm_id().0,
         first_sequence: 41,
         count: None,
-        mode: 1,
+        mode: mode as u8,
         engine: engine.into(),
         table_length: None,
         payloads_length: None,
@@ -587,13 +626,14 @@ fn batch(engine: &str, messages: Vec<RawMessage>) -> Vec<u8> {
 
 fn batches() -> String {
     let mut file = File::new(
-        "Batches of alice's (protocol.md 9), from sequence number 41. Per message n: kind_n, flags_n, call_id_n,\n\
-         caller_n, detail_n, destination_n, payload_n. `root` is hash(body without signature).",
+        "Batches of alice's (protocol.md 9), from sequence number 41. Per message n: kind_n, flags_n (of the row's\n\
+         head), call_id_n, caller_n, detail_n, source_n, destination_n, payload_n. `root` is hash(body without signature).",
     );
-    for (name, engine, messages) in batch_list() {
-        let body = batch(engine, messages.clone());
+    for sample in samples() {
+        let (body, messages) = (sample.body(), &sample.messages);
         let (signed, signature) = body.split_at(body.len() - 64);
-        file.record(name).put("engine", engine.as_bytes()).put("session_id", &session_id());
+        file.record(sample.name).put("mode", &[sample.mode as u8]).put("engine", sample.engine.as_bytes());
+        file.put("session_id", &session_id());
         file.put("first_sequence", &41u64.to_le_bytes()).put("count", &(messages.len() as u16).to_le_bytes());
         for (number, message) in messages.iter().enumerate() {
             file.put(&format!("kind_{number}"), &[message.kind])
@@ -601,6 +641,7 @@ fn batches() -> String {
                 .put(&format!("call_id_{number}"), &message.call_id.to_le_bytes())
                 .put(&format!("caller_{number}"), &message.caller.to_le_bytes())
                 .put(&format!("detail_{number}"), &[message.detail])
+                .put(&format!("source_{number}"), sample.source(message))
                 .put(&format!("destination_{number}"), &message.destination)
                 .put(&format!("payload_{number}"), &message.payload);
         }
@@ -623,7 +664,7 @@ fn receipts() -> String {
                 identity_key: alice().public(),
                 rotations: &[],
                 announcement: &announcement,
-                batch: &batch(engine, messages.clone()),
+                batch: &batch(Mode::Engine, engine, messages.clone()),
                 index: index as u16,
             });
             file.record(&format!("{name} {index}"))

@@ -7,7 +7,7 @@ use legation_proto::identity::Purpose;
 use legation_proto::limits::Limits;
 use proptest::prelude::*;
 use rust_tests::pair::{Pair, PairConfig, Seen, PROFILES};
-use rust_tests::raw_batch::{critical, frame, RawMessage};
+use rust_tests::raw_batch::{critical, frame, RawMessage, ALIGNED, CALL, RESERVED, STAGED};
 use rust_tests::raw_peer::{RawPeerConfig, Versus};
 use rust_tests::realm::{network, Realm, START};
 use rust_tests::term;
@@ -189,9 +189,9 @@ fn a_row_or_header_that_breaks_a_rule_closes_the_link_though_it_is_signed() {
         ("mode 0", |batch| batch.mode = 0),
         ("delegated", |batch| batch.mode = 2),
         ("checkpoint", |batch| batch.mode = 3),
-        ("compressed", |batch| batch.messages[0].flags = 1),
-        ("unknown flag", |batch| batch.messages[0].flags = 4),
-        ("aligned, but it isn't", |batch| batch.messages[0].flags = 0x82),
+        ("compressed", |batch| batch.messages[0].flags = RESERVED),
+        ("call fields of nothing", |batch| batch.messages[0].flags = CALL),
+        ("staged among others", |batch| batch.messages[0].flags = STAGED),
         ("sequence 0", |batch| batch.first_sequence = 0),
         ("count too high", |batch| batch.count = Some(3)),
         ("count too low", |batch| batch.count = Some(1)),
@@ -308,7 +308,7 @@ fn any_message() -> impl Strategy<Value = HostileMessage> {
     let rare = |value: BoxedStrategy<u64>| prop_oneof![3 => 0..4u64, 1 => value];
     (
         prop_oneof![8 => 1..6u8, 1 => any::<u8>()],
-        prop_oneof![20 => Just(0u8), 2 => Just(2u8), 1 => any::<u8>()],
+        prop_oneof![20 => Just(0u8), 2 => Just(ALIGNED), 1 => any::<u8>()],
         rare(any::<u64>().boxed()),
         rare(any::<u64>().boxed()),
         0..6u8,
@@ -356,6 +356,7 @@ fn act(versus: &mut Versus, hostile: Hostile) {
                 call_id: message.call_id,
                 caller: message.caller,
                 detail: message.detail,
+                source: Vec::new(),
                 destination: DESTINATIONS[message.destination].into(),
                 payload: message.payload,
                 length: message.length,

@@ -141,6 +141,7 @@ proptest! {
             call_id: message.call_id,
             caller: message.caller,
             detail: message.detail,
+            source: "",
             destination: std::str::from_utf8(&message.destination).unwrap(),
             payload: &message.payload,
         });
@@ -150,7 +151,6 @@ proptest! {
         let parsed = Batch::parse(&out[6..]).unwrap();
         prop_assert_eq!(parsed.header, header);
         for (item, message) in parsed.messages().zip(&messages) {
-            let item = item.unwrap();
             prop_assert_eq!(item.payload, &message.payload[..]);
             prop_assert_eq!((item.row.kind, item.row.call_id, item.row.caller), (message.kind, message.call_id, message.caller));
             prop_assert_eq!((item.row.detail, item.row.destination.as_bytes()), (message.detail, &message.destination[..]));

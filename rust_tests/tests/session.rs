@@ -446,7 +446,7 @@ fn the_end_of_a_large_message_is_no_small_read() {
 fn receipts_of_many_small_messages_are_bounded_and_their_messages_delivered() {
     let mut pair = up_without_credit(Profile::Local);
     pair.bob.session().make_receipts_for(["b".into()].into_iter());
-    for _ in 0..4_096 {
+    for _ in 0..8_192 {
         pair.alice.cast("a", "b", &term::text("x")).unwrap();
     }
     pair.settle();
@@ -455,7 +455,7 @@ fn receipts_of_many_small_messages_are_bounded_and_their_messages_delivered() {
         other => panic!("{other:?}"),
     });
     let sizes: Vec<usize> = receipts.collect();
-    assert_eq!(sizes.len(), 4_096);
+    assert_eq!(sizes.len(), 8_192);
     let bytes: usize = sizes.iter().sum();
     assert!(bytes < RECEIPT_BYTES_MAX + 1024 * 1024, "{bytes}");
     let without = sizes.iter().filter(|size| **size == 0).count();

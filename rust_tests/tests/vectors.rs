@@ -376,7 +376,7 @@ fn control_frames() {
                 let whole = piece.clone().close(&batch).unwrap();
                 let batch = Batch::parse(whole.body()).unwrap();
                 assert_eq!((batch.signed, &batch.signature[..]), (record.get("signed"), record.get("signature")));
-                assert_eq!(batch.messages().next().unwrap().unwrap().payload, record.get("payload"));
+                assert_eq!(batch.messages().next().unwrap().payload, record.get("payload"));
                 let key = self::record("identity.txt", "alice").get("engine_public_key").to_vec();
                 verify(&key, "batch", &network_id(), batch.signed, batch.signature);
             }
@@ -393,12 +393,13 @@ fn control_frames() {
 #[test]
 fn batches() {
     let records = read("batches.txt");
-    assert_eq!(records.len(), 5);
+    assert_eq!(records.len(), 6);
     for record in records {
         let (kind, bytes) = body(record.get("frame"));
         assert_eq!(kind, FrameType::Batch);
         let batch = Batch::parse(&bytes).unwrap();
         assert_eq!(batch.header.engine.as_bytes(), record.get("engine"));
+        assert_eq!([batch.header.mode as u8], record.get("mode"));
         assert_eq!(batch.header.first_sequence, record.number("first_sequence"));
         assert_eq!(batch.header.session, record.array("session_id"));
         assert_eq!(u64::from(batch.count), record.number("count"));
@@ -408,11 +409,11 @@ fn batches() {
         verify(&key, "batch", &network_id(), batch.signed, record.get("signature"));
         assert_eq!(batch.signature, record.get("signature"));
         for (number, item) in batch.messages().enumerate() {
-            let item = item.unwrap();
             let field = |name: &str| record.get(&format!("{name}_{number}"));
             assert_eq!((item.row.destination.as_bytes(), item.payload), (field("destination"), field("payload")));
             assert_eq!((item.row.kind, item.row.detail), (field("kind")[0], field("detail")[0]));
-            assert_eq!(item.row.aligned, field("flags")[0] == 2);
+            assert_eq!(item.row.aligned, field("flags") == [0x10]);
+            assert_eq!(item.row.source.as_bytes(), field("source"));
             assert_eq!(item.row.call_id, record.number(&format!("call_id_{number}")));
             assert_eq!(item.row.caller, record.number(&format!("caller_{number}")));
         }

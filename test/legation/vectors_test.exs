@@ -393,7 +393,7 @@ defmodule Legation.VectorsTest do
 
       for {_name, batch} <- records("batches.txt") do
         messages = for index <- 0..(number(batch["count"]) - 1), do: message(batch, index)
-        table = Enum.map_join(messages, &row/1)
+        table = table(messages, batch["mode"])
         head_bytes = 107 + 1 + byte_size(batch["engine"]) + 8
         {payloads, _end} = payloads(messages, head_bytes + byte_size(table))
 
@@ -403,7 +403,7 @@ defmodule Legation.VectorsTest do
             bob["realm_id"] <>
             batch["first_sequence"] <>
             batch["count"] <>
-            <<1>> <>
+            batch["mode"] <>
             str8(batch["engine"]) <>
             <<byte_size(table)::little-32, byte_size(payloads)::little-32>> <> table <> payloads
 
@@ -417,20 +417,35 @@ defmodule Legation.VectorsTest do
     defp message(batch, index),
       do:
         for(
-          name <- ~w(kind flags call_id caller detail destination payload),
+          name <- ~w(kind flags call_id caller detail source destination payload),
           into: %{},
           do: {name, batch["#{name}_#{index}"]}
         )
 
-    defp row(message) do
-      message["kind"] <>
-        message["flags"] <>
-        message["call_id"] <>
-        message["caller"] <>
-        <<byte_size(message["payload"])::little-32>> <> message["detail"] <> str8(message["destination"])
+    # 9.2: a name comes once, and by its number from then on.
+    defp table(messages, mode) do
+      {rows, _names} = Enum.map_reduce(messages, %{}, &row(&1, &2, mode))
+      Enum.join(rows)
     end
 
-    defp aligned?(message), do: message["flags"] == <<2>>
+    defp row(message, names, mode) do
+      {source, names} = if mode == <<1>>, do: {"", names}, else: name(message["source"], names)
+      {destination, names} = name(message["destination"], names)
+      [call_id, caller] = for field <- ~w(call_id caller), do: number(message[field])
+      call? = {call_id, caller, message["detail"]} != {0, 0, <<0>>}
+      head = number(message["kind"]) + number(message["flags"]) + if(call?, do: 0x40, else: 0)
+      call = if call?, do: varint(call_id) <> varint(caller) <> message["detail"], else: ""
+      {<<head>> <> source <> destination <> varint(byte_size(message["payload"])) <> call, names}
+    end
+
+    defp name("", names), do: {<<0>>, names}
+    defp name(name, names) when is_map_key(names, name), do: {varint(names[name]), names}
+    defp name(name, names), do: {<<1>> <> str8(name), Map.put(names, name, map_size(names) + 2)}
+
+    defp varint(number) when number < 128, do: <<number>>
+    defp varint(number), do: <<1::1, rem(number, 128)::7>> <> varint(div(number, 128))
+
+    defp aligned?(message), do: message["flags"] == <<0x10>>
 
     # 9.3: where an aligned payload begins and ends there are gaps.
     defp payloads(messages, offset) do

@@ -59,6 +59,29 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
+    /// A `varint` (`protocol.md` 1.2): seven bits a byte, the lowest first, in as few bytes as it takes.
+    pub fn varint(&mut self, what: &'static str) -> Result<u64, InvalidFrame> {
+        let first = self.u8(what)?;
+        if first < 0x80 {
+            return Ok(first.into());
+        }
+        let mut value = u64::from(first & 0x7f);
+        for shift in (7..64).step_by(7) {
+            let byte = self.u8(what)?;
+            let bits = u64::from(byte & 0x7f);
+            // The tenth byte has one bit of the 64.
+            if bits << shift >> shift != bits {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                // A last byte of zero was not needed.
+                return if byte == 0 { Err(InvalidFrame::Value(what)) } else { Ok(value) };
+            }
+        }
+        Err(InvalidFrame::Value(what))
+    }
+
     /// A `str8` (`protocol.md` 1.2): UTF-8 behind a one-byte length.
     pub fn str8(&mut self, what: &'static str) -> Result<&'a str, InvalidFrame> {
         let length = usize::from(self.u8(what)?);
@@ -90,6 +113,13 @@ pub trait Writer {
     }
     fn put_u64(&mut self, value: u64) {
         self.put(&value.to_le_bytes());
+    }
+    fn put_varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.put_u8(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.put_u8(value as u8);
     }
     /// # Panics
     /// When `text` is longer than 255 bytes: callers hold names that were checked when they were made.
@@ -126,6 +156,31 @@ mod tests {
     #[test]
     fn text_that_is_not_utf8_is_an_error() {
         assert_eq!(Reader::new(&[1, 0xff]).str8("name"), Err(InvalidFrame::Value("name")));
+    }
+
+    #[test]
+    fn a_varint_is_as_short_as_it_can_be() {
+        for value in [0, 1, 127, 128, 300, 16_383, 16_384, u64::from(u32::MAX), u64::MAX >> 1, u64::MAX] {
+            let mut bytes = Vec::new();
+            bytes.put_varint(value);
+            assert_eq!(bytes.len(), (64 - (value | 1).leading_zeros() as usize).div_ceil(7));
+            let mut reader = Reader::new(&bytes);
+            assert_eq!(reader.varint("number"), Ok(value));
+            assert_eq!(reader.finish("number"), Ok(()));
+            for cut in 0..bytes.len() {
+                assert_eq!(Reader::new(&bytes[..cut]).varint("number"), Err(InvalidFrame::Missing("number")));
+            }
+            // The same number with a byte of zero behind it.
+            let last = bytes.len() - 1;
+            bytes[last] |= 0x80;
+            bytes.put_u8(0);
+            assert!(Reader::new(&bytes).varint("number").is_err(), "{value}");
+        }
+        for too_large in [[0xff; 11], [0x80; 11]] {
+            assert_eq!(Reader::new(&too_large).varint("number"), Err(InvalidFrame::Value("number")));
+        }
+        let bit_65 = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02];
+        assert_eq!(Reader::new(&bit_65).varint("number"), Err(InvalidFrame::Value("number")));
     }
 
     #[test]

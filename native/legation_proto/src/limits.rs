@@ -1,6 +1,7 @@
 //! Every bound of the core, with its reason. All are settings; these are the first values.
 
 use crate::etf::TermLimits;
+use crate::frame::batch::ROW_BYTES_MAX;
 use crate::signing::{Mode, Modes};
 
 /// The version of the protocol that this crate speaks, lowest and highest.
@@ -155,6 +156,6 @@ impl Limits {
         // A batch of many messages stops at the target, one of a single message at the message limit.
         (self.message_bytes_max as usize).max(2 * BATCH_PAYLOAD_TARGET)
             + BATCH_OVERHEAD_MAX
-            + BATCH_MESSAGES_MAX * (24 + 255)
+            + BATCH_MESSAGES_MAX * ROW_BYTES_MAX
     }
 }

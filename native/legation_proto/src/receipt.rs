@@ -54,9 +54,6 @@ const BODY_BYTES_MAX: u64 = u32::MAX as u64;
 /// What stands before the source engine's name, and the length of that name.
 const HEADER_FIXED_BYTES: usize = 108;
 
-/// A row with the longest name there is.
-const ROW_BYTES_MAX: usize = batch::ROW_BYTES + 255;
-
 /// Why there is no receipt, or why one proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -142,7 +139,7 @@ impl<'a> ReceiptMaker<'a> {
     /// # Errors
     /// [`ReceiptError::NoSuchMessage`].
     pub fn make(&self, index: u16) -> Result<Vec<u8>, ReceiptError> {
-        let item = self.batch.messages().nth(index.into()).ok_or(ReceiptError::NoSuchMessage(index))??;
+        let item = self.batch.message(index).ok_or(ReceiptError::NoSuchMessage(index))?;
         let table = self.slice(0, self.batch.table_end)?;
         // Bao has no slice of nothing: it would show the chunk that others' payloads stand in.
         let payload = match item.payload.len() {
@@ -330,7 +327,7 @@ impl<'a> Fields<'a> {
         slice.read(&mut prefix, name_bytes + 8)?;
         let lengths = &prefix[HEADER_FIXED_BYTES + name_bytes..];
         let table_bytes = u32::from_le_bytes([lengths[0], lengths[1], lengths[2], lengths[3]]);
-        if table_bytes as usize > BATCH_MESSAGES_MAX * ROW_BYTES_MAX {
+        if table_bytes as usize > BATCH_MESSAGES_MAX * batch::ROW_BYTES_MAX {
             return Err(InvalidFrame::Value("batch table length").into());
         }
         slice.read(&mut prefix, table_bytes as usize)?;
@@ -521,6 +518,7 @@ mod tests {
                 call_id: 0,
                 caller: 0,
                 detail: 0,
+                source: engine,
                 destination: "pong",
                 payload,
             });
@@ -595,8 +593,8 @@ mod tests {
         let source = source();
         let learn = source.learn("ping");
         let long = [0, 1, 1_023, 1_024, 1_025, 0, 5_000, 2_048, 0];
-        // 21 to 24 bytes a row: these tables end around the chunk's last byte.
-        let tables: Vec<Vec<usize>> = (28..36).map(|rows| vec![3; rows]).collect();
+        // 3 bytes a row: these tables end around the chunk's last byte.
+        let tables: Vec<Vec<usize>> = (294..304).map(|rows| vec![3; rows]).collect();
         let mut shapes = vec![vec![0], vec![1], vec![900], vec![1_000], vec![70_000], long.to_vec(), vec![9; 4_096]];
         shapes.extend(tables);
         for lengths in shapes {
@@ -626,9 +624,9 @@ mod tests {
     #[test]
     fn a_table_that_ends_with_a_chunk_is_proved_by_that_chunk_alone() {
         let source = source();
-        // 108 + name + 8 + rows of 28 bytes: 32 rows and a name of 12 make 1,024.
+        // 108 + name + 8, a row of 8 bytes with the destination's name, and rows of 3: 297 and a name of 12 make 1,024.
         let engine = "a name of 12";
-        let batch = source.batch(engine, &payloads(false, &[100; 32]));
+        let batch = source.batch(engine, &payloads(false, &[100; 297]));
         assert_eq!(Batch::parse(&batch).unwrap().table_end, 1_024);
         let receipt = source.receipt(engine, &source.learn(engine), &batch, 31);
         assert_eq!(source.verify(&receipt).unwrap().payload, vec![0xA0 + 31; 100]);

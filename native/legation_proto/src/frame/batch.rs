@@ -1,16 +1,20 @@
-//! BATCH: messages of one source engine under one signature (`protocol.md` 9).
+//! BATCH: messages under one signature (`protocol.md` 9).
 //!
 //! ```text
 //!   0 session id (32), 32 source realm id (32), 64 destination realm id (32)
 //!  96 first sequence u64, 104 count u16, 106 mode u8
 //! 107 source engine name, str8
 //!   . length of table u32, length of payloads u32
-//!   . table:  kind u8, flags u8, call id u64, caller u64, length u32, detail u8, destination str8
+//!   . table, see [`table`]
 //!   . payloads
 //!     signature (64)
 //! ```
 //!
 //! Everything before the signature is one contiguous piece, hashed in one go as it was sent.
+
+mod table;
+#[cfg(test)]
+mod tests;
 
 use crate::codec::{Reader, Writer};
 use crate::error::InvalidFrame;
@@ -19,13 +23,14 @@ use crate::identity::{is_engine_name, RealmId};
 use crate::limits::BATCH_MESSAGES_MAX;
 use crate::signing::Mode;
 
-/// A row without its destination's name.
-pub const ROW_BYTES: usize = 24;
+pub use table::{ROW_BYTES, ROW_BYTES_MAX};
+
+pub(crate) use table::same;
+use table::{Place, Table};
+pub(super) use table::{TableWriter, STAGED};
+
 /// Aligned payloads begin and end at multiples of a BLAKE3 chunk.
 pub const ALIGNMENT: usize = 1_024;
-
-const FLAG_ALIGNED: u8 = 2;
-const FLAG_STAGED: u8 = 4;
 
 /// Kinds of message (`protocol.md` 10.1). 7 to 10 and 12 are reserved: MONITOR, DEMONITOR, LINK, UNLINK, EVENT.
 pub mod kind {
@@ -148,6 +153,10 @@ pub struct Row<'a> {
     pub caller: u64,
     pub payload_bytes: u32,
     pub detail: u8,
+    /// Empty for the realm itself.
+    pub source: &'a str,
+    /// The place of its name among those of the batch ([`Batch::names`]); 0 where the batch has one source.
+    pub source_place: u16,
     pub destination: &'a str,
 }
 
@@ -159,6 +168,8 @@ pub struct Message<'a> {
     pub call_id: u64,
     pub caller: u64,
     pub detail: u8,
+    /// Not looked at in the mode of engines, where the header has it.
+    pub source: &'a str,
     pub destination: &'a str,
     pub payload: &'a [u8],
 }
@@ -175,6 +186,8 @@ impl<'a> Message<'a> {
             caller: self.caller,
             payload_bytes: u32::try_from(self.payload.len()).expect("a payload is bounded by the message limit"),
             detail: self.detail,
+            source: self.source,
+            source_place: 0,
             destination: self.destination,
         }
     }
@@ -205,12 +218,13 @@ pub fn encode<'m>(
     let body = begin(out);
     let lengths = put_header(header, out);
     let table = out.len();
+    let mut rows = TableWriter::new(header.mode);
     let mut count = 0;
     let mut pad_before = false;
     for message in messages.clone() {
         count += 1;
         pad_before |= message.aligned;
-        put_row(&message.row(false), out);
+        rows.put(&message.row(false), out);
     }
     assert!((1..=BATCH_MESSAGES_MAX).contains(&count), "a batch holds 1 to 4,096 messages");
 
@@ -269,22 +283,12 @@ pub(super) fn put_lengths(body: usize, at: usize, count: u16, table: usize, payl
     out[at + 4..at + 8].copy_from_slice(&(payloads as u32).to_le_bytes());
 }
 
-pub(super) fn put_row(row: &Row<'_>, out: &mut Vec<u8>) {
-    out.put_u8(row.kind);
-    out.put_u8((u8::from(row.aligned) * FLAG_ALIGNED) | (u8::from(row.staged) * FLAG_STAGED));
-    out.put_u64(row.call_id);
-    out.put_u64(row.caller);
-    out.put_u32(row.payload_bytes);
-    out.put_u8(row.detail);
-    out.put_str8(row.destination);
-}
-
 pub(super) fn gap_to_alignment(offset: usize) -> usize {
     offset.next_multiple_of(ALIGNMENT) - offset
 }
 
 /// A batch as it came: checked for form, not for its signature.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Batch<'a> {
     pub header: Header<'a>,
     pub count: u16,
@@ -293,56 +297,70 @@ pub struct Batch<'a> {
     pub signature: &'a [u8; 64],
     /// Where the table ends and the payloads begin, from the start of `signed`.
     pub table_end: usize,
-    table: &'a [u8],
-    any_aligned: bool,
-    /// All rows have been read once.
-    checked: bool,
+    table: Table<'a>,
+}
+
+/// A row, its payload, and where that stands in what is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item<'a> {
+    pub row: Row<'a>,
+    pub payload: &'a [u8],
+    pub offset: usize,
 }
 
 impl<'a> Batch<'a> {
     /// Checks everything that can be checked without a key: all lengths, all names, the gaps. A body from the wire is
     /// first given to [`crate::frame::staged::StagedBatch::parse`]: the payload of a staged one is not in it.
     pub fn parse(body: &'a [u8]) -> Result<Batch<'a>, InvalidFrame> {
-        let (signed, signature) = body.split_last_chunk::<64>().ok_or(InvalidFrame::Missing("batch signature"))?;
-        let mut batch = Batch::parse_header(signed, signature)?;
-        batch.any_aligned = any_aligned(batch.table, batch.count)?;
-        // One pass over the rows: what is delivered later can then rely on offsets and names.
-        let mut messages = batch.messages();
-        for _ in 0..batch.count {
-            messages.next().ok_or(InvalidFrame::Missing("batch row"))??;
-        }
-        messages.finish()?;
-        batch.checked = true;
-        batch.header.engine = check_engine(batch.header.engine)?;
-        Ok(batch)
+        Batch::parse_into(body, Rows::default())
     }
 
-    /// Header and bounds of the table; the rows are still to be looked at.
-    fn parse_header(signed: &'a [u8], signature: &'a [u8; 64]) -> Result<Batch<'a>, InvalidFrame> {
+    /// The same, with the room of a batch before.
+    pub fn parse_into(body: &'a [u8], rows: Rows) -> Result<Batch<'a>, InvalidFrame> {
+        let (signed, signature) = body.split_last_chunk::<64>().ok_or(InvalidFrame::Missing("batch signature"))?;
         let mut reader = Reader::new(signed);
         let (header, count) = read_header(&mut reader)?;
-        let table_bytes = reader.u32("batch table length")? as usize;
-        let payload_bytes = reader.u32("batch payload length")? as usize;
-        let table = reader.take(table_bytes, "batch table")?;
+        let (table, payloads_bytes) = read_table_bytes(&mut reader)?;
         let table_end = reader.offset();
-        if reader.remaining() != payload_bytes {
+        if reader.remaining() != payloads_bytes {
             return Err(InvalidFrame::Value("batch payload length"));
         }
-        Ok(Batch { header, count, signed, signature, table_end, table, any_aligned: false, checked: false })
+        let place = Place { mode: header.mode, count, table_end, payloads_end: signed.len() };
+        let table = Table::read(table, place, rows.0)?;
+        table.check_gaps(signed, table_end)?;
+        check_engine(header.engine)?;
+        Ok(Batch { header, count, signed, signature, table_end, table })
     }
 
-    /// The messages in order. After [`Batch::parse`] every item is `Ok`.
-    pub fn messages(&self) -> Messages<'a> {
-        Messages {
-            table: Reader::new(self.table),
-            signed: self.signed,
-            offset: self.table_end,
-            pad_before: self.any_aligned,
-            left: self.count,
-            checked: self.checked,
-        }
+    /// In their order.
+    pub fn messages(&self) -> impl ExactSizeIterator<Item = Item<'a>> + '_ {
+        (0..self.table.len()).map(|index| self.item(index))
+    }
+
+    /// The message at this place.
+    pub fn message(&self, index: u16) -> Option<Item<'a>> {
+        (usize::from(index) < self.table.len()).then(|| self.item(index.into()))
+    }
+
+    fn item(&self, index: usize) -> Item<'a> {
+        let (row, offset) = self.table.row(index, &self.header);
+        Item { row, payload: &self.signed[offset..offset + row.payload_bytes as usize], offset }
+    }
+
+    /// How many names there are: more than any [`Row::source_place`].
+    pub fn names(&self) -> usize {
+        self.table.names()
+    }
+
+    /// For [`Batch::parse_into`].
+    pub fn into_rows(self) -> Rows {
+        Rows(self.table.into_rows())
     }
 }
+
+/// Room for the rows of a batch.
+#[derive(Debug, Default)]
+pub struct Rows(Vec<table::Entry>);
 
 /// Everything before the lengths; the engine's name is still to be checked.
 pub(super) fn read_header<'a>(reader: &mut Reader<'a>) -> Result<(Header<'a>, u16), InvalidFrame> {
@@ -359,6 +377,13 @@ pub(super) fn read_header<'a>(reader: &mut Reader<'a>) -> Result<(Header<'a>, u1
     Ok((Header { session, source, destination, first_sequence, mode, engine }, count))
 }
 
+/// The table, and how many bytes of payloads follow.
+fn read_table_bytes<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], usize), InvalidFrame> {
+    let table_bytes = reader.u32("batch table length")? as usize;
+    let payloads_bytes = reader.u32("batch payload length")? as usize;
+    Ok((reader.take(table_bytes, "batch table")?, payloads_bytes))
+}
+
 fn check_count(first_sequence: u64, count: u16) -> Result<u16, InvalidFrame> {
     if count == 0 || usize::from(count) > BATCH_MESSAGES_MAX {
         return Err(InvalidFrame::Value("batch count"));
@@ -369,152 +394,21 @@ fn check_count(first_sequence: u64, count: u16) -> Result<u16, InvalidFrame> {
     Ok(count)
 }
 
-/// Whether a row asks for alignment: the first payload then stands apart from the table, too. Nothing but flags and lengths is
-/// looked at; whoever reads the rows checks the rest.
-fn any_aligned(table: &[u8], count: u16) -> Result<bool, InvalidFrame> {
-    let mut any = 0;
-    let mut rest = table;
-    for _ in 0..count {
-        let (row, behind) = rest.split_at_checked(ROW_BYTES).ok_or(InvalidFrame::Missing("batch row"))?;
-        any |= row[1];
-        rest = behind.get(usize::from(row[ROW_BYTES - 1])..).ok_or(InvalidFrame::Missing("row destination"))?;
-    }
-    // A staged message has a batch of its own.
-    if any & FLAG_STAGED != 0 && count != 1 {
-        return Err(InvalidFrame::Value("row flags"));
-    }
-    match rest.is_empty() {
-        true => Ok(any & FLAG_ALIGNED != 0),
-        false => Err(InvalidFrame::Trailing("batch table")),
-    }
-}
-
-fn check_engine(name: &str) -> Result<&str, InvalidFrame> {
+fn check_engine(name: &str) -> Result<(), InvalidFrame> {
     match name.is_empty() || is_engine_name(name) {
-        true => Ok(name),
+        true => Ok(()),
         false => Err(InvalidFrame::Value("engine name")),
     }
 }
 
-/// Walks table and payloads side by side.
-#[derive(Clone, Debug)]
-pub struct Messages<'a> {
-    table: Reader<'a>,
-    signed: &'a [u8],
-    offset: usize,
-    pad_before: bool,
-    left: u16,
-    checked: bool,
-}
-
-/// A row, its payload, and where that stands in what is signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Item<'a> {
-    pub row: Row<'a>,
-    pub payload: &'a [u8],
-    pub offset: usize,
-}
-
-impl<'a> Messages<'a> {
-    fn read(&mut self) -> Result<Item<'a>, InvalidFrame> {
-        let row = read_fields(&mut self.table)?;
-        if !self.checked {
-            check_row(&row)?;
-        }
-        if row.aligned || self.pad_before {
-            self.skip_gap()?;
-        }
-        self.pad_before = row.aligned;
-        let end = self
-            .offset
-            .checked_add(row.payload_bytes as usize)
-            .filter(|end| *end <= self.signed.len())
-            .ok_or(InvalidFrame::Missing("payload"))?;
-        let item = Item { row, payload: &self.signed[self.offset..end], offset: self.offset };
-        self.offset = end;
-        Ok(item)
-    }
-
-    fn skip_gap(&mut self) -> Result<(), InvalidFrame> {
-        let end = self.offset + gap_to_alignment(self.offset);
-        let gap = self.signed.get(self.offset..end).ok_or(InvalidFrame::Missing("alignment"))?;
-        if gap.iter().any(|byte| *byte != 0) {
-            return Err(InvalidFrame::Value("alignment"));
-        }
-        self.offset = end;
-        Ok(())
-    }
-
-    /// Table and payloads must be used up.
-    fn finish(mut self) -> Result<(), InvalidFrame> {
-        if self.pad_before {
-            self.skip_gap()?;
-        }
-        self.table.finish("batch table")?;
-        match self.offset == self.signed.len() {
-            true => Ok(()),
-            false => Err(InvalidFrame::Trailing("batch payloads")),
-        }
-    }
-}
-
-impl<'a> Iterator for Messages<'a> {
-    type Item = Result<Item<'a>, InvalidFrame>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
-        Some(self.read())
-    }
-}
-
-fn read_row<'a>(reader: &mut Reader<'a>) -> Result<Row<'a>, InvalidFrame> {
-    let row = read_fields(reader)?;
-    check_row(&row)?;
-    Ok(row)
-}
-
-fn read_fields<'a>(reader: &mut Reader<'a>) -> Result<Row<'a>, InvalidFrame> {
-    let kind = reader.u8("row kind")?;
-    let flags = reader.u8("row flags")?;
-    if flags & !(FLAG_ALIGNED | FLAG_STAGED) != 0 {
-        return Err(InvalidFrame::Value("row flags"));
-    }
-    Ok(Row {
-        kind,
-        aligned: flags & FLAG_ALIGNED != 0,
-        staged: flags & FLAG_STAGED != 0,
-        call_id: reader.u64("row call id")?,
-        caller: reader.u64("row caller")?,
-        payload_bytes: reader.u32("row length")?,
-        detail: reader.u8("row detail")?,
-        destination: reader.str8("row destination")?,
-    })
-}
-
-/// The row of a table that has but one.
-pub(super) fn read_single_row(table: &[u8]) -> Result<Row<'_>, InvalidFrame> {
-    let mut reader = Reader::new(table);
-    let row = read_row(&mut reader)?;
-    reader.finish("batch table")?;
-    Ok(row)
-}
-
-/// The fields that `protocol.md` 10.1 fixes for each kind. Unknown kinds may have any.
-fn check_row(row: &Row<'_>) -> Result<(), InvalidFrame> {
-    let addressed = Address::parse(row.destination).is_some();
-    let fits = match row.kind {
-        kind::SEND | kind::CAST => row.call_id == 0 && row.caller == 0 && row.detail == 0 && addressed,
-        kind::GENCALL => row.call_id != 0 && row.caller != 0 && addressed,
-        kind::EXIT => row.call_id == 0 && row.caller != 0 && addressed,
-        kind::DOWN => row.call_id == 0 && row.detail == 0 && row.destination.is_empty(),
-        kind::REPLY => row.call_id != 0 && row.caller == 0 && row.detail == 0 && row.destination.is_empty(),
-        kind::ERROR => row.call_id != 0 && row.caller == 0 && row.destination.is_empty() && row.payload_bytes == 0,
-        _ => true,
-    };
-    match fits {
-        true => Ok(()),
-        false => Err(InvalidFrame::Value("row")),
-    }
+/// Header and row of a batch of one message whose payload is elsewhere. `reader` is behind the table then.
+pub(super) fn read_single<'a>(reader: &mut Reader<'a>) -> Result<(Header<'a>, Row<'a>), InvalidFrame> {
+    let (header, count) = read_header(reader)?;
+    let (table, payloads_bytes) = read_table_bytes(reader)?;
+    let table_end = reader.offset();
+    let payloads_end = table_end.saturating_add(payloads_bytes);
+    let table = Table::read(table, Place { mode: header.mode, count, table_end, payloads_end }, Vec::new())?;
+    Ok((header, table.row(0, &header).0))
 }
 
 /// Header and rows from the first `table_end` bytes of a batch alone, for receipts: the row at `index` and the offset
@@ -523,158 +417,17 @@ pub fn locate(prefix: &[u8], total_bytes: usize, index: u16) -> Result<(Header<'
     let mut reader = Reader::new(prefix);
     let (header, count) = read_header(&mut reader)?;
     check_engine(header.engine)?;
-    let table_bytes = reader.u32("batch table length")? as usize;
-    let payload_bytes = reader.u32("batch payload length")? as usize;
-    reader.take(table_bytes, "batch table")?;
+    let (table, payloads_bytes) = read_table_bytes(&mut reader)?;
     let table_end = reader.offset();
     reader.finish("batch prefix")?;
-    if table_end.checked_add(payload_bytes) != Some(total_bytes) {
+    if table_end.checked_add(payloads_bytes) != Some(total_bytes) {
         return Err(InvalidFrame::Value("batch payload length"));
     }
-    let table = &prefix[table_end - table_bytes..];
-    let mut pad_before = any_aligned(table, count)?;
-    let mut table = Reader::new(table);
-    let mut offset = table_end;
-    let mut found = None;
-    for at in 0..count {
-        let row = read_row(&mut table)?;
-        if row.aligned || pad_before {
-            offset += gap_to_alignment(offset);
-        }
-        pad_before = row.aligned;
-        let end = offset.checked_add(row.payload_bytes as usize).filter(|end| *end <= total_bytes);
-        let end = end.ok_or(InvalidFrame::Missing("payload"))?;
-        if at == index {
-            found = Some((header, row, offset));
-        }
-        offset = end;
+    let place = Place { mode: header.mode, count, table_end, payloads_end: total_bytes };
+    let table = Table::read(table, place, Vec::new())?;
+    if index >= count {
+        return Err(InvalidFrame::Value("message index"));
     }
-    if pad_before {
-        offset += gap_to_alignment(offset);
-    }
-    match offset == total_bytes {
-        true => found.ok_or(InvalidFrame::Value("message index")),
-        false => Err(InvalidFrame::Trailing("batch payloads")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn header(engine: &str) -> Header<'_> {
-        Header {
-            session: [1; 32],
-            source: RealmId([2; 32]),
-            destination: RealmId([3; 32]),
-            first_sequence: 9,
-            mode: Mode::Engine,
-            engine,
-        }
-    }
-
-    fn message(destination: &'static str, payload: &'static [u8], aligned: bool) -> Message<'static> {
-        Message { kind: kind::CAST, aligned, call_id: 0, caller: 0, detail: 0, destination, payload }
-    }
-
-    fn encoded(messages: &[Message<'static>]) -> Vec<u8> {
-        let mut out = Vec::new();
-        encode(&header("ping"), messages.iter().copied(), |_| [7; 64], &mut out);
-        out
-    }
-
-    #[test]
-    fn a_batch_reads_as_it_was_written() {
-        let messages = [message("a", b"one", false), message("b", b"", false), message("c", b"three", true)];
-        let bytes = encoded(&messages);
-        let batch = Batch::parse(&bytes[HEADER_BYTES..]).unwrap();
-        assert_eq!(batch.header, header("ping"));
-        assert_eq!(batch.signature, &[7; 64]);
-        let items: Vec<_> = batch.messages().map(Result::unwrap).collect();
-        for (item, message) in items.iter().zip(&messages) {
-            assert_eq!((item.row.destination, item.payload), (message.destination, message.payload));
-        }
-        assert_eq!(items[2].offset % ALIGNMENT, 0);
-        assert_eq!(batch.signed.len() % ALIGNMENT, 0);
-        for (index, item) in items.iter().enumerate() {
-            let (_, row, offset) = locate(&batch.signed[..batch.table_end], batch.signed.len(), index as u16).unwrap();
-            assert_eq!((row, offset), (item.row, item.offset));
-        }
-    }
-
-    #[test]
-    fn an_address_is_read_as_it_is_written() {
-        for number in [1, 15, 16, 0xdead_beef, u64::MAX] {
-            assert_eq!(Address::parse(&Address::of_handle(number)), Some(Address::Handle(number)));
-        }
-        assert_eq!(Address::parse("ping"), Some(Address::Engine("ping")));
-        assert_eq!(Address::parse("ping@bob"), None);
-        assert_eq!(Address::parse(""), None);
-    }
-
-    #[test]
-    fn every_cut_of_a_batch_is_malformed() {
-        let bytes = encoded(&[message("a", b"one", true), message("b", b"two", false)]);
-        let body = &bytes[HEADER_BYTES..];
-        for cut in 0..body.len() {
-            assert!(Batch::parse(&body[..cut]).is_err(), "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn a_gap_that_is_not_zero_is_malformed() {
-        let bytes = encoded(&[message("a", b"one", true)]);
-        let mut body = bytes[HEADER_BYTES..].to_vec();
-        let last = body.len() - 65;
-        body[last] = 1;
-        assert_eq!(Batch::parse(&body).unwrap_err(), InvalidFrame::Value("alignment"));
-    }
-
-    #[test]
-    fn lengths_that_lie_are_malformed_at_every_place() {
-        let bytes = encoded(&[message("a", b"one", false)]);
-        let body = &bytes[HEADER_BYTES..];
-        // count, table length, payload length, the row's length
-        for place in [104, 112, 116, 120 + 18] {
-            for value in [0u32, 1, 3, 1 << 31, u32::MAX] {
-                let mut altered = body.to_vec();
-                altered[place..place + 4].copy_from_slice(&value.to_le_bytes());
-                if altered != body {
-                    assert!(Batch::parse(&altered).is_err(), "{value} at {place}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn fields_that_a_kind_does_not_have_are_malformed() {
-        for (kind, call_id, caller, destination) in [
-            (kind::SEND, 1, 0, "a"),
-            (kind::CAST, 0, 1, "a"),
-            (kind::CAST, 0, 0, ""),
-            (kind::CAST, 0, 0, "a@b"),
-            (kind::GENCALL, 0, 1, "a"),
-            (kind::GENCALL, 1, 0, "a"),
-            (kind::REPLY, 0, 0, ""),
-            (kind::REPLY, 1, 0, "a"),
-            (kind::ERROR, 1, 1, ""),
-            (kind::SEND, 0, 0, "@"),
-            (kind::SEND, 0, 0, "@0"),
-            (kind::SEND, 0, 0, "@01"),
-            (kind::SEND, 0, 0, "@1F"),
-            (kind::SEND, 0, 0, "@1g"),
-            (kind::SEND, 0, 0, "@+1"),
-            (kind::SEND, 0, 0, "@11111111111111111"),
-            (kind::EXIT, 0, 0, "a"),
-            (kind::EXIT, 1, 1, "a"),
-            (kind::EXIT, 0, 1, ""),
-            (kind::DOWN, 0, 1, "a"),
-            (kind::DOWN, 1, 1, ""),
-        ] {
-            let message = Message { kind, aligned: false, call_id, caller, detail: 0, destination, payload: b"" };
-            let mut out = Vec::new();
-            encode(&header("ping"), [message].into_iter(), |_| [7; 64], &mut out);
-            assert!(Batch::parse(&out[HEADER_BYTES..]).is_err(), "{message:?}");
-        }
-    }
+    let (row, offset) = table.row(index.into(), &header);
+    Ok((header, row, offset))
 }

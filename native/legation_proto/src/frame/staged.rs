@@ -15,12 +15,12 @@
 //!  ├ unused ┼ header, table, (zeros) ┼ payload ┼ (zeros) ┼ signature (64)
 //! ```
 //!
-//! **Invariants.** Header and table of one row are at most 650 bytes, so they fit. An aligned payload has `start = 0`: it
+//! **Invariants.** Header and table of one row are at most 912 bytes, so they fit. An aligned payload has `start = 0`: it
 //! stands at a multiple of [`ALIGNMENT`] from there. Bytes are appended to a piece before it is sealed or closed, never after.
 
 use crate::codec::{Reader, Writer};
 use crate::error::InvalidFrame;
-use crate::frame::batch::{self, gap_to_alignment, Header, Message, ALIGNMENT};
+use crate::frame::batch::{self, gap_to_alignment, Header, Message, TableWriter, ALIGNMENT};
 
 /// Where the payload begins in a piece.
 const HEADROOM: usize = ALIGNMENT;
@@ -28,7 +28,7 @@ const HEADROOM: usize = ALIGNMENT;
 /// Zeros and signature, behind it.
 const TAILROOM: usize = ALIGNMENT + 64;
 
-const _: () = assert!(HEADROOM >= 107 + 256 + 8 + batch::ROW_BYTES + 255);
+const _: () = assert!(HEADROOM >= 107 + 256 + 8 + batch::ROW_BYTES_MAX);
 
 /// What is signed of a batch of one large message.
 #[derive(Clone, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Piece {
         let lengths = batch::put_header(header, out);
         let table = out.len();
         let row = Message { payload: self.payload(), ..*message }.row(true);
-        batch::put_row(&row, out);
+        TableWriter::new(header.mode).put(&row, out);
         let prefix_bytes = out.len() - body;
         let gaps = match message.aligned {
             true => HEADROOM - prefix_bytes + gap_to_alignment(self.payload_bytes),
@@ -160,20 +160,10 @@ impl<'a> StagedBatch<'a> {
         }
         let (rest, signature) = body.split_last_chunk::<64>().ok_or(InvalidFrame::Missing("batch signature"))?;
         let mut reader = Reader::new(rest);
-        let (header, _) = batch::read_header(&mut reader)?;
-        let table_bytes = reader.u32("batch table length")? as usize;
-        let payloads_bytes = reader.u32("batch payload length")? as usize;
-        let row = batch::read_single_row(reader.take(table_bytes, "batch table")?)?;
+        let (header, row) = batch::read_single(&mut reader)?;
         let prefix = &rest[..reader.offset()];
         let transfer = reader.u32("batch transfer")?;
         reader.finish("staged batch")?;
-        let gaps = match row.aligned {
-            true => gap_to_alignment(prefix.len()) + gap_to_alignment(row.payload_bytes as usize),
-            false => 0,
-        };
-        if (row.payload_bytes as usize).checked_add(gaps) != Some(payloads_bytes) {
-            return Err(InvalidFrame::Value("batch payload length"));
-        }
         Ok(Some(StagedBatch {
             header,
             transfer,
@@ -185,10 +175,10 @@ impl<'a> StagedBatch<'a> {
     }
 }
 
-/// Looks at count, and flags of the first row, wherever the source's name lets it stand.
+/// Looks at count, and head of the first row, wherever the source's name lets it stand.
 fn is_staged(body: &[u8]) -> bool {
     let name_bytes = body.get(107).copied().map_or(0, usize::from);
-    body.get(104..106) == Some(&[1, 0]) && body.get(108 + name_bytes + 8 + 1).is_some_and(|flags| flags & 4 != 0)
+    body.get(104..106) == Some(&[1, 0]) && body.get(108 + name_bytes + 8).is_some_and(|head| head & batch::STAGED != 0)
 }
 
 #[cfg(test)]
@@ -212,7 +202,7 @@ mod tests {
     }
 
     fn message(destination: &str, aligned: bool) -> Message<'_> {
-        Message { kind: kind::CAST, aligned, call_id: 0, caller: 0, detail: 0, destination, payload: b"" }
+        Message { kind: kind::CAST, aligned, call_id: 0, caller: 0, detail: 0, source: "", destination, payload: b"" }
     }
 
     /// The frame's body, and what was given to be signed.
@@ -246,10 +236,11 @@ mod tests {
         batch::encode(&header("ping"), messages.into_iter(), |_| [7; 64], &mut out);
         let mut body = out.split_off(HEADER_BYTES);
         assert!(Batch::parse(&body).is_ok());
-        let second_row = 108 + 4 + 8 + batch::ROW_BYTES + 1;
-        body[second_row + 1] |= 4;
+        // Behind a head, a new name of one byte and a length.
+        let second_row = 108 + 4 + 8 + 5;
+        body[second_row] |= batch::STAGED;
         assert_eq!(StagedBatch::parse(&body), Ok(None));
-        assert_eq!(Batch::parse(&body).unwrap_err(), InvalidFrame::Value("row flags"));
+        assert_eq!(Batch::parse(&body).unwrap_err(), InvalidFrame::Value("row head"));
     }
 
     #[test]
@@ -264,7 +255,7 @@ mod tests {
     #[test]
     fn lengths_that_lie_are_malformed() {
         let (body, _) = encoded("ping", "pong", b"payload", false);
-        for place in [112, 116, 120 + 18] {
+        for place in [112, 116] {
             for value in [0u32, 1, 3, 1 << 31, u32::MAX] {
                 let mut altered = body.clone();
                 altered[place..place + 4].copy_from_slice(&value.to_le_bytes());
@@ -292,7 +283,7 @@ mod tests {
             prop_assert_eq!(batch.signed, &signed[..]);
             prop_assert_eq!(batch.signature, &[7; 64]);
             prop_assert_eq!(batch.header, header(&engine));
-            let item = batch.messages().next().unwrap().unwrap();
+            let item = batch.messages().next().unwrap();
             prop_assert_eq!(item.payload, &payload[..]);
             prop_assert!(item.row.staged && item.row.destination == destination);
             prop_assert!(!aligned || item.offset.is_multiple_of(ALIGNMENT) && signed.len().is_multiple_of(ALIGNMENT));
@@ -302,15 +293,15 @@ mod tests {
             let mut one_frame = Vec::new();
             let message = Message { payload: &payload, ..message(&destination, aligned) };
             batch::encode(&header(&engine), [message].into_iter(), |_| [7; 64], &mut one_frame);
-            let flags = HEADER_BYTES + 108 + engine.len() + 8 + 1;
-            one_frame[flags] |= 4;
+            let head = HEADER_BYTES + 108 + engine.len() + 8;
+            one_frame[head] |= batch::STAGED;
             prop_assert_eq!(&one_frame[HEADER_BYTES..], whole.body());
         }
 
         #[test]
         fn arbitrary_bytes_are_a_staged_batch_or_not(mut body in prop::collection::vec(any::<u8>(), 0..400)) {
             if body.len() > 117 {
-                (body[104], body[105], body[107], body[117]) = (1, 0, 0, 4);
+                (body[104], body[105], body[107], body[116]) = (1, 0, 0, batch::STAGED | kind::CAST);
             }
             if let Ok(Some(batch)) = StagedBatch::parse(&body) {
                 if batch.payload_bytes < 1_000 {

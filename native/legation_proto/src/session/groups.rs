@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use crate::frame::batch::same;
 use crate::limits::{BATCH_MESSAGES_MAX, BATCH_PAYLOAD_TARGET};
 
 /// Members of one batch to be: indices into the lanes' messages, and behind them into the taken entries.
@@ -61,9 +62,4 @@ impl<'a> Groups<'a> {
             self.first.push(destination);
         }
     }
-}
-
-/// `memcmp` of no bytes at an address that is none takes a processor longer than all else that is done for a message.
-pub(crate) fn same(one: &str, other: &str) -> bool {
-    one.len() == other.len() && (one.is_empty() || one == other)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use ed25519_dalek::VerifyingKey;
 
 use crate::error::{InvalidFrame, LinkError, PeerMisbehaved};
-use crate::frame::batch::{kind, Batch, Header};
+use crate::frame::batch::{kind, Batch, Header, Rows};
 use crate::frame::close::Close;
 use crate::frame::fragment::Fragment;
 use crate::frame::handle_release::Release;
@@ -106,6 +106,8 @@ pub(crate) struct Inbound {
     /// What has come of payloads that come in fragments.
     staging: Staging,
     receipts_for: HashSet<Box<str>>,
+    /// Of the last batch, for the next: at most 128 KiB.
+    rows: Rows,
     /// Of the receipts of this read.
     receipt_bytes: usize,
 }
@@ -146,6 +148,7 @@ impl Inbound {
             failures: VecDeque::new(),
             reasons: Reasons::default(),
             receipts_for: HashSet::new(),
+            rows: Rows::default(),
             receipt_bytes: 0,
         }
     }
@@ -587,11 +590,13 @@ impl Inbound {
     ) -> Result<bool, LinkError> {
         let shared = &session.shared;
         let Some(staged) = StagedBatch::parse(body)? else {
-            let batch = Batch::parse(body)?;
-            return match self.is_new_batch(shared, received, now, &batch.header, batch.count)? {
-                true => self.handle_new_batch(session, now, body, &batch, sink),
-                false => Ok(false),
+            let batch = Batch::parse_into(body, std::mem::take(&mut self.rows))?;
+            let woken = match self.is_new_batch(shared, received, now, &batch.header, batch.count)? {
+                true => self.handle_new_batch(session, now, body, &batch, sink)?,
+                false => false,
             };
+            self.rows = batch.into_rows();
+            return Ok(woken);
         };
         // Where it comes again, its fragments were passed over, too.
         if !self.is_new_batch(shared, received, now, &staged.header, 1)? {
@@ -638,7 +643,7 @@ impl Inbound {
         // Its sender has used up credit for it.
         let mut windows = Windows::new(session);
         for item in batch.messages() {
-            windows.take(&item?);
+            windows.take(&item);
         }
         drop(windows);
         self.failed(&session.shared, now)?;
@@ -679,7 +684,6 @@ impl Inbound {
         let mut maker = None;
         let mut windows = Windows::new(session);
         for (index, item) in batch.messages().enumerate() {
-            let item = item?;
             if !windows.take(&item) {
                 counters.credit_exceeded.one();
                 wake |= turn_away(session, &item);

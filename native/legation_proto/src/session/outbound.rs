@@ -15,13 +15,13 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use crate::frame::batch::{self, kind, Header};
+use crate::frame::batch::{self, kind, same, Header};
 use crate::frame::handle_release::Release;
 use crate::frame::resume::Resume;
 use crate::frame::{self, ack, credit, forget, handle_release, learn, FrameType};
 use crate::limits::FLUSH_TARGET;
 use crate::session::fragments::{Sent, Transfers};
-use crate::session::groups::{same, Group, Groups};
+use crate::session::groups::{Group, Groups};
 use crate::session::lanes::{Class, Held, Lanes, Want};
 use crate::session::message::{Entry, Message, NewMessage, NewPayload, Taken};
 use crate::session::queue::Queue;
@@ -517,6 +517,7 @@ fn wire_message<'a>(message: &'a Message, arena: &'a [u8]) -> batch::Message<'a>
         call_id: message.call_id,
         caller: wire_caller(message.kind, message.caller),
         detail: message.detail,
+        source: "",
         destination: message.destination(arena),
         payload: message.payload(arena),
     }
@@ -529,6 +530,7 @@ fn wire_held<'a>(held: &Held, destination: &'a str, payload: &'a [u8]) -> batch:
         call_id: held.call_id,
         caller: wire_caller(held.kind, held.caller),
         detail: held.detail,
+        source: "",
         destination,
         payload,
     }

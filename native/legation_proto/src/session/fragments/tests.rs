@@ -21,8 +21,16 @@ fn batch(transfer: u32, payload: &[u8]) -> Vec<u8> {
         mode: Mode::Engine,
         engine: "ping",
     };
-    let message =
-        Message { kind: kind::CAST, aligned: false, call_id: 0, caller: 0, detail: 0, destination: "pong", payload };
+    let message = Message {
+        kind: kind::CAST,
+        aligned: false,
+        call_id: 0,
+        caller: 0,
+        detail: 0,
+        source: "",
+        destination: "pong",
+        payload,
+    };
     let mut out = Vec::new();
     Piece::of(payload).encode(&header, &message, transfer, |_| [0; 64], &mut out);
     out.split_off(HEADER_BYTES)
@@ -59,7 +67,7 @@ fn a_transfer_whose_batch_has_come_makes_room_and_its_number_may_come_again() {
         }
         let body = batch(1, &payload);
         let whole = staging.close(&StagedBatch::parse(&body).unwrap().unwrap()).unwrap();
-        let item = Batch::parse(whole.body()).unwrap().messages().next().unwrap().unwrap();
+        let item = Batch::parse(whole.body()).unwrap().messages().next().unwrap();
         assert_eq!(item.payload, &payload[..]);
         assert_eq!(staging.bytes(), 0);
     }
@@ -107,7 +115,7 @@ fn run(sizes: &[usize], fragment_bytes: usize) -> Vec<(usize, Vec<u8>)> {
             let (number, piece, index) = transfer.into_parts();
             let body = batch(number, piece.payload());
             let whole = staging.close(&StagedBatch::parse(&body).unwrap().unwrap()).unwrap();
-            let item = Batch::parse(whole.body()).unwrap().messages().next().unwrap().unwrap();
+            let item = Batch::parse(whole.body()).unwrap().messages().next().unwrap();
             arrived.push((index, item.payload.to_vec()));
         }
     }
