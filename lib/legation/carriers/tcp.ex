@@ -15,6 +15,9 @@ defmodule Legation.Carriers.Tcp do
   # A hello fits.
   @handshake_buffer_bytes 4 * 1024
   @backlog 1_024
+  # What the kernel takes and has not sent yet: small messages wait behind it, whatever the session would let overtake. What
+  # is on its way is not counted, so a long link is as fast as before.
+  @unsent_bytes_max 256 * 1024
 
   # The connection is the socket itself, so that `stream/2` matches on it and nothing else.
   @typep conn :: :gen_tcp.socket()
@@ -56,7 +59,12 @@ defmodule Legation.Carriers.Tcp do
   defp family(_ipv4_or_name), do: [:inet]
 
   # The kernel's buffers are left to its own tuning: a fixed size would bound what a long link carries.
-  defp tcp_options, do: [nodelay: true, keepalive: true]
+  defp tcp_options, do: [nodelay: true, keepalive: true] ++ bound_unsent(:os.type())
+
+  # TCP_NOTSENT_LOWAT, which OTP has no name for. Connections inherit it from their listener.
+  defp bound_unsent({:unix, :linux}), do: [{:raw, 6, 25, <<@unsent_bytes_max::native-32>>}]
+  defp bound_unsent({:unix, :darwin}), do: [{:raw, 6, 0x201, <<@unsent_bytes_max::native-32>>}]
+  defp bound_unsent(_has_none), do: []
 
   @doc false
   # What sockets of all families have, also the Unix carrier's.

@@ -1,5 +1,6 @@
 //! The carrier `tcp`, over IPv4 and IPv6.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -53,11 +54,26 @@ pub fn listen(host: &str, port: u16) -> Result<TcpListener, CarrierError> {
 /// What every connection of this carrier has. The kernel's buffers are left to its own tuning: a fixed size would bound
 /// what a long link carries.
 pub fn settle(stream: &TcpStream) {
-    let keepalive = SockRef::from(stream).set_keepalive(true);
+    let socket = SockRef::from(stream);
+    let set = socket.set_tcp_nodelay(true).and(socket.set_keepalive(true)).and(bound_unsent(&socket));
     // It has gone already: reading will say so.
-    if let Err(error) = stream.set_nodelay(true).and(keepalive) {
+    if let Err(error) = set {
         tracing::debug!(%error, "a connection's options could not be set");
     }
+}
+
+/// What the kernel takes and has not sent yet: small messages wait behind it, whatever the session would let overtake.
+/// What is on its way is not counted, so a long link is as fast as before.
+const UNSENT_BYTES_MAX: u32 = 256 * 1024;
+
+#[cfg(any(target_os = "android", target_os = "linux"))]
+fn bound_unsent(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
+}
+
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+fn bound_unsent(_: &SockRef<'_>) -> io::Result<()> {
+    Ok(())
 }
 
 /// How long the acceptor rests after an error of `accept` (no file descriptors, say): at first, and at most.
