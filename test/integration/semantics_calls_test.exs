@@ -184,7 +184,7 @@ defmodule Legation.SemanticsCallsTest do
   scenario "cast_around_loss" do
     pair = pair()
 
-    for {bytes, round} <- Enum.with_index([1, 60, 200, 350, 500]) do
+    for {bytes, round} <- Enum.with_index([1, 60, 120, 180, 240]) do
       :ok = Cable.cut_after(pair.cable, :to_listener, bytes)
       casts(pair, (20 * round + 1)..(20 * round + 20))
       :ok = Cable.await_cut(pair.cable)
