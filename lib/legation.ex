@@ -390,6 +390,7 @@ defmodule Legation do
       {:legation, ^ref, {:peer_resumed, realm, info}}     it goes on over another
       {:legation, ^ref, {:peer_down, realm, reason}}      the session has ended
       {:legation, ^ref, {:gap, realm, n}}                 and so many messages of ours with it, of which nobody knows whether they have arrived
+      {:legation, ^ref, {:unproven, realm, first, last}}  the peer has not proven that it sent these, by their numbers; they were delivered
       {:legation, ^ref, {:engine_learned, "ping@bob", info}}
       {:legation, ^ref, {:engine_forgotten, "ping@bob", reason}}
   """

@@ -59,7 +59,7 @@ defmodule Legation.Counters do
 
   # Of a session that is over these say nothing.
   @gauges ~w(queue_bytes resume_bytes lanes_held staged_bytes calls_pending calls_served rtt_ms acknowledged
-             handles_exported handles_imported references_exported references_imported)a
+             handles_exported handles_imported references_exported references_imported unproven_now)a
 
   @doc "Adds what a session has counted, now that it is over, to those before it."
   def add_session(before, counters) do

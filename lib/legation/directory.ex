@@ -528,8 +528,20 @@ defmodule Legation.Directory do
         state = Enum.reduce(session.engines, state, &Foreign.drop(&1, session, :noconnection, :noconnection, &2))
         lost = Native.session_gap(session.session)
         state = if lost > 0, do: Events.notify({:gap, realm, lost}, state), else: state
+        state = unproven(Native.session_unproven(session.session), realm, state)
         Events.notify({:peer_down, realm, reason}, state)
     end
+  end
+
+  defp unproven(nil, _realm, state), do: state
+
+  # Some of it may have been acted upon already.
+  defp unproven({first, last}, realm, state) do
+    Telemetry.log(:warning, {:unproven, state.name, realm}, fn ->
+      "messages #{first} to #{last} of #{inspect(realm)} were delivered, and it has not proven that it sent them"
+    end)
+
+    Events.notify({:unproven, realm, first, last}, state)
   end
 
   # What a session has counted outlives it: an attack that closes its link must not take the evidence along.

@@ -127,7 +127,8 @@ defmodule Legation.Error do
     overload: "a bound on connections or memory is reached",
     replaced: "a newer link took its place",
     revoked: "the realm's key was revoked",
-    stale_key: "the identity key was replaced by another one"
+    stale_key: "the identity key was replaced by another one",
+    unproven: "messages that were delivered on trust were not proven"
   }
 
   @carrier %{

@@ -59,6 +59,10 @@ defmodule Legation.Native do
           room_waiters_max: pos_integer,
           signing: signing,
           accept_signing: [signing],
+          checkpoint_ms: pos_integer,
+          checkpoint_patience_ms: pos_integer,
+          unproven_messages_max: pos_integer,
+          unproven_bytes_max: pos_integer,
           engine_queue_bytes_max: pos_integer | :infinity,
           calls_max: pos_integer,
           callers_max: pos_integer,
@@ -86,6 +90,7 @@ defmodule Legation.Native do
           | {:refused, from :: term, reason :: atom}
           | {:exit, :linked | :sent, from :: handle, dst :: engine | pid, src :: engine, payload_in}
           | {:handle_ended, handle, reason :: atom, payload_in | nil}
+          | {:timeout_in, ms :: non_neg_integer}
           | {:unexported, handle}
           | {:rotated, serial :: pos_integer, public_key}
           | {:closed | :fault, code :: atom, detail}
@@ -211,11 +216,16 @@ defmodule Legation.Native do
   @spec channel_delivered(channel) :: :ok | :later
   def channel_delivered(_channel), do: not_loaded()
 
-  @spec channel_flush_small(channel, unix_ms) :: {binary, :idle | :more} | :dirty
+  @doc "What the channel has to send, and whether there is more. `checkpoint_ms`: `channel_checkpoint/1` is due so many ms from now."
+  @spec channel_flush_small(channel, unix_ms) :: {binary, :idle | :more, checkpoint_ms :: pos_integer | nil} | :dirty
   def channel_flush_small(_channel, _now), do: not_loaded()
 
-  @spec channel_flush(channel, unix_ms) :: {binary, :idle | :more}
+  @spec channel_flush(channel, unix_ms) :: {binary, :idle | :more, checkpoint_ms :: pos_integer | nil}
   def channel_flush(_channel, _now), do: not_loaded()
+
+  @doc "The next flush proves what has gone out without a signature. Wakes the Writer."
+  @spec channel_checkpoint(channel) :: :ok
+  def channel_checkpoint(_channel), do: not_loaded()
 
   @spec channel_signature(channel, id :: non_neg_integer, signature, unix_ms) :: {[event], wake? :: boolean}
   def channel_signature(_channel, _id, _signature, _now), do: not_loaded()
@@ -362,6 +372,10 @@ defmodule Legation.Native do
   @doc "How many messages of ours were sent and not acknowledged."
   @spec session_gap(session) :: non_neg_integer
   def session_gap(_session), do: not_loaded()
+
+  @doc "Numbers of the first and last message that the peer has sent without a signature and not proven since."
+  @spec session_unproven(session) :: {first :: pos_integer, last :: pos_integer} | nil
+  def session_unproven(_session), do: not_loaded()
 
   @doc "Casts and sends that `ended`, a session with the same peer, had not signed yet go into `session`."
   @spec session_adopt(session, ended :: session) :: {:ok, exported}

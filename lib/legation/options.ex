@@ -95,6 +95,9 @@ defmodule Legation.Options do
   | `credit_bytes` | 256 KiB | how much a peer may have sent to one engine of ours that is not worked off there, by the length of its mailbox. What is more waits at the peer. 0: no bound |
   | `fragment_bytes` | 128 KiB | larger messages are sent in pieces, between which others go |
   | `room_waiters_max` | 16,384 | callers of `Legation.call/4` and `Legation.cast/3` that wait for room (`block:`), per peer |
+  | `checkpoint_ms` | 5 | how long what we send in mode `:checkpoint` may wait for our signature |
+  | `checkpoint_patience_ms` | 1,000 | how long what a peer sends in it may wait for the peer's. Then the session ends. Carriers of less than about 2 Mbit/s need more |
+  | `unproven_messages_max`, `unproven_bytes_max` | 65,536, 16 MiB | of that, how much may wait, per peer; one message alone may be larger. Beyond it the session ends |
   | `grace_ms` | 60,000 | how long a session without a link waits for another. Then, or if it is 0 at once, it has ended: calls exit, monitors fire |
   | `resume_bytes_max` | 16 MiB | sent and kept until the peer has acknowledged it, per peer. At it nothing more is sent until then. 0: nothing is kept, and the session ends with its link |
   | `ack_ms` | 50 | how long an acknowledgement waits for something to go with |
@@ -186,6 +189,10 @@ defmodule Legation.Options do
     credit_bytes: {256 * 1_024, {0, @ms_max}},
     fragment_bytes: {128 * 1_024, {1, @bytes_max}},
     room_waiters_max: {16_384, :positive},
+    checkpoint_ms: {5, {1, @ms_max}},
+    checkpoint_patience_ms: {1_000, {1, @ms_max}},
+    unproven_messages_max: {65_536, :positive},
+    unproven_bytes_max: {16 * @mib, :positive},
     pending_connections_max: {1_024, :positive},
     handshakes_max: {100, :positive},
     failed_handshakes_per_s: {20, :positive},

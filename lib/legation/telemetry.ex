@@ -12,6 +12,7 @@ defmodule Legation.Telemetry do
   | `[:legation, :peer, :resumed]` | `:realm`, `:profile`, `:role` | it goes on over another link |
   | `[:legation, :peer, :down]` | `:realm`, `:reason` | it has ended |
   | `[:legation, :peer, :gap]` | `:realm`, `:messages` | so many messages of ours were on their way then, and nobody knows whether they have arrived |
+  | `[:legation, :peer, :unproven]` | `:realm`, `:first`, `:last` | the messages of these numbers were delivered on the channel's word (`accept_signing: [:checkpoint, …]`), and the session has ended before the peer had signed for them |
   | `[:legation, :engine, :learned]` | `:engine` (`"ping@bob"`), `:info` | a peer's engine can be reached |
   | `[:legation, :engine, :forgotten]` | `:engine`, `:reason` | it can't be any more |
   | `[:legation, :message, :dropped]` | `:direction` (`:in`, `:out`), `:realm`, `:engine`, `:kind` (`:cast`, `:send`), `:reason` | a message that nobody waits for did not get through |

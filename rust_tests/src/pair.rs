@@ -95,6 +95,7 @@ pub enum Seen {
     Unexported {
         number: u64,
     },
+    TimeoutIn(u64),
     Rotated {
         serial: u64,
         key: [u8; 32],
@@ -159,6 +160,7 @@ impl From<Event<'_>> for Seen {
                 source: source.to_owned(),
                 payload: payload.to_vec(),
             },
+            Event::TimeoutIn(ms) => Seen::TimeoutIn(ms),
             Event::Unexported { number } => Seen::Unexported { number },
             Event::Rotated(rotation) => Seen::Rotated { serial: rotation.serial, key: rotation.new },
             Event::Closed { code, text } => Seen::Closed { code, text },
@@ -207,6 +209,9 @@ pub struct Side {
     pub sent: Vec<u8>,
     /// When [`Link::handle_timeout`] wants to be called again.
     pub timer: Option<UnixMs>,
+    /// When [`Session::checkpoint_now`] does.
+    pub proves: Option<UnixMs>,
+    pub now: UnixMs,
     wake: bool,
     ending: bool,
     gone: bool,
@@ -230,6 +235,8 @@ impl Side {
             exported: Vec::new(),
             sent: Vec::new(),
             timer: None,
+            proves: None,
+            now: START,
             // The Writer flushes when it starts.
             wake: true,
             ending: false,
@@ -242,6 +249,7 @@ impl Side {
         if self.ending || self.gone {
             return;
         }
+        self.now = now;
         let mut seen = Vec::new();
         let wake = self.link.handle_bytes(now, bytes, &mut |event| seen.push(Seen::from(event))).any();
         self.take(now, wake, seen);
@@ -262,6 +270,7 @@ impl Side {
         if self.ending || self.gone {
             return;
         }
+        self.now = now;
         let mut seen = Vec::new();
         let (wake, next) = self.link.handle_timeout(now, &mut |event| seen.push(Seen::from(event)));
         self.timer = next;
@@ -271,6 +280,10 @@ impl Side {
     fn take(&mut self, now: UnixMs, wake: bool, seen: Vec<Seen>) {
         self.wake |= wake;
         for event in seen {
+            if let Seen::TimeoutIn(ms) = event {
+                self.timer = self.timer.into_iter().chain([now + ms]).min();
+                continue;
+            }
             self.events.push(event.clone());
             let mut more = Vec::new();
             let mut sink = |event: LinkEvent<'_>| more.push(Seen::from(event));
@@ -324,10 +337,20 @@ impl Side {
         }
         if std::mem::take(&mut self.wake) {
             while self.link.flush(&mut out).expect("the channel can seal") {}
+            if let Some(ms) = self.link.session().and_then(|session| session.checkpoint_timer()) {
+                self.proves = Some(self.now + ms);
+            }
         }
         self.gone |= self.ending;
         self.sent.extend_from_slice(&out);
         out
+    }
+
+    /// The time of [`Side::proves`] has come.
+    pub fn prove(&mut self) {
+        self.proves = None;
+        self.session().checkpoint_now();
+        self.wake = true;
     }
 
     /// The carrier has broken: nothing comes and nothing goes any more.
@@ -663,7 +686,8 @@ impl Pair {
         let target = self.now + ms;
         loop {
             self.transmit();
-            let timers = End::BOTH.into_iter().filter(|end| !self[*end].is_over()).filter_map(|end| self[end].timer);
+            let up = End::BOTH.into_iter().filter(|end| !self[*end].is_over());
+            let timers = up.flat_map(|end| [self[end].timer, self[end].proves]).flatten();
             let Some(next) = self.next_arrival().into_iter().chain(timers).min().filter(|at| *at <= target) else {
                 break;
             };
@@ -673,6 +697,9 @@ impl Pair {
                 let now = self.now;
                 if self[end].timer.is_some_and(|at| at <= now) {
                     self[end].tick(now);
+                }
+                if self[end].proves.is_some_and(|at| at <= now) {
+                    self[end].prove();
                 }
             }
         }
@@ -685,6 +712,7 @@ impl Pair {
 
     fn transmit(&mut self) {
         for end in End::BOTH {
+            self[end].now = self.now;
             let mut bytes = self[end].flush();
             if let Some(tamper) = &mut self.tamper {
                 tamper(end, &mut bytes);

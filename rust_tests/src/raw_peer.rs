@@ -470,7 +470,8 @@ impl RawPeer {
             input.extend(self.network.id().0);
             input.extend(blake3::hash(batch.signed).as_bytes());
             let key = VerifyingKey::from_bytes(key).expect("a key");
-            key.verify_strict(&input, &Signature::from_bytes(batch.signature)).expect("a good signature");
+            let signature = batch.signature.expect("of the mode of engines");
+            key.verify_strict(&input, &Signature::from_bytes(signature)).expect("a good signature");
             assert_eq!(batch.header.first_sequence, expected, "sequence numbers without a gap");
             assert_eq!((batch.header.source, batch.header.destination), (agreed.peer, agreed.own));
             assert_eq!(batch.header.session, agreed.session);
@@ -554,6 +555,7 @@ impl Versus {
     /// Moves bytes until there are none.
     pub fn settle(&mut self) {
         loop {
+            self.side.now = self.now;
             let from_link = self.side.flush();
             self.peer.now = self.now;
             if !from_link.is_empty() {

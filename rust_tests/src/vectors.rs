@@ -19,6 +19,7 @@ use legation_proto::error::CloseCode;
 use legation_proto::etf::{Owner, Wire};
 use legation_proto::frame::batch::{exit, kind};
 use legation_proto::frame::cert::Cert;
+use legation_proto::frame::checkpoint::Checkpoint;
 use legation_proto::frame::close::Close;
 use legation_proto::frame::credit;
 use legation_proto::frame::forget::{Forget, ForgetReason};
@@ -488,6 +489,7 @@ fn frames() -> String {
         .put("bytes_1", &grants[1].1.to_le_bytes())
         .put("frame", &written(&|out| assert_eq!(credit::encode(&grants, out), 1)));
     staged_message(&mut file);
+    checkpoint(&mut file);
     file.record("skipped").put("frame", &[0x40, 0, 2, 0, 0, 0, 9, 9]);
     file.record("refused unknown_frame").put("frame", &[0x40, 1, 0, 0, 0, 0]);
     file.record("refused protocol").put("frame", &[0x14, 0, 8, 0, 0, 0]);
@@ -514,6 +516,43 @@ fn staged_message(file: &mut File) {
         .put("signed", signed)
         .put("signature", signature)
         .put("frame", &framed(FrameType::Batch, &staged(&whole, transfer)));
+}
+
+/// Two batches of the realm's without a signature, the first ones of a session, and the checkpoint that covers them.
+fn checkpoint(file: &mut File) {
+    let (own, peer) = (alice().realm_id(), bob().realm_id());
+    let messages =
+        [vec![RawMessage::cast("pong", &term::text("hello"))], vec![RawMessage::send("pong", &term::number(1)); 2]];
+    let mut first = 41;
+    let bodies = messages.map(|messages| {
+        let count = messages.len() as u64;
+        let body = RawBatch { first_sequence: first, ..raw_batch(Mode::Checkpoint, "", messages) }.body();
+        first += count;
+        body
+    });
+    let begin = blake3::derive_key("legation/1/checkpoint", &[session_id(), own.0].concat());
+    let chain = bodies
+        .iter()
+        .fold(begin, |chain, body| *blake3::hash(&[chain, *blake3::hash(body).as_bytes()].concat()).as_bytes());
+    let checkpoint = Checkpoint { first: 41, last: 43, chain };
+    let body = checkpoint.body(&session_id(), &own, &peer);
+    let signature = alice().sign_checkpoint(&network().id(), &body);
+    let mut frame = Vec::new();
+    checkpoint.encode(&signature, &mut frame);
+    file.record("checkpoint")
+        .put("public_key", &alice().online_public())
+        .put("session_id", &session_id())
+        .put("source", &own.0)
+        .put("destination", &peer.0)
+        .put("batch_0", &framed(FrameType::Batch, &bodies[0]))
+        .put("batch_1", &framed(FrameType::Batch, &bodies[1]))
+        .put("begin", &begin)
+        .put("first", &checkpoint.first.to_le_bytes())
+        .put("last", &checkpoint.last.to_le_bytes())
+        .put("chain", &chain)
+        .put("signed", &body)
+        .put("signature", &signature)
+        .put("frame", &frame);
 }
 
 /// One of the batches in batches.txt.
@@ -604,8 +643,8 @@ fn wire(wire: Wire<'_>) -> Vec<u8> {
     payload
 }
 
-fn batch(mode: Mode, engine: &str, messages: Vec<RawMessage>) -> Vec<u8> {
-    let batch = RawBatch {
+fn raw_batch(mode: Mode, engine: &str, messages: Vec<RawMessage>) -> RawBatch {
+    RawBatch {
         session: session_id(),
         source: alice().realm_id().0,
         destination: bob().realm_id().0,
@@ -617,8 +656,11 @@ fn batch(mode: Mode, engine: &str, messages: Vec<RawMessage>) -> Vec<u8> {
         payloads_length: None,
         messages,
         trailing: Vec::new(),
-    };
-    let mut body = batch.body();
+    }
+}
+
+fn batch(mode: Mode, engine: &str, messages: Vec<RawMessage>) -> Vec<u8> {
+    let mut body = raw_batch(mode, engine, messages).body();
     let signature = alice().sign_batch(engine, &network().id(), &body);
     body.extend_from_slice(&signature);
     body

@@ -13,7 +13,8 @@ use rust_tests::realm::{network, Realm, START};
 use rust_tests::term;
 
 const LENGTHS: [u32; 5] = [0, 1, 3, 1 << 31, u32::MAX];
-const KNOWN: [u8; 15] = [0x01, 0x02, 0x03, 0x05, 0x06, 0x07, 0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x0F, 0x14, 0x15, 0x16];
+const KNOWN: [u8; 16] =
+    [0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x0F, 0x14, 0x15, 0x16];
 
 fn up() -> Versus {
     Versus::up(Profile::Local)
@@ -26,6 +27,7 @@ fn bodies(versus: &mut Versus) -> Vec<(FrameType, Option<Purpose>, Vec<u8>)> {
     let forget = versus.peer.forget("e2").body();
     let messages = vec![RawMessage::cast("b", &term::text("x")), RawMessage::call("b", 1, 1, &term::text("y"))];
     let batch = versus.peer.batch("e1", messages).body();
+    let checkpoint = [&1u64.to_le_bytes()[..], &1u64.to_le_bytes(), &[7; 32]].concat();
     let release = [&[1, 0, 2][..], &7u64.to_le_bytes()].concat();
     vec![
         (FrameType::Cert, Some(Purpose::Cert), cert),
@@ -33,6 +35,7 @@ fn bodies(versus: &mut Versus) -> Vec<(FrameType, Option<Purpose>, Vec<u8>)> {
         (FrameType::Forget, Some(Purpose::Forget), forget),
         (FrameType::Batch, Some(Purpose::Batch), batch),
         (FrameType::HandleRelease, None, release),
+        (FrameType::Checkpoint, Some(Purpose::Checkpoint), checkpoint),
         (FrameType::Ack, None, 0u64.to_le_bytes().to_vec()),
         (FrameType::Ping, None, 7u64.to_le_bytes().to_vec()),
         (FrameType::Pong, None, 7u64.to_le_bytes().to_vec()),
@@ -45,6 +48,7 @@ fn signed(purpose: Option<Purpose>, body: &[u8]) -> Vec<u8> {
     let signature = match purpose {
         None => return body.to_vec(),
         Some(Purpose::Batch) => keyring.sign_batch("e1", &network().id(), body),
+        Some(Purpose::Checkpoint) => keyring.sign_checkpoint(&network().id(), body),
         Some(purpose) => keyring.sign(purpose, &network().id(), body).unwrap(),
     };
     [body, &signature].concat()
@@ -238,7 +242,9 @@ fn an_engine_name_that_is_none_closes_the_link_in_every_announcement() {
 
 #[test]
 fn unknown_close_codes_and_reasons_have_a_defined_meaning() {
-    for (code, meant) in [(0, CloseCode::Normal), (14, CloseCode::Replaced), (17, CloseCode::Protocol)] {
+    for (code, meant) in
+        [(0, CloseCode::Normal), (14, CloseCode::Replaced), (17, CloseCode::Unproven), (18, CloseCode::Protocol)]
+    {
         let mut versus = up();
         versus.peer.write_frame(FrameType::Close, &[code, 0, 3, b'a', 0x1b, b'b']);
         versus.settle();

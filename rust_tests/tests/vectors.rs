@@ -9,6 +9,7 @@ use legation_proto::error::{CloseCode, LinkError};
 use legation_proto::etf::{disguise, scan, scan_wire, Owner, TermLimits, Wire};
 use legation_proto::frame::batch::Batch;
 use legation_proto::frame::cert::Cert;
+use legation_proto::frame::checkpoint::Checkpoint;
 use legation_proto::frame::close::Close;
 use legation_proto::frame::forget::{Forget, ForgetReason};
 use legation_proto::frame::fragment::Fragment;
@@ -23,6 +24,7 @@ use legation_proto::keyring::Keyring;
 use legation_proto::limits::Limits;
 use legation_proto::receipt;
 use legation_proto::rotation::{follow_chain, Revocation, Rotation};
+use legation_proto::signing::Mode;
 use rust_tests::vectors::{self, files, parse, Record};
 
 fn read(name: &str) -> Vec<Record> {
@@ -375,10 +377,32 @@ fn control_frames() {
                 assert_eq!((kind, u64::from(batch.transfer)), (FrameType::Batch, record.number("transfer")));
                 let whole = piece.clone().close(&batch).unwrap();
                 let batch = Batch::parse(whole.body()).unwrap();
-                assert_eq!((batch.signed, &batch.signature[..]), (record.get("signed"), record.get("signature")));
+                let signature = batch.signature.unwrap();
+                assert_eq!((batch.signed, &signature[..]), (record.get("signed"), record.get("signature")));
                 assert_eq!(batch.messages().next().unwrap().payload, record.get("payload"));
                 let key = self::record("identity.txt", "alice").get("engine_public_key").to_vec();
-                verify(&key, "batch", &network_id(), batch.signed, batch.signature);
+                verify(&key, "batch", &network_id(), batch.signed, signature);
+            }
+            "checkpoint" => {
+                let bodies = ["batch_0", "batch_1"].map(|name| body(record.get(name)).1);
+                let begin = [record.get("session_id"), record.get("source")].concat();
+                let begin = blake3::derive_key("legation/1/checkpoint", &begin);
+                let chain = bodies.iter().fold(begin, |chain, body| {
+                    let batch = Batch::parse(body).unwrap();
+                    assert_eq!((batch.header.mode, batch.signature, batch.signed), (Mode::Checkpoint, None, &body[..]));
+                    *blake3::hash(&[chain, *blake3::hash(body).as_bytes()].concat()).as_bytes()
+                });
+                let expected = Checkpoint { first: record.number("first"), last: record.number("last"), chain };
+                let (kind, body) = frame();
+                let (checkpoint, signature) = Checkpoint::decode(&body).unwrap();
+                assert_eq!(
+                    (kind, checkpoint, &signature[..]),
+                    (FrameType::Checkpoint, expected, record.get("signature"))
+                );
+                let [source, destination] = ["source", "destination"].map(|name| RealmId(record.array(name)));
+                let signed = checkpoint.body(&record.array("session_id"), &source, &destination);
+                assert_eq!(signed, record.get("signed"));
+                verify(record.get("public_key"), "checkpoint", &network_id(), &signed, &signature);
             }
             "skipped" => assert_eq!(frame::head(bytes, &limits), Ok(Head::Skip { bytes: bytes.len() })),
             _ => {
@@ -407,7 +431,7 @@ fn batches() {
         let signer = if record.get("engine").is_empty() { "online_public_key" } else { "engine_public_key" };
         let key = self::record("identity.txt", "alice").get(signer).to_vec();
         verify(&key, "batch", &network_id(), batch.signed, record.get("signature"));
-        assert_eq!(batch.signature, record.get("signature"));
+        assert_eq!(batch.signature.unwrap(), record.get("signature"));
         for (number, item) in batch.messages().enumerate() {
             let field = |name: &str| record.get(&format!("{name}_{number}"));
             assert_eq!((item.row.destination.as_bytes(), item.payload), (field("destination"), field("payload")));

@@ -26,7 +26,7 @@ defmodule Legation.AttacksHandshakeTest do
   defp first_flight(victim, profile) do
     client = RawClient.open(Victim.raw(victim, profile))
     RawClient.close(client)
-    {bytes, :idle} = Native.channel_flush(client.channel, System.system_time(:millisecond))
+    {bytes, :idle, nil} = Native.channel_flush(client.channel, System.system_time(:millisecond))
     bytes
   end
 
@@ -318,7 +318,7 @@ defmodule Legation.AttacksHandshakeTest do
       victim = Victim.start()
       {:ok, link} = local(victim)
       :ok = push(link, "as it should be")
-      {frame, :idle} = Native.channel_flush(link.channel, System.system_time(:millisecond))
+      {frame, :idle, nil} = Native.channel_flush(link.channel, System.system_time(:millisecond))
       assert <<3, 1, length::little-32, body::binary-size(length)>> = frame
       # Header, counts, lengths, the row; the payload and the signature behind them are no numbers.
       numbers = 6 + byte_size(body) - 64 - 17
@@ -327,7 +327,7 @@ defmodule Legation.AttacksHandshakeTest do
       for at <- 2..numbers, number <- [0, 1, 3, 0x80000000, 0xFFFFFFFF] do
         {:ok, link} = local(victim)
         :ok = push(link, "as it should be")
-        {frame, :idle} = Native.channel_flush(link.channel, System.system_time(:millisecond))
+        {frame, :idle, nil} = Native.channel_flush(link.channel, System.system_time(:millisecond))
         <<head::binary-size(at), _number::32, rest::binary>> = frame
         :ok = :gen_tcp.send(link.socket, <<head::binary, number::little-32, rest::binary>>)
         RawClient.close(link)

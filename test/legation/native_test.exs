@@ -46,6 +46,10 @@ defmodule Legation.NativeTest do
     depth_max: 256,
     failures_window_ms: 1_000,
     overflow: :newest,
+    checkpoint_ms: 5,
+    checkpoint_patience_ms: 1_000,
+    unproven_messages_max: 1_000,
+    unproven_bytes_max: 1_048_576,
     signing: :engine,
     accept_signing: [:engine, :delegated]
   }

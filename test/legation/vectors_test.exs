@@ -279,8 +279,25 @@ defmodule Legation.VectorsTest do
     assert signed?("batch", staged["signed"], staged["signature"], alice()["engine_public_key"])
     assert staged["engine"] == "ping"
 
+    # 9.9, 12.7: a chain over batches without a signature, and one over where it has come to.
+    checkpoint = frames["checkpoint"]
+    session_and_source = checkpoint["session_id"] <> checkpoint["source"]
+
+    chain =
+      for n <- 0..1, reduce: Blake3.derive_key("legation/1/checkpoint", session_and_source) do
+        chain ->
+          assert <<0x03, 1, length::little-32, body::binary-size(length)>> = checkpoint["batch_#{n}"]
+          assert binary_part(body, 106, 1) == <<3>>
+          Blake3.hash(chain <> Blake3.hash(body))
+      end
+
+    covered = checkpoint["first"] <> checkpoint["last"] <> chain
+    assert checkpoint["signed"] == session_and_source <> checkpoint["destination"] <> covered
+    assert signed?("checkpoint", checkpoint["signed"], checkpoint["signature"], checkpoint["public_key"])
+    assert checkpoint["frame"] == tagged(0x04, 1, covered <> checkpoint["signature"])
+
     codes = ~w(normal protocol version unlisted wrong_realm bad_signature expired duplicate timeout abuse unknown_frame
-               too_large shutdown overload replaced)
+               too_large shutdown overload replaced revoked stale_key unproven)
 
     for {name, code} <- Enum.with_index(codes) do
       close = frames["close " <> name]

@@ -33,6 +33,10 @@ defmodule Legation.RawClient do
     depth_max: 256,
     failures_window_ms: 60_000,
     overflow: :newest,
+    checkpoint_ms: 5,
+    checkpoint_patience_ms: 1_000,
+    unproven_messages_max: 1_000,
+    unproven_bytes_max: 1_048_576,
     signing: :engine,
     accept_signing: [:engine, :delegated]
   }
@@ -95,7 +99,7 @@ defmodule Legation.RawClient do
 
   @doc "Sends what waits, as far as it may."
   def flush(client) do
-    {bytes, _more} = Native.channel_flush(client.channel, now_ms())
+    {bytes, _more, nil} = Native.channel_flush(client.channel, now_ms())
     send_bytes(client, bytes)
   end
 

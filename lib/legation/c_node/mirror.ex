@@ -63,6 +63,8 @@ defmodule Legation.CNode.Mirror do
 
   def take({:gap, realm, messages}, state), do: Events.notify({:gap, realm, messages}, state)
 
+  def take({:unproven, realm, first, last}, state), do: Events.notify({:unproven, realm, first, last}, state)
+
   def take({:peer_down, realm, reason}, state) do
     # By its own word, or ours.
     if match?({:fault, :revoked, _text}, reason),

@@ -8,7 +8,8 @@ defmodule Legation.Connection.Handshake do
   @ask_timeout_ms 5_000
 
   @channel_limits ~w(message_bytes_max depth_max engines_max queue_bytes_max resume_bytes_max credit_bytes fragment_bytes
-                     message_ttl_ms room_waiters_max signing accept_signing engine_queue_bytes_max calls_max
+                     message_ttl_ms room_waiters_max signing accept_signing checkpoint_ms checkpoint_patience_ms
+                     unproven_messages_max unproven_bytes_max engine_queue_bytes_max calls_max
                      callers_max handles_max references_max handshake_ms ping_ms failures_max failures_window_ms overflow)a
 
   @doc "What the native library is told of `Legation.Options.of_session/2`."

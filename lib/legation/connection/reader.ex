@@ -330,6 +330,11 @@ defmodule Legation.Connection.Reader do
         Handles.ended(state.delivery, number, reason, term)
         handle_events(events, state, wake, news)
 
+      # A peer that proves later what it sends now is looked after sooner.
+      {:timeout_in, ms} ->
+        if state.timer, do: :erlang.cancel_timer(state.timer)
+        handle_events(events, start_timer(state, ms), wake, news)
+
       {:unexported, number} ->
         send(state.peer, {state.instance.ref, :unexported, state.delivery.tag, number})
         handle_events(events, state, wake, news)

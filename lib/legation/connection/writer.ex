@@ -24,6 +24,11 @@ defmodule Legation.Connection.Writer do
       :wake ->
         state |> flush() |> __MODULE__.loop()
 
+      # Behind a flush that named the time.
+      {:timeout, _timer, :checkpoint} ->
+        Native.channel_checkpoint(state.channel)
+        __MODULE__.loop(state)
+
       :finish ->
         flush(state)
 
@@ -43,13 +48,16 @@ defmodule Legation.Connection.Writer do
       {:error, {_kind, reason}} ->
         exit({:shutdown, {:send, reason}})
 
-      {"", :idle} ->
+      {"", :idle, nil} ->
         state
 
-      {"", :more} ->
+      {"", :more, nil} ->
         flush(state)
 
-      {bytes, more} ->
+      {bytes, more, checkpoint_ms} ->
+        # What goes out here is proven by then, whether more goes out or not.
+        if checkpoint_ms, do: :erlang.start_timer(checkpoint_ms, self(), :checkpoint)
+
         case state.carrier.send(state.conn, bytes) do
           :ok -> if more == :more, do: flush(state), else: flushed(state)
           {:error, reason} -> exit({:shutdown, {:send, reason}})

@@ -27,6 +27,7 @@ defmodule Legation.Directory.Events do
   defp telemetry({:peer_lost, _, _}), do: [:legation, :peer, :lost]
   defp telemetry({:peer_resumed, _, _}), do: [:legation, :peer, :resumed]
   defp telemetry({:gap, _, _}), do: [:legation, :peer, :gap]
+  defp telemetry({:unproven, _, _, _}), do: [:legation, :peer, :unproven]
   defp telemetry({:engine_learned, _, _}), do: [:legation, :engine, :learned]
   defp telemetry({:engine_forgotten, _, _}), do: [:legation, :engine, :forgotten]
 
@@ -37,6 +38,10 @@ defmodule Legation.Directory.Events do
     do: %{instance: state.name, realm: realm, reason: reason}
 
   defp metadata({:gap, realm, lost}, state), do: %{instance: state.name, realm: realm, messages: lost}
+
+  defp metadata({:unproven, realm, first, last}, state),
+    do: %{instance: state.name, realm: realm, first: first, last: last}
+
   defp metadata({:engine_learned, name, info}, state), do: %{instance: state.name, engine: name, info: info}
   defp metadata({:engine_forgotten, name, reason}, state), do: %{instance: state.name, engine: name, reason: reason}
 end

@@ -567,7 +567,7 @@ impl Link {
         now: UnixMs,
         sink: &mut dyn FnMut(LinkEvent<'_>),
     ) -> Wake {
-        let (resumed, additional) = (agreed.resumed, agreed.additional);
+        let (resumed, additional, profile) = (agreed.resumed, agreed.additional, agreed.profile);
         let session = match opening.resume.take() {
             Some(session) if resumed => session,
             _ => match Session::new(agreed, opening.limits.clone(), self.keyring.clone()) {
@@ -576,7 +576,7 @@ impl Link {
             },
         };
         opening.over = true;
-        let link = session.attach(!resumed, now);
+        let link = session.attach(!resumed, profile, now);
         // Before anybody hears of it: who does may want to activate it.
         let attached = self.attached.get_or_init(|| Attached { session: session.clone(), link });
         // Before that, too: it may be handed to another thread.

@@ -96,6 +96,10 @@ struct ChannelSettings {
     room_waiters_max: usize,
     signing: Atom,
     accept_signing: Vec<Atom>,
+    checkpoint_ms: u64,
+    checkpoint_patience_ms: u64,
+    unproven_messages_max: u64,
+    unproven_bytes_max: u64,
     engine_queue_bytes_max: Bound,
     calls_max: usize,
     callers_max: usize,
@@ -129,6 +133,10 @@ impl ChannelSettings {
             accept_signing: Modes::of(
                 self.accept_signing.iter().map(|mode| mode_of(*mode)).collect::<NifResult<Vec<_>>>()?,
             ),
+            checkpoint_ms: self.checkpoint_ms,
+            checkpoint_patience_ms: self.checkpoint_patience_ms,
+            unproven_messages_max: self.unproven_messages_max,
+            unproven_bytes_max: self.unproven_bytes_max,
             engine_queue_bytes_max: Option::from(&self.engine_queue_bytes_max),
             calls_max: self.calls_max,
             callers_max: self.callers_max,
@@ -300,6 +308,16 @@ fn consume_timeslice(env: Env<'_>) {
     rustler::schedule::consume_timeslice(env, 5);
 }
 
+/// The time that a flush has named is over: what has gone out without a signature is proven now.
+#[rustler::nif]
+fn channel_checkpoint(env: Env<'_>, channel: ChannelArc) -> Atom {
+    if let Some(session) = channel.session.get() {
+        session.session.checkpoint_now();
+        session.wake(env);
+    }
+    atoms::ok()
+}
+
 /// What the last read brought is in mailboxes: the peer may be told, and other links have their turn.
 #[rustler::nif]
 fn channel_delivered(env: Env<'_>, channel: ChannelArc) -> Atom {
@@ -428,7 +446,9 @@ fn flush<'a>(env: Env<'a>, channel: &ChannelArc) -> Term<'a> {
     if let Some(session) = channel.session.get() {
         session.room_is_there(env);
     }
-    (large_binary(env, &out), more).encode(env)
+    // Only where our side is sent without signatures.
+    let checkpoint_ms = channel.session.get().and_then(|session| session.session.checkpoint_timer());
+    (large_binary(env, &out), more, checkpoint_ms).encode(env)
 }
 
 /// Runs one step of the link and turns its events into terms. True: wake the link's own Writer; the session's has been.

@@ -159,6 +159,7 @@ pub fn session_event<'a>(env: Env<'a>, link: &Link, event: Event<'_>, events: &m
         Event::HandleEnded { number, reason, term } => {
             (atoms::handle_ended(), number, atom(env, reason.name()), reason_term(term)).encode(env)
         }
+        Event::TimeoutIn(ms) => (atoms::timeout_in(), ms).encode(env),
         Event::Unexported { number } => (atoms::unexported(), number).encode(env),
         Event::Rotated(rotation) => (atoms::rotated(), rotation.serial, binary(env, &rotation.new)).encode(env),
         Event::Closed { code, text } => (atoms::closed(), atom(env, code.name()), text).encode(env),

@@ -131,7 +131,7 @@ pub fn purpose_atom(purpose: Purpose) -> Option<Atom> {
         Purpose::Cert => atoms::cert(),
         Purpose::Learn => atoms::learn(),
         Purpose::Forget => atoms::forget(),
-        Purpose::Rotate | Purpose::Revoke | Purpose::Batch => return None,
+        Purpose::Rotate | Purpose::Revoke | Purpose::Batch | Purpose::Checkpoint => return None,
     })
 }
 

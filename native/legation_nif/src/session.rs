@@ -336,6 +336,12 @@ fn session_gap(session: SessionArc) -> u64 {
     session.session.gap()
 }
 
+/// `{first, last}`: numbers of the messages that the peer has sent and not proven, `nil` when it has proven all.
+#[rustler::nif]
+fn session_unproven(session: SessionArc) -> Option<(u64, u64)> {
+    session.session.unproven()
+}
+
 /// Copies what waits, up to the bound of a queue.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn session_adopt(env: Env<'_>, session: SessionArc, ended: SessionArc) -> Term<'_> {

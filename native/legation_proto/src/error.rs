@@ -42,6 +42,8 @@ pub enum PeerMisbehaved {
     TooManyTransfers,
     #[error("a RESUME names another session")]
     ForeignResume,
+    #[error("what was delivered on trust is not proven: {0}")]
+    Unproven(&'static str),
     #[error("silent for {silent_ms} ms")]
     Silent { silent_ms: u64 },
 }
@@ -113,10 +115,11 @@ pub enum CloseCode {
     Replaced = 14,
     Revoked = 15,
     StaleKey = 16,
+    Unproven = 17,
 }
 
 impl CloseCode {
-    pub const ALL: [CloseCode; 17] = [
+    pub const ALL: [CloseCode; 18] = [
         CloseCode::Normal,
         CloseCode::Protocol,
         CloseCode::Version,
@@ -134,6 +137,7 @@ impl CloseCode {
         CloseCode::Replaced,
         CloseCode::Revoked,
         CloseCode::StaleKey,
+        CloseCode::Unproven,
     ];
 
     /// Unknown numbers are treated as [`CloseCode::Protocol`].
@@ -165,6 +169,7 @@ impl CloseCode {
             CloseCode::Replaced => "replaced",
             CloseCode::Revoked => "revoked",
             CloseCode::StaleKey => "stale_key",
+            CloseCode::Unproven => "unproven",
         }
     }
 
@@ -182,6 +187,7 @@ impl From<&LinkError> for CloseCode {
             LinkError::Misbehaved(PeerMisbehaved::UnknownCriticalFrame(_)) => CloseCode::UnknownFrame,
             LinkError::Misbehaved(PeerMisbehaved::TooManyFailures { .. }) => CloseCode::Abuse,
             LinkError::Misbehaved(PeerMisbehaved::Silent { .. }) => CloseCode::Timeout,
+            LinkError::Misbehaved(PeerMisbehaved::Unproven(_)) => CloseCode::Unproven,
             LinkError::Misbehaved(_) => CloseCode::Protocol,
             LinkError::Refused(refused) => match refused {
                 HelloRefused::Version { .. } => CloseCode::Version,
@@ -237,6 +243,6 @@ mod tests {
             assert_eq!(CloseCode::from_wire(number as u16), code);
             assert_eq!(CloseCode::from_name(code.name()), Some(code));
         }
-        assert_eq!(CloseCode::from_wire(17), CloseCode::Protocol);
+        assert_eq!(CloseCode::from_wire(18), CloseCode::Protocol);
     }
 }

@@ -17,6 +17,7 @@ pub enum Purpose {
     Rotate,
     Revoke,
     Batch,
+    Checkpoint,
 }
 
 impl Purpose {
@@ -30,6 +31,7 @@ impl Purpose {
             Purpose::Rotate => "legation/1/rotate",
             Purpose::Revoke => "legation/1/revoke",
             Purpose::Batch => "legation/1/batch",
+            Purpose::Checkpoint => "legation/1/checkpoint",
         }
     }
 }

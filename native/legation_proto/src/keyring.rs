@@ -85,7 +85,7 @@ impl Identity {
     /// As [`Keyring::sign`].
     pub fn sign(&self, purpose: Purpose, network: &NetworkId, body: &[u8]) -> Result<[u8; 64], KeyringError> {
         match (&self.signing, purpose) {
-            (_, Purpose::Batch) | (None, _) => Err(KeyringError::External),
+            (_, Purpose::Batch | Purpose::Checkpoint) | (None, _) => Err(KeyringError::External),
             (Some(key), _) => Ok(key.sign(&signing_input(purpose, network, body)).to_bytes()),
         }
     }
@@ -190,7 +190,7 @@ impl Keyring {
         self.with_engine_key(name, |key| key.verifying_key().to_bytes())
     }
 
-    /// Signs as the identity. `Purpose::Batch` is none of the identity's purposes.
+    /// Signs as the identity. `Purpose::Batch` and `Purpose::Checkpoint` are none of the identity's purposes.
     ///
     /// # Errors
     /// [`KeyringError::External`] when the identity is held elsewhere.
@@ -205,6 +205,11 @@ impl Keyring {
             return self.online.sign(&input).to_bytes();
         }
         self.with_engine_key(engine, |key| key.sign(&input).to_bytes())
+    }
+
+    /// Signs a checkpoint with the online key.
+    pub fn sign_checkpoint(&self, network: &NetworkId, body: &[u8]) -> [u8; 64] {
+        self.online.sign(&signing_input(Purpose::Checkpoint, network, body)).to_bytes()
     }
 
     /// Signs a batch with the key that the peer has been told is the engine's: perhaps that of before a rotation.
@@ -381,6 +386,7 @@ mod tests {
     fn the_identity_never_signs_a_batch() {
         let network = crate::identity::NetworkKey::none().id();
         assert!(Keyring::new(&[1; 32], &[2; 32]).sign(Purpose::Batch, &network, b"").is_err());
+        assert!(Keyring::new(&[1; 32], &[2; 32]).sign(Purpose::Checkpoint, &network, b"").is_err());
     }
 
     #[test]

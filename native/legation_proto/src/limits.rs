@@ -93,6 +93,14 @@ pub struct Limits {
     /// Failed verifications within the window that close the link.
     pub failures_max: u32,
     pub failures_window_ms: u64,
+    /// A checkpoint goes out so long after the first batch that waits for one, ms; not 0.
+    pub checkpoint_ms: u64,
+    /// For so long a batch of the peer's may wait for its checkpoint, ms.
+    pub checkpoint_patience_ms: u64,
+    /// Messages, and bytes of batches, that were delivered and may wait for their checkpoint; a batch of more bytes may come alone.
+    /// Past either the session ends. A sender doesn't wait for its time with a quarter of the first values open.
+    pub unproven_messages_max: u64,
+    pub unproven_bytes_max: u64,
     /// What goes when the outbound queue is full, or an engine's part of it: a new cast or send, the oldest ones, or the link.
     pub overflow: Overflow,
     /// The window that the peer has for each engine and handle of ours: bytes that it may have sent, and we not granted back
@@ -138,6 +146,10 @@ impl Default for Limits {
             resume_bytes_max: 16 * 1024 * 1024,
             failures_max: 10,
             failures_window_ms: 60_000,
+            checkpoint_ms: 5,
+            checkpoint_patience_ms: 1_000,
+            unproven_messages_max: 65_536,
+            unproven_bytes_max: 16 * 1024 * 1024,
             overflow: Overflow::Newest,
             credit_bytes: 256 * 1024,
             fragment_bytes: 128 * 1024,

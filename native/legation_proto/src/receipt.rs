@@ -114,6 +114,7 @@ pub fn make(parts: ReceiptParts<'_>) -> Result<Vec<u8>, ReceiptError> {
 pub struct ReceiptMaker<'a> {
     parts: ReceiptParts<'a>,
     batch: Batch<'a>,
+    signature: &'a [u8; 64],
     rotations: &'a [Rotation],
     /// The hashes of the tree over the batch, a sixteenth of its size.
     outboard: Vec<u8>,
@@ -125,6 +126,7 @@ impl<'a> ReceiptMaker<'a> {
     /// As [`make`]; `parts.index` is not looked at.
     pub fn new(parts: ReceiptParts<'a>) -> Result<Self, ReceiptError> {
         let batch = Batch::parse(parts.batch)?;
+        let signature = batch.signature.ok_or(InvalidFrame::Missing("batch signature"))?;
         let announcement = Announcement::decode(parts.announcement, batch.header.engine)?;
         let leads = |rotation: &Rotation| rotation.new == *parts.identity_key;
         let rotations = parts.rotations.iter().position(leads).map_or(&[][..], |last| &parts.rotations[..=last]);
@@ -133,7 +135,7 @@ impl<'a> ReceiptMaker<'a> {
             return Err(ReceiptError::OtherSource);
         }
         let (outboard, root) = bao::encode::outboard(batch.signed);
-        Ok(ReceiptMaker { parts, batch, rotations, outboard, root: *root.as_bytes() })
+        Ok(ReceiptMaker { parts, batch, signature, rotations, outboard, root: *root.as_bytes() })
     }
 
     /// # Errors
@@ -157,7 +159,7 @@ impl<'a> ReceiptMaker<'a> {
         receipt.put_u16(index);
         receipt.put_u64(self.batch.signed.len() as u64);
         receipt.put(&self.root);
-        receipt.put(self.batch.signature);
+        receipt.put(self.signature);
         if !self.rotations.is_empty() {
             receipt.put_u16(self.rotations.len() as u16);
             self.rotations.iter().for_each(|rotation| receipt.put(&rotation.encode()));

@@ -16,6 +16,7 @@
 
 mod attachment;
 mod calls;
+mod checkpoint;
 mod counters;
 mod credit;
 mod crossing;
@@ -66,6 +67,7 @@ pub use linking::Wake;
 pub use room::Room;
 
 use calls::{Calls, Served};
+use checkpoint::Published;
 use credit::Debts;
 use crossing::{handle, refusal_of, Crossing};
 use inbound::Inbound;
@@ -146,6 +148,8 @@ pub enum Event<'a> {
     Unexported {
         number: u64,
     },
+    /// [`Session::handle_timeout`] of this link has to be called so many ms from now, earlier than it said.
+    TimeoutIn(u64),
     /// The peer's CLOSE: nothing comes after it.
     Closed {
         code: CloseCode,
@@ -238,9 +242,10 @@ pub struct PushedCall {
     pub exported: Vec<Exported>,
 }
 
-/// Numbers of channel profiles (`protocol.md` 5).
-const PROFILE_TLS: u8 = 1;
-const PROFILE_LOCAL: u8 = 2;
+/// Whether a message may go out on a channel of this profile before it is signed for (`protocol.md` 9.9): `tls`, `local`.
+fn is_protected(profile: u8) -> bool {
+    matches!(profile, 1 | 2)
+}
 
 /// What both halves read.
 pub(crate) struct Shared {
@@ -253,16 +258,15 @@ pub(crate) struct Shared {
     pub delivered: AtomicU64,
     /// Exports whose process has ended, see [`handles`].
     pub exports_ended: AtomicUsize,
+    /// What the peer has sent and not proven.
+    pub unproven: Published,
 }
 
 impl Shared {
     /// How what we send is signed: as configured, where the peer takes that, and by engines otherwise. The one place that says so.
     pub fn signing(&self) -> Mode {
         let Shared { agreed, limits, .. } = self;
-        // Messages without a signature need a channel that nobody else can write to.
-        let protected = [PROFILE_TLS, PROFILE_LOCAL].contains(&agreed.profile);
-        let fits = agreed.peer_accepts.contains(limits.signing) && (limits.signing != Mode::Checkpoint || protected);
-        if fits {
+        if agreed.peer_accepts.contains(limits.signing) && self.fits(limits.signing) {
             limits.signing
         } else {
             Mode::Engine
@@ -271,7 +275,11 @@ impl Shared {
 
     /// Whether the peer may sign so: our configuration says it, whatever was told in the hello.
     pub fn accepts(&self, mode: Mode) -> bool {
-        self.limits.accept_signing.contains(mode)
+        self.limits.accept_signing.contains(mode) && self.fits(mode)
+    }
+
+    fn fits(&self, mode: Mode) -> bool {
+        mode != Mode::Checkpoint || is_protected(self.agreed.profile)
     }
 }
 
@@ -286,6 +294,9 @@ pub struct Session {
     active: AtomicU64,
     /// The last flush did not get to everything that it took.
     flush_left_over: AtomicBool,
+    /// The next flush begins with a checkpoint, if there is anything to prove; the driver is to come back for one.
+    checkpoint_due: AtomicBool,
+    checkpoint_asked: AtomicBool,
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
     replay: Mutex<Replay>,
@@ -310,8 +321,10 @@ impl Session {
             last_link: AtomicU64::new(0),
             active: AtomicU64::new(0),
             flush_left_over: AtomicBool::new(false),
-            inbound: Mutex::new(Inbound::new(PeerIdentity::new(identity, &agreed), limits.message_bytes_max)),
-            outbound: Mutex::new(Outbound::new(agreed.peer_message_bytes_max)),
+            checkpoint_due: AtomicBool::new(false),
+            checkpoint_asked: AtomicBool::new(false),
+            inbound: Mutex::new(Inbound::new(PeerIdentity::new(identity, &agreed), &agreed, &limits)),
+            outbound: Mutex::new(Outbound::new(&agreed)),
             replay: Mutex::new(Replay::new(limits.resume_bytes_max)),
             calls: Mutex::new(Calls::new(&limits)),
             queue: Mutex::new(Queue::new(limits.queue_bytes_max, limits.engine_queue_bytes_max, limits.overflow)),
@@ -326,6 +339,7 @@ impl Session {
                 sent_sequence: AtomicU64::new(0),
                 delivered: AtomicU64::new(0),
                 exports_ended: AtomicUsize::new(0),
+                unproven: Published::default(),
             },
         })
     }
@@ -581,7 +595,9 @@ impl Session {
 
     /// From now on every push fails with [`PushError::Ended`].
     pub fn end(&self) {
-        self.ended.store(true, Ordering::Relaxed);
+        if !self.ended.swap(true, Ordering::Relaxed) {
+            self.shared.counters.unproven.add(self.shared.unproven.messages());
+        }
         lock(&self.queue).waiters.serve_all();
     }
 

@@ -51,7 +51,7 @@ fn side(own: &Arc<Keyring>, peer: &Keyring, role: Role, limits: &Limits) -> Side
         peer_accepts: limits.accept_signing,
     };
     let session = Session::new(agreed, limits.clone(), own.clone()).unwrap();
-    let link = session.attach(true, NOW);
+    let link = session.attach(true, 1, NOW);
     let cert = Cert {
         realm: own.realm_id(),
         key: own.online_public(),

@@ -459,7 +459,7 @@ impl Attack<'_> {
                 }
             }
             "unknown-frames" => {
-                for kind in (0x17..=0xff).chain([0x00, 0x04, 0x08, 0x0e, 0x10, 0x13]) {
+                for kind in (0x17..=0xff).chain([0x00, 0x08, 0x0e, 0x10, 0x13]) {
                     link.peer.write(&frame(kind, 0, 5, b"hello"));
                     self.sent += 1;
                 }

@@ -93,6 +93,10 @@ pub fn limits(section: Option<Section<'_>>) -> Limits {
     reader.set("fragment_bytes", &mut session.fragment_bytes, 1, BYTES_MAX);
     reader.or_infinity("message_ttl_ms", &mut session.message_ttl_ms);
     reader.positive("room_waiters_max", &mut session.room_waiters_max);
+    reader.set("checkpoint_ms", &mut session.checkpoint_ms, 1, MS_MAX);
+    reader.set("checkpoint_patience_ms", &mut session.checkpoint_patience_ms, 1, MS_MAX);
+    reader.positive("unproven_messages_max", &mut session.unproven_messages_max);
+    reader.positive("unproven_bytes_max", &mut session.unproven_bytes_max);
     reader.or_infinity("engine_queue_max", &mut limits.engine_queue_max);
     reader.set("grace_ms", &mut limits.grace_ms, 0, MS_MAX);
     reader.set("ack_ms", &mut limits.ack_ms, 1, MS_MAX);

@@ -323,7 +323,7 @@ fn values_that_cannot_be_meant_are_refused() {
 fn limits_are_accepted_at_their_bounds_and_refused_one_past_them() {
     let ms = (1, 4_294_967_295);
     let positive = (1, 0xFFFF_FFFF_FFFF);
-    let bounds: [(&str, (u64, u64)); 44] = [
+    let bounds: [(&str, (u64, u64)); 48] = [
         ("message_bytes_max", (1, 1 << 30)),
         ("depth_max", (1, 256)),
         ("engines_max", (1, 4_294_967_295)),
@@ -343,6 +343,10 @@ fn limits_are_accepted_at_their_bounds_and_refused_one_past_them() {
         ("fragment_bytes", (1, 1 << 40)),
         ("message_ttl_ms", positive),
         ("room_waiters_max", positive),
+        ("checkpoint_ms", ms),
+        ("checkpoint_patience_ms", ms),
+        ("unproven_messages_max", positive),
+        ("unproven_bytes_max", positive),
         ("failures_max", (1, 4_294_967_295)),
         ("failures_window_ms", ms),
         ("engine_queue_max", positive),

@@ -252,6 +252,13 @@ impl PeerSession {
         }
     }
 
+    /// After each flush.
+    pub(crate) fn prove_later(self: &Arc<PeerSession>) {
+        if let Some(after_ms) = self.core.checkpoint_timer() {
+            tokio::spawn(prove(Arc::downgrade(self), Duration::from_millis(after_ms)));
+        }
+    }
+
     /// Everything of a read has been delivered. True: wake the writer for an acknowledgement; otherwise one goes after `ack_ms` at
     /// the latest.
     pub(crate) fn delivered(self: &Arc<PeerSession>, ack_ms: u64) -> bool {
@@ -266,6 +273,14 @@ impl PeerSession {
             }
         }
     }
+}
+
+/// What has gone out without a signature is proven, whether more goes out or not.
+async fn prove(session: Weak<PeerSession>, after: Duration) {
+    tokio::time::sleep(after).await;
+    let Some(session) = session.upgrade() else { return };
+    session.core.checkpoint_now();
+    session.wake();
 }
 
 /// Has what waits for too long dropped, for as long as the session lives.

@@ -68,6 +68,7 @@ fn close_code(code: &str) -> &str {
         "replaced" => "a newer link took its place",
         "revoked" => "the realm's key was revoked",
         "stale_key" => "the identity key was replaced by another one",
+        "unproven" => "messages that were delivered on trust were not proven",
         "channel" => "the channel broke",
         other => other,
     }

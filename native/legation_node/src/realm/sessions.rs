@@ -71,7 +71,7 @@ impl SessionEvents for Realm {
                 tracing::info!(realm, serial = rotation.serial, key, "a peer has a new identity key");
                 false
             }
-            Event::Closed { .. } => false,
+            Event::Closed { .. } | Event::TimeoutIn(_) => false,
         }
     }
 
@@ -140,6 +140,14 @@ impl SessionEvents for Realm {
                 let realm = terms::binary(session.realm.as_bytes());
                 terms::tuple(vec![terms::atom("gap"), realm, terms::integer(gap)])
             });
+        }
+        // Delivered, and perhaps acted upon.
+        if let Some((first, last)) = session.core.unproven() {
+            events.tell(self, || {
+                let realm = terms::binary(session.realm.as_bytes());
+                terms::tuple(vec![terms::atom("unproven"), realm, terms::integer(first), terms::integer(last)])
+            });
+            tracing::warn!(realm = %session.realm, first, last, "messages were delivered, and the peer has not proven that it sent them");
         }
         events.tell(self, || {
             let realm = terms::binary(session.realm.as_bytes());

@@ -15,7 +15,8 @@ use crate::realm::terms::{self, atom, binary, integer, list, map, nil_or, tuple}
 use crate::realm::{lock, read, Body, EngineInfo, Realm};
 
 /// Of a session's counters those that say how it is, not how often something was.
-pub const GAUGES: [&str; 12] = [
+pub const GAUGES: [&str; 13] = [
+    "unproven_now",
     "queue_bytes",
     "lanes_held",
     "resume_bytes",

@@ -32,6 +32,9 @@ pub(super) use table::{TableWriter, STAGED};
 /// Aligned payloads begin and end at multiples of a BLAKE3 chunk.
 pub const ALIGNMENT: usize = 1_024;
 
+/// Where the header has its mode.
+const MODE_AT: usize = 106;
+
 /// Kinds of message (`protocol.md` 10.1). 7 to 10 and 12 are reserved: MONITOR, DEMONITOR, LINK, UNLINK, EVENT.
 pub mod kind {
     pub const SEND: u8 = 1;
@@ -215,6 +218,29 @@ pub fn encode<'m>(
     sign: impl FnOnce(&[u8]) -> [u8; 64],
     out: &mut Vec<u8>,
 ) {
+    let body = put_body(header, messages, out);
+    let signature = sign(&out[body..]);
+    out.put(&signature);
+    finish(body, out);
+}
+
+/// Appends a whole BATCH frame of the mode `checkpoint`, which has no signature. Returns where its body begins in `out`.
+///
+/// # Panics
+/// As [`encode`].
+pub fn encode_unsigned<'m>(
+    header: &Header<'_>,
+    messages: impl Iterator<Item = Message<'m>> + Clone,
+    out: &mut Vec<u8>,
+) -> usize {
+    debug_assert_eq!(header.mode, Mode::Checkpoint, "all others are signed");
+    let body = put_body(header, messages, out);
+    finish(body, out);
+    body
+}
+
+/// What is signed. Returns where it begins.
+fn put_body<'m>(header: &Header<'_>, messages: impl Iterator<Item = Message<'m>> + Clone, out: &mut Vec<u8>) -> usize {
     let body = begin(out);
     let lengths = put_header(header, out);
     let table = out.len();
@@ -244,9 +270,7 @@ pub fn encode<'m>(
 
     let end = out.len();
     put_lengths(body, lengths, count as u16, payloads - table, end - payloads, out);
-    let signature = sign(&out[body..]);
-    out.put(&signature);
-    finish(body, out);
+    body
 }
 
 /// The frame's header, its length still to be told. Returns where the body begins.
@@ -294,7 +318,8 @@ pub struct Batch<'a> {
     pub count: u16,
     /// What the signature is over.
     pub signed: &'a [u8],
-    pub signature: &'a [u8; 64],
+    /// None in the mode `checkpoint`.
+    pub signature: Option<&'a [u8; 64]>,
     /// Where the table ends and the payloads begin, from the start of `signed`.
     pub table_end: usize,
     table: Table<'a>,
@@ -317,7 +342,13 @@ impl<'a> Batch<'a> {
 
     /// The same, with the room of a batch before.
     pub fn parse_into(body: &'a [u8], rows: Rows) -> Result<Batch<'a>, InvalidFrame> {
-        let (signed, signature) = body.split_last_chunk::<64>().ok_or(InvalidFrame::Missing("batch signature"))?;
+        let (signed, signature) = match body.get(MODE_AT) {
+            Some(mode) if *mode == Mode::Checkpoint as u8 => (body, None),
+            _ => {
+                let split = body.split_last_chunk::<64>().ok_or(InvalidFrame::Missing("batch signature"))?;
+                (split.0, Some(split.1))
+            }
+        };
         let mut reader = Reader::new(signed);
         let (header, count) = read_header(&mut reader)?;
         let (table, payloads_bytes) = read_table_bytes(&mut reader)?;

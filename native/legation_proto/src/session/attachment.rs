@@ -14,6 +14,8 @@ use crate::UnixMs;
 pub struct Attachment {
     /// Not 0, and unlike that of any other link of the session.
     pub(crate) number: u64,
+    /// Its channel's profile is one on which messages may go out before they are signed for.
+    pub(crate) protected: bool,
     pub(crate) inbound: Mutex<LinkInbound>,
     pub(crate) outbound: Mutex<LinkOutbound>,
     pub(crate) detached: AtomicBool,
@@ -27,6 +29,10 @@ pub(crate) struct LinkInbound {
     pub buffer: Vec<u8>,
     /// The number of the peer's next sequenced frame on this link. None until its RESUME: then nothing sequenced may come.
     pub position: Option<u64>,
+    /// It has caught up with what came on other links; until then what comes again takes its time.
+    pub caught_up: bool,
+    /// The driver was told to come earlier than for the heartbeat.
+    pub timed: bool,
     pub last_received: UnixMs,
     pub next_ping: UnixMs,
     /// Nothing is looked at any more.
@@ -44,12 +50,15 @@ pub(crate) struct LinkOutbound {
 }
 
 impl Attachment {
-    pub(crate) fn new(number: u64, first: bool, limits: &Limits, now: UnixMs) -> Attachment {
+    pub(crate) fn new(number: u64, first: bool, protected: bool, limits: &Limits, now: UnixMs) -> Attachment {
         Attachment {
             number,
+            protected,
             inbound: Mutex::new(LinkInbound {
                 buffer: Vec::new(),
                 position: first.then_some(1),
+                caught_up: first,
+                timed: false,
                 last_received: now,
                 next_ping: now.saturating_add(limits.ping_ms),
                 closed: false,

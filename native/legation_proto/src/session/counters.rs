@@ -59,6 +59,10 @@ counters! {
     /// Dropped on arrival, by reason (`protocol.md` names them).
     stale_session, duplicate, bad_signature, unknown_kind, disguised, late_reply, foreign_reply, stale_announcement, bad_announcement,
     engines_over_limit, bad_term, identifiers, too_large, undecodable, overload_in, duplicate_call, unknown_forget,
+    /// Checkpoints, and messages of the peer's that were delivered and never proven.
+    checkpoints_in, checkpoints_out, unproven,
+    /// A gauge: messages that were delivered and are not proven yet.
+    unproven_now,
     /// Fragments of large payloads, either way.
     fragments_in, fragments_out,
     /// Messages past the window of their destination, which were dropped or refused.

@@ -13,12 +13,15 @@ use crate::frame::handle_release::Release;
 use crate::frame::resume::Resume;
 use crate::frame::staged::StagedBatch;
 use crate::frame::{
-    self, ack, cert::Cert, credit, forget::Forget, handle_release, learn::Learn, ping, FrameType, Head,
+    self, ack, cert::Cert, checkpoint::Checkpoint, credit, forget::Forget, handle_release, learn::Learn, ping,
+    FrameType, Head,
 };
+use crate::hello::Agreed;
 use crate::identity::{check_public_key, verify, NetworkId, Purpose};
-use crate::limits::{ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
+use crate::limits::{Limits, ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
 use crate::receipt::{ReceiptMaker, ReceiptParts};
 use crate::session::attachment::{Attachment, LinkInbound};
+use crate::session::checkpoint::{Chain, Proofs};
 use crate::session::delivery::{deliver, keep_reason, turn_away};
 use crate::session::fragments::Staging;
 use crate::session::handles::MoreThanSent;
@@ -69,8 +72,8 @@ impl Certified {
     }
 
     fn verifies(&mut self, network: &NetworkId, batch: &Batch<'_>) -> bool {
-        let key = self.key.usable();
-        key.is_some_and(|key| verify(key, Purpose::Batch, network, batch.signed, batch.signature))
+        let (Some(key), Some(signature)) = (self.key.usable(), batch.signature) else { return false };
+        verify(key, Purpose::Batch, network, batch.signed, signature)
     }
 }
 
@@ -103,6 +106,7 @@ pub(crate) struct Inbound {
     acknowledge_later: bool,
     failures: VecDeque<UnixMs>,
     reasons: Reasons,
+    proofs: Proofs,
     /// What has come of payloads that come in fragments.
     staging: Staging,
     receipts_for: HashSet<Box<str>>,
@@ -133,9 +137,10 @@ enum Place {
 }
 
 impl Inbound {
-    pub fn new(identity: PeerIdentity, message_bytes_max: u32) -> Inbound {
+    pub fn new(identity: PeerIdentity, agreed: &Agreed, limits: &Limits) -> Inbound {
         Inbound {
-            staging: Staging::new(message_bytes_max),
+            staging: Staging::new(limits.message_bytes_max),
+            proofs: Proofs::new(Chain::new(&agreed.session, &agreed.peer), limits),
             identity,
             online: None,
             engines: HashMap::new(),
@@ -192,6 +197,10 @@ impl Inbound {
             if result.is_err() {
                 received.closed = true;
             }
+        }
+        if let (Some(deadline), false) = (self.proofs.deadline(), received.timed || received.closed) {
+            received.timed = true;
+            sink(Event::TimeoutIn(deadline.saturating_sub(now)));
         }
         let mut calls = lock(&session.calls);
         wake.session |= session.tell(&mut calls);
@@ -263,8 +272,12 @@ impl Inbound {
         }
         received.position = Some(end);
         if first < self.next_sequence {
+            if !received.caught_up {
+                self.proofs.wait_anew(received.last_received);
+            }
             return Ok(Place::Replayed);
         }
+        received.caught_up = true;
         self.next_sequence = end;
         Ok(Place::New)
     }
@@ -293,7 +306,7 @@ impl Inbound {
     }
 
     /// The peer goes over to this link.
-    fn handle_resume(&self, session: &Session, received: &mut LinkInbound, body: &[u8]) -> Result<Wake, LinkError> {
+    fn handle_resume(&mut self, session: &Session, received: &mut LinkInbound, body: &[u8]) -> Result<Wake, LinkError> {
         let resume = Resume::decode(body)?;
         if resume.session != session.shared.agreed.session {
             return Err(PeerMisbehaved::ForeignResume.into());
@@ -301,7 +314,11 @@ impl Inbound {
         if resume.next > self.next_sequence {
             return Err(PeerMisbehaved::SequenceGap { expected: self.next_sequence, got: resume.next }.into());
         }
-        received.position = Some(resume.next);
+        match received.position.replace(resume.next) {
+            None => self.proofs.wait_anew(received.last_received),
+            // Who goes back on one link gets no more time for it.
+            Some(before) => received.caught_up |= resume.next < before,
+        }
         self.acknowledged_by_peer(session, resume.received)
     }
 
@@ -380,6 +397,10 @@ impl Inbound {
                 self.count_announcement(shared, now, outcome)?;
                 Ok(nothing)
             }
+            FrameType::Checkpoint => {
+                self.handle_checkpoint(shared, now, body)?;
+                Ok(nothing)
+            }
             FrameType::Rotate => {
                 if let Some(rotation) = self.identity.rotate(shared, now, body)? {
                     shared.counters.rotations.one();
@@ -394,6 +415,39 @@ impl Inbound {
             }
             _ => Err(PeerMisbehaved::UnexpectedFrame(kind as u8).into()),
         }
+    }
+
+    /// The peer proves all that has come without a signature.
+    fn handle_checkpoint(&mut self, shared: &Shared, now: UnixMs, body: &[u8]) -> Result<(), LinkError> {
+        let (checkpoint, signature) = Checkpoint::decode(body)?;
+        if !shared.accepts(Mode::Checkpoint) {
+            shared.counters.mode_refused.one();
+            return self.failed(shared, now);
+        }
+        let Shared { agreed, counters, .. } = shared;
+        let online = self.online.as_mut().filter(|online| online.in_force(now));
+        let key = online.and_then(|online| online.key.usable());
+        self.proofs.cover(&checkpoint, || {
+            counters.verified.one();
+            let signed = checkpoint.body(&agreed.session, &agreed.peer, &agreed.own);
+            key.is_some_and(|key| verify(key, Purpose::Checkpoint, &agreed.network, &signed, &signature))
+        })?;
+        counters.checkpoints_in.one();
+        self.tell_open(shared);
+        Ok(())
+    }
+
+    /// # Errors
+    /// When the peer has not proven in time what it sent. Otherwise until when it has to.
+    pub fn check_proofs(&self, now: UnixMs) -> Result<Option<UnixMs>, LinkError> {
+        self.proofs.check_time(now)?;
+        Ok(self.proofs.deadline())
+    }
+
+    fn tell_open(&self, shared: &Shared) {
+        let open = self.proofs.open();
+        shared.unproven.set(open);
+        shared.counters.unproven_now.set(open.map_or(0, |open| open.messages));
     }
 
     fn handle_releases(
@@ -660,18 +714,26 @@ impl Inbound {
         sink: &mut dyn FnMut(Event<'_>),
     ) -> Result<bool, LinkError> {
         let (shared, counters) = (&session.shared, &session.shared.counters);
-        if !shared.accepts(batch.header.mode) || batch.header.mode != Mode::Engine {
+        let mode = batch.header.mode;
+        if !shared.accepts(mode) || mode == Mode::Delegated {
             counters.mode_refused.one();
             return self.drop_batch(session, now, batch);
         }
-        counters.verified.one();
+        if mode == Mode::Checkpoint {
+            // It is in the chain whatever becomes of it.
+            self.proofs.add(now, batch.header.first_sequence, batch.count.into(), batch.signed)?;
+            self.tell_open(shared);
+        } else {
+            counters.verified.one();
+        }
         let certified = match batch.header.engine {
             "" => self.online.as_mut(),
             engine => self.engines.get_mut(engine),
         };
-        let certified = certified
-            .filter(|certified| certified.in_force(now))
-            .and_then(|certified| certified.verifies(&shared.agreed.network, batch).then_some(&*certified));
+        let certified = certified.filter(|certified| certified.in_force(now)).and_then(|certified| {
+            let proven = mode == Mode::Checkpoint || certified.verifies(&shared.agreed.network, batch);
+            proven.then_some(&*certified)
+        });
         let Some(certified) = certified else {
             counters.bad_signature.one();
             return self.drop_batch(session, now, batch);
@@ -690,7 +752,7 @@ impl Inbound {
                 continue;
             }
             let receipt = match self.receipts_for.contains(item.row.destination) {
-                true if self.receipt_bytes >= RECEIPT_BYTES_MAX => {
+                true if batch.signature.is_none() || self.receipt_bytes >= RECEIPT_BYTES_MAX => {
                     counters.receipts_over_limit.one();
                     None
                 }

@@ -15,7 +15,7 @@ use crate::session::attachment::Attachment;
 use crate::session::handles::Exported;
 use crate::session::inbound::Acknowledge;
 use crate::session::message::NewMessage;
-use crate::session::{lock, Event, Session};
+use crate::session::{is_protected, lock, Event, Session};
 use crate::UnixMs;
 
 /// Whose writer has something to do.
@@ -41,14 +41,15 @@ impl std::ops::BitOrAssign for Wake {
 }
 
 impl Session {
-    /// One more link. `first`: of a session that has just begun; it is active at once, and both sides count from 1 on it.
-    pub fn attach(&self, first: bool, now: UnixMs) -> Arc<Attachment> {
+    /// One more link, over a channel of this profile (`protocol.md` 5.1). `first`: of a session that has just begun; it is active at
+    /// once, and both sides count from 1 on it.
+    pub fn attach(&self, first: bool, profile: u8, now: UnixMs) -> Arc<Attachment> {
         lock(&self.queue).clock = now as u32;
         let number = self.last_link.fetch_add(1, Ordering::Relaxed) + 1;
         if first {
             self.active.store(number, Ordering::Release);
         }
-        Arc::new(Attachment::new(number, first, &self.shared.limits, now))
+        Arc::new(Attachment::new(number, first, is_protected(profile), &self.shared.limits, now))
     }
 
     /// From now on this side sends on this link: wake its writer. What was sent and not acknowledged goes again. Nothing
@@ -60,6 +61,8 @@ impl Session {
             return false;
         }
         lock(&link.outbound).resume = true;
+        // Whoever was to come back for the last one's sake may be gone with it.
+        self.checkpoint_due.store(true, Ordering::Release);
         true
     }
 
@@ -165,21 +168,48 @@ impl Session {
                 true => {
                     // Looked at with the session's lock held: whoever activates the link sets it under that.
                     let resume = std::mem::take(&mut lock(&link.outbound).resume);
-                    outbound.flush(self, resume, out)
+                    outbound.flush(self, link, resume, out)
                 }
                 false => false,
             }
         };
         self.flush_left_over.store(more, Ordering::Relaxed);
-        if !more {
-            let mut own = lock(&link.outbound);
-            // The last frame, after everything that waits.
-            if let Some(close) = own.close.take() {
-                close.encode(out);
-                own.closed = true;
-            }
+        if !more && lock(&link.outbound).close.is_some() {
+            self.flush_close(link, out);
         }
         more
+    }
+
+    /// The last frame, after everything that waits, all of which is proven by then.
+    fn flush_close(&self, link: &Attachment, out: &mut Vec<u8>) {
+        let mut outbound = lock(&self.outbound);
+        if self.is_active(link) {
+            outbound.write_checkpoint(self, out);
+        }
+        let mut own = lock(&link.outbound);
+        if let Some(close) = own.close.take() {
+            close.encode(out);
+            own.closed = true;
+        }
+    }
+
+    /// To be asked after each flush. Some, once for each time that it is needed: the driver is to call
+    /// [`Session::checkpoint_now`] so many ms from now, whatever else happens.
+    pub fn checkpoint_timer(&self) -> Option<u64> {
+        let asked =
+            self.checkpoint_asked.load(Ordering::Relaxed) && self.checkpoint_asked.swap(false, Ordering::AcqRel);
+        // Timers have a grain of a millisecond, and are late rather than early.
+        asked.then(|| self.shared.limits.checkpoint_ms.saturating_sub(1).max(1))
+    }
+
+    /// It is time to prove what has gone out without a signature: wake the active link's writer, whatever it waits for.
+    pub fn checkpoint_now(&self) {
+        self.checkpoint_due.store(true, Ordering::Release);
+    }
+
+    /// Messages that the peer has sent and not proven: the numbers of the first and last. None: all are.
+    pub fn unproven(&self) -> Option<(u64, u64)> {
+        self.shared.unproven.range()
     }
 
     /// Whether the next flush is short work: at most a few signatures and a few kilobytes.
@@ -190,10 +220,10 @@ impl Session {
             && lock(&self.queue).is_small()
     }
 
-    /// Heartbeat. Returns whether to wake the link's writer, and when to come again.
+    /// Heartbeat, and whether the peer proves what it sends. Returns whether to wake the link's writer, and when to come again.
     ///
     /// # Errors
-    /// When the peer has been silent for too long.
+    /// When the peer has been silent, or owes a checkpoint, for too long.
     pub fn handle_timeout(&self, link: &Attachment, now: UnixMs) -> Result<(bool, UnixMs), LinkError> {
         let ping_ms = self.shared.limits.ping_ms;
         let mut received = lock(&link.inbound);
@@ -202,12 +232,19 @@ impl Session {
         if silent_ms >= given_up {
             return Err(PeerMisbehaved::Silent { silent_ms }.into());
         }
+        // What another link brings is waited for there.
+        let proofs = match received.position {
+            Some(_) => lock(&self.inbound).check_proofs(now)?,
+            None => None,
+        };
+        received.timed = proofs.is_some();
         let due = now >= received.next_ping;
         if due {
             received.next_ping = now.saturating_add(ping_ms);
             lock(&link.outbound).ping = Some(now);
         }
-        Ok((due, received.next_ping.min(received.last_received.saturating_add(given_up))))
+        let heartbeat = received.next_ping.min(received.last_received.saturating_add(given_up));
+        Ok((due, proofs.map_or(heartbeat, |proofs| proofs.min(heartbeat))))
     }
 
     /// Queues a CLOSE behind everything that waits on this link. True: wake its writer.

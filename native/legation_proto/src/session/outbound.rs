@@ -19,7 +19,10 @@ use crate::frame::batch::{self, kind, same, Header};
 use crate::frame::handle_release::Release;
 use crate::frame::resume::Resume;
 use crate::frame::{self, ack, credit, forget, handle_release, learn, FrameType};
+use crate::hello::Agreed;
 use crate::limits::FLUSH_TARGET;
+use crate::session::attachment::Attachment;
+use crate::session::checkpoint::{Chain, Proving};
 use crate::session::fragments::{Sent, Transfers};
 use crate::session::groups::{Group, Groups};
 use crate::session::lanes::{Class, Held, Lanes, Want};
@@ -51,6 +54,9 @@ pub(crate) struct Outbound {
     transfers: Transfers<Large>,
     /// Ends of processes that wait for their answers to be out.
     staying: Vec<Release>,
+    /// What goes out without a signature.
+    proving: Proving,
+    mode: Mode,
 }
 
 /// What is known of a large message on its way, but for its payload.
@@ -92,13 +98,15 @@ fn wire_caller(message_kind: u8, caller: u64) -> u64 {
 }
 
 impl Outbound {
-    pub fn new(peer_message_bytes_max: u32) -> Outbound {
+    pub fn new(agreed: &Agreed) -> Outbound {
         Outbound {
             taken: Taken::default(),
             at: 0,
             announced: HashMap::new(),
-            transfers: Transfers::new(peer_message_bytes_max),
+            transfers: Transfers::new(agreed.peer_message_bytes_max),
             staying: Vec::new(),
+            proving: Proving::new(Chain::new(&agreed.session, &agreed.own)),
+            mode: Mode::Engine,
         }
     }
 
@@ -134,8 +142,12 @@ impl Outbound {
 
     /// Appends frames to `out`. True when more waits than one flush takes. `resume`: this side goes over to this link, where
     /// everything unacknowledged is sent again.
-    pub fn flush(&mut self, session: &Session, resume: bool, out: &mut Vec<u8>) -> bool {
+    pub fn flush(&mut self, session: &Session, link: &Attachment, resume: bool, out: &mut Vec<u8>) -> bool {
         let Session { shared, queue, replay, .. } = session;
+        self.mode = match shared.signing() {
+            Mode::Checkpoint if !link.protected => Mode::Engine,
+            mode => mode,
+        };
         if let Some(sequence) = lock(queue).ack.take() {
             ack::encode(sequence, out);
         }
@@ -152,6 +164,11 @@ impl Outbound {
             }
             replay.must_wait()
         };
+        // First, and whatever waits: the peer counts the time.
+        if session.checkpoint_due.swap(false, Ordering::AcqRel) {
+            self.proving.timer_is_over();
+            self.write_checkpoint(session, out);
+        }
         // What has been taken goes; the replay's window is looked at before more is.
         let nothing_taken = self.at == self.taken.entries.len() && self.taken.releases.is_empty();
         if nothing_taken && must_wait {
@@ -187,6 +204,13 @@ impl Outbound {
                 }
                 Entry::Message(_) => self.write_messages(session, &[], &mut moved, out),
             }
+        }
+        // Not behind much else, nor without end.
+        if self.proving.is_full() || !self.transfers.is_empty() {
+            self.write_checkpoint(session, out);
+        }
+        if self.proving.timer() {
+            session.checkpoint_asked.store(true, Ordering::Release);
         }
         if !must_wait {
             self.write_fragments(session, barrier.as_deref(), out);
@@ -230,6 +254,18 @@ impl Outbound {
         };
         let more = !self.transfers.is_empty() || ready || lock(&session.debts).any_granted();
         !drained || more || !queue.settle()
+    }
+
+    /// One for all that has gone out without a signature since the last, if anything has.
+    pub fn write_checkpoint(&mut self, session: &Session, out: &mut Vec<u8>) {
+        let Some(checkpoint) = self.proving.chain.close() else { return };
+        let Shared { agreed, keyring, counters, .. } = &session.shared;
+        let body = checkpoint.body(&agreed.session, &agreed.own, &agreed.peer);
+        let start = out.len();
+        checkpoint.encode(&keyring.sign_checkpoint(&agreed.network, &body), out);
+        sent(&session.shared, &session.replay, 1, 0, &out[start..]);
+        counters.signed.one();
+        counters.checkpoints_out.one();
     }
 
     fn write_credit(&self, session: &Session, out: &mut Vec<u8>) {
@@ -365,13 +401,14 @@ impl Outbound {
             self.at += 1;
         }
         drop(lanes);
-        for group in &groups.groups {
+        let groups = groups.groups;
+        for group in &groups {
             self.write_batch(&session.shared, &session.replay, group, let_go, out);
         }
     }
 
     fn write_batch(
-        &self,
+        &mut self,
         shared: &Shared,
         replay: &Mutex<Replay>,
         group: &Group,
@@ -389,11 +426,26 @@ impl Outbound {
             };
             Some(wire_held(held, wire_destination(lane, held), held.payload()))
         });
-        let sign = |body: &[u8]| self.sign(shared, &group.source, body);
-        batch::encode(&header(shared, &group.source), messages, sign, out);
         let count = group.members.len() as u64;
+        let header = header(shared, self.mode_of(group), &group.source);
+        if header.mode == Mode::Checkpoint {
+            let body = batch::encode_unsigned(&header, messages, out);
+            self.proving.chain.add(header.first_sequence, count, &out[body..]);
+        } else {
+            let sign = |body: &[u8]| self.sign(shared, &group.source, body);
+            batch::encode(&header, messages, sign, out);
+            shared.counters.signed.one();
+        }
         sent(shared, replay, count, count, &out[start..]);
         count_batch(shared, count, group.payload_bytes);
+    }
+
+    fn mode_of(&self, group: &Group) -> Mode {
+        let aligned = |entry: &Entry| matches!(entry, Entry::Message(message) if message.aligned);
+        match self.mode {
+            Mode::Checkpoint if group.source.is_empty() && !self.taken.entries.iter().any(aligned) => Mode::Checkpoint,
+            _ => Mode::Engine,
+        }
     }
 
     /// By the key that the peer has been told of.
@@ -434,7 +486,8 @@ impl Outbound {
             self.taken.releases.append(&mut calls.handles.releases);
             drop(calls);
             let sign = |body: &[u8]| self.sign(shared, source, body);
-            piece.encode(&header(shared, source), &message, number, sign, out);
+            piece.encode(&header(shared, Mode::Engine, source), &message, number, sign, out);
+            shared.counters.signed.one();
             sent(shared, &session.replay, 1, 1, &out[start..]);
             count_batch(shared, 1, payload_bytes);
             self.large_done(session, &large);
@@ -499,13 +552,13 @@ fn admit(
     }
 }
 
-fn header<'a>(shared: &Shared, engine: &'a str) -> Header<'a> {
+fn header<'a>(shared: &Shared, mode: Mode, engine: &'a str) -> Header<'a> {
     Header {
         session: shared.agreed.session,
         source: shared.agreed.own,
         destination: shared.agreed.peer,
         first_sequence: shared.sent_sequence.load(Ordering::Relaxed) + 1,
-        mode: Mode::Engine,
+        mode,
         engine,
     }
 }
@@ -545,7 +598,6 @@ fn count_batch(shared: &Shared, messages: u64, payload_bytes: usize) {
     shared.counters.messages_out.add(messages);
     shared.counters.payload_bytes_out.add(payload_bytes as u64);
     shared.counters.batches_out.one();
-    shared.counters.signed.one();
 }
 
 /// A sequenced frame goes out, before its bytes leave: the peer's ACK can't come earlier than this.

@@ -66,6 +66,7 @@ impl Control {
     /// Something was taken out of the queue, and perhaps all of it.
     pub(crate) fn flushed(&self, events: &dyn SessionEvents) {
         if let Some(session) = self.session.get() {
+            session.prove_later();
             session.make_room(events);
             session.activity.notify_waiters();
         }

@@ -79,6 +79,7 @@ pub(crate) async fn run(connection: Connection) {
         end: None,
         woken: Wake::default(),
         read: false,
+        sooner: None,
         reported: false,
     };
     let mut half = None;
@@ -127,6 +128,8 @@ struct Reader {
     woken: Wake,
     /// Bytes have come.
     read: bool,
+    /// The link has to be looked after sooner than it said.
+    sooner: Option<Duration>,
 
     reported: bool,
 }
@@ -225,7 +228,7 @@ impl Reader {
                 self.answer(asked).await;
                 continue;
             }
-            if let Some(wait) = next.take() {
+            if let Some(wait) = next.take().into_iter().chain(self.sooner.take()).min() {
                 timer.as_mut().reset(tokio::time::Instant::now() + wait);
             }
             tokio::select! {
@@ -363,6 +366,7 @@ impl Reader {
             LinkEvent::Session(Event::Closed { code, text }) => {
                 self.end.get_or_insert(LinkEnd::Closed { code: code.name(), text });
             }
+            LinkEvent::Session(Event::TimeoutIn(ms)) => self.sooner = Some(Duration::from_millis(ms)),
             LinkEvent::Session(event) => {
                 // Nothing is delivered of a link that was not wanted.
                 if let Some(session) = &self.session {

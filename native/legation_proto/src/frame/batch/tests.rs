@@ -43,7 +43,7 @@ fn a_batch_reads_as_it_was_written() {
     let bytes = encoded(&messages);
     let batch = Batch::parse(&bytes).unwrap();
     assert_eq!(batch.header, header(Mode::Engine, "ping"));
-    assert_eq!(batch.signature, &[7; 64]);
+    assert_eq!(batch.signature, Some(&[7; 64]));
     let items: Vec<_> = batch.messages().collect();
     for (item, message) in items.iter().zip(&messages) {
         assert_eq!(
