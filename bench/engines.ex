@@ -56,7 +56,7 @@ defmodule Bench.Engines do
   def start_instance(name, options) do
     {:ok, _} = Application.ensure_all_started(:legation)
     # Not linked: it is to outlive the command that starts it.
-    {:ok, supervisor} = Legation.start_link([name: name, global: :off, import: :none] ++ options)
+    {:ok, supervisor} = [name: name, global: :off, import: :none] |> Keyword.merge(options) |> Legation.start_link()
     Process.unlink(supervisor)
     Enum.map(Legation.listeners(name), & &1.address)
   end

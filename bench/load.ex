@@ -14,15 +14,20 @@ defmodule Bench.Load do
   @doc "How many processes can send casts of so many bytes at the same time without more than that being under way."
   def senders_max(bytes), do: max(1, div(@window_bytes, bytes))
 
-  @doc "Round trips from `callers` processes for so long: how many, and their median and 99th percentile in microseconds."
-  def calls(target, %{bytes: bytes, callers: callers}, millis) do
+  @doc """
+  Round trips from `callers` processes, each to one of the targets, for so long: how many, and their median and 99th percentile in
+  microseconds.
+  """
+  def calls(targets, %{bytes: bytes, callers: callers}, millis) do
     payload = :crypto.strong_rand_bytes(bytes)
     finish = System.monotonic_time(:millisecond) + millis
     started = System.monotonic_time(:microsecond)
 
     times =
-      1..callers
-      |> Enum.map(fn _ -> Task.async(fn -> call_until(target, payload, finish, []) end) end)
+      targets
+      |> Stream.cycle()
+      |> Enum.take(callers)
+      |> Enum.map(&Task.async(fn -> call_until(&1, payload, finish, []) end))
       |> Enum.flat_map(&Task.await(&1, :infinity))
 
     elapsed = System.monotonic_time(:microsecond) - started

@@ -62,23 +62,16 @@ defmodule Bench.Loads do
     Map.merge(figures, %{client_cpu_us: each.([path.client], own), behind_cpu_us: each.(path.behind, behind)})
   end
 
-  # A Rust core takes commands as text.
+  # A Rust core takes loads as text.
   defp put(load, %{target: nil, client: client}, millis) do
     words = for key <- [:kind, :bytes, :callers, :senders, :engines], value = load[key], do: "#{value} "
     Program.tell(client, [words, "#{millis}"])
-    {"RESULT", figures} = Program.await(client, ["RESULT"])
-
-    for [name, value] <- figures |> String.split() |> Enum.chunk_every(2), into: %{} do
-      {String.to_existing_atom(name), String.to_float(value)}
-    end
+    Program.figures(client)
   end
 
-  defp put(%{kind: :call} = load, path, millis),
-    do: VM.call(path.client, Load, :calls, [path.target.(:e1), load, millis])
-
-  defp put(%{kind: :cast, engines: engines} = load, path, millis) do
-    targets = for number <- 1..engines, do: path.target.(:"e#{number}")
-    VM.call(path.client, Load, :casts, [targets, load, millis])
+  defp put(%{kind: kind} = load, path, millis) do
+    targets = for number <- 1..Map.get(load, :engines, 1), do: path.target.(:"e#{number}")
+    VM.call(path.client, Load, if(kind == :call, do: :calls, else: :casts), [targets, load, millis])
   end
 
   defp row(load, path, rounds) do

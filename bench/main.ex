@@ -2,28 +2,58 @@ defmodule Bench.Main do
   @moduledoc false
   # See scripts/bench, which calls this with what it has built.
 
-  alias Bench.{JSON, Loads, Paths, Program, Results, Table}
+  alias Bench.{Announced, Cores, JSON, Loads, Paths, Peers, Profile, Program, Report, Results, Schedulers, Table}
   alias Legation.{Native, Options}
 
   @realms ["client", "server", "near", "far"]
+  # Of loads, in interleaved rounds on all paths; and what is measured by itself.
   @load_parts [:calls, :casts, :sources]
-  @parts @load_parts
+  @fact_parts [
+    wire: {Cores, :wire},
+    handshakes: {Cores, :handshakes},
+    engines: {Announced, :via},
+    global: {Announced, :global},
+    peers: {Peers, :dialled},
+    schedulers: {Schedulers, :held},
+    profile: {Profile, :stages}
+  ]
+  @parts @load_parts ++ Keyword.keys(@fact_parts)
+  # Of these a target asks for nothing.
+  @not_quick [:peers, :profile]
 
-  def main(argv) do
-    [dir, daemon, ei_node, core | args] = argv
+  @results "bench/results"
+  @readme "README.md"
+
+  def main(["readme"]), do: Report.render(@results, @readme)
+
+  def main([dir, daemon, ei_node, core | args]) do
     config = config(args)
     setup = setup(%{dir: dir, daemon: daemon, ei_node: ei_node, core: core})
-    paths = Paths.start(setup, config.only)
+    {rows, missing} = loads(setup, config)
+    facts = for {part, what} <- @fact_parts, part in config.parts, fact <- facts(part, what, setup, config), do: fact
+    measured = %{rows: rows, facts: facts, missing: missing, complete: config.complete}
+    json = config |> Results.header() |> Map.merge(measured) |> JSON.encode()
+    config.progress.("")
+    json |> JSON.decode() |> Table.render() |> IO.write()
+    # A part of it would take the place of all of it.
+    if config.complete, do: Report.write(json, @results, @readme)
+  end
+
+  defp loads(setup, config) do
     loads = for part <- @load_parts, part in config.parts, load <- Loads.of(part, config.extent), do: load
+    if loads == [], do: {[], []}, else: loads(setup, config, loads)
+  end
+
+  defp loads(setup, config, loads) do
+    paths = Paths.start(setup, config.only)
     rows = Loads.measure(loads, paths, config)
     paths |> Enum.flat_map(&[&1.client | &1.behind]) |> Enum.uniq() |> Enum.each(&(&1 && Program.stop(&1)))
-    missing = for %{client: nil} = path <- paths, do: %{path: path.name, why: path.missing}
+    {rows, for(%{client: nil} = path <- paths, do: %{path: path.name, why: path.missing})}
+  end
 
-    results =
-      config |> Results.header() |> Map.merge(%{rows: rows, facts: [], missing: missing, complete: config.complete})
-
-    json = JSON.encode(results)
-    IO.write(["\n", json |> JSON.decode() |> Table.render()])
+  defp facts(part, {module, function}, setup, config) do
+    config.progress.("#{part}")
+    apply(module, function, [setup, config])
   end
 
   # `quick`, parts, paths or groups of them, rounds, milliseconds: in any order, numbers in theirs.
@@ -38,7 +68,7 @@ defmodule Bench.Main do
       numbers |> Enum.map(&String.to_integer/1) |> Kernel.++(Enum.drop([rounds, millis], length(numbers)))
 
     %{
-      parts: if(parts == [], do: @parts, else: parts),
+      parts: if(parts == [], do: default_parts(quick), else: parts),
       only: if(only == [], do: Paths.names(), else: only),
       complete: words == [],
       extent: if(quick == [], do: :all, else: :quick),
@@ -47,6 +77,9 @@ defmodule Bench.Main do
       progress: progress()
     }
   end
+
+  defp default_parts([]), do: @parts
+  defp default_parts([:quick]), do: @parts -- @not_quick
 
   # Where somebody watches.
   defp progress do

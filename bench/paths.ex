@@ -31,7 +31,7 @@ defmodule Bench.Paths do
   @sources 100
   @ready_ms 30_000
 
-  # name: {label, group, everything is measured on it}
+  # name: {label, group, whether everything is measured on it}
   @known [
     dist: {"distribution", :dist, true},
     dist_tls: {"distribution over TLS", :dist, true},
@@ -84,6 +84,7 @@ defmodule Bench.Paths do
         start_embedded(setup, ends),
         start_daemons(setup, ends),
         start_ei(setup, ends),
+        start_cores(setup),
         start_sockets(setup, ends)
       ])
 
@@ -172,20 +173,18 @@ defmodule Bench.Paths do
   defp start_daemons(%{wanted: wanted} = setup, ends) do
     if Enum.any?(@daemons, &(&1 in wanted)) do
       port = free_port()
-      far = start_daemon(setup, "far", ["127.0.0.1:#{port}"], [{"near", nil}])
+      {far, far_node} = start_daemon(setup, "far", ["127.0.0.1:#{port}"], [{"near", nil}])
       embedded = if :daemon_embedded in wanted, do: [{"server", instance_port(ends)}], else: []
-      near = start_daemon(setup, "near", [], [{"far", port} | embedded])
-      daemon_node = &VM.node_name("#{&1}_daemon")
-      VM.call(ends.server, Engines, :publish, [{:daemon, daemon_node.("far")}, engines()])
-      VM.call(ends.client, Engines, :publish, [{:daemon, daemon_node.("near")}, sources()])
+      {near, near_node} = start_daemon(setup, "near", [], [{"far", port} | embedded])
+      VM.call(ends.server, Engines, :publish, [{:daemon, far_node}, engines()])
+      VM.call(ends.client, Engines, :publish, [{:daemon, near_node}, sources()])
 
       for {realm, _port} <- [{"far", port} | embedded] do
-        learned = Enum.map(engines(), &"#{&1}@#{realm}")
-        VM.call(ends.client, Engines, :await_learned, [{:daemon, daemon_node.("near")}, learned])
+        VM.call(ends.client, Engines, :await_learned, [{:daemon, near_node}, Enum.map(engines(), &"#{&1}@#{realm}")])
       end
 
-      target = fn realm -> &{:"#{&1}@#{realm}", daemon_node.("near")} end
-      echo = fn _engine -> {:legation_echo, daemon_node.("near")} end
+      target = fn realm -> &{:"#{&1}@#{realm}", near_node} end
+      echo = fn _engine -> {:legation_echo, near_node} end
 
       [
         path(:daemons, client: ends.client, behind: [near, far, ends.server], target: target.("far")),
@@ -202,16 +201,20 @@ defmodule Bench.Paths do
     address[:port]
   end
 
-  @doc "A daemon that answers by itself, too, as `legation_echo`. `peers`: realms, each with the port that it is dialled at, or nil."
-  def start_daemon(setup, realm, listen, peers) do
-    config = Path.join(setup.dir, "#{realm}.toml")
+  @doc """
+  A daemon that answers by itself, too, as `legation_echo`; with its node's name. `peers`: realms, each with the port that it is
+  dialled at, or nil.
+  """
+  def start_daemon(setup, realm, listen, peers, name \\ nil) do
+    name = name || "#{realm}_daemon"
+    config = Path.join(setup.dir, "#{name}.toml")
 
     File.write!(config, """
     realm = "#{realm}"
     key = "#{realm}.pem"
     import = "none"
     [node]
-    name = "#{realm}_daemon@127.0.0.1"
+    name = "#{name}@127.0.0.1"
     cookie = "bench"
     global = "off"
     echo = true
@@ -222,9 +225,9 @@ defmodule Bench.Paths do
     """)
 
     File.chmod!(config, 0o600)
-    daemon = Program.start("daemon #{realm}", setup.daemon, ["run", "--supervised", "--config", config])
+    daemon = Program.start(name, setup.daemon, ["run", "--supervised", "--config", config])
     Program.await(daemon, ["legation"], @ready_ms)
-    daemon
+    {daemon, VM.node_name(name)}
   end
 
   defp daemon_peer(setup, peer, port) do
@@ -245,6 +248,20 @@ defmodule Bench.Paths do
   end
 
   ## Others
+
+  defp start_cores(%{wanted: wanted} = setup) do
+    for {name, profile, address} <- [
+          {:core_tls, "tls", "127.0.0.1:0"},
+          {:core_local, "local", Path.join(setup.dir, "core.sock")}
+        ],
+        name in wanted do
+      server = Program.start("core server", setup.core, ["serve", profile, address])
+      {"READY", bound} = Program.await(server, ["READY"])
+      client = Program.start("core client", setup.core, ["client", profile, bound])
+      Program.await(client, ["READY"])
+      path(name, client: client, behind: [server])
+    end
+  end
 
   defp start_ei(%{wanted: wanted} = setup, ends) do
     if :ei in wanted do

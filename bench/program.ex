@@ -44,8 +44,29 @@ defmodule Bench.Program do
     end
   end
 
+  @doc "The figures behind the next RESULT: names and values in turn."
+  @spec figures(t) :: %{atom => float}
+  def figures(%__MODULE__{} = program) do
+    {"RESULT", text} = await(program, ["RESULT"])
+
+    for [name, value] <- text |> String.split() |> Enum.chunk_every(2),
+        into: %{},
+        do: {String.to_atom(name), String.to_float(value)}
+  end
+
   @spec tell(t, iodata) :: true
   def tell(%__MODULE__{port: port}, line), do: Port.command(port, [line, ?\n])
+
+  @doc "Waits until a program has ended that ends by itself."
+  @spec await_end(t) :: :ok
+  def await_end(%__MODULE__{port: port, name: name}) do
+    receive do
+      {^port, {:exit_status, 0}} -> :ok
+      {^port, {:exit_status, status}} -> raise "#{name} ended with status #{status}"
+    after
+      @end_ms -> raise "#{name} did not end"
+    end
+  end
 
   @doc "Ends it, and waits until it has ended."
   @spec stop(t) :: :ok

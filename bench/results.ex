@@ -37,18 +37,19 @@ defmodule Bench.Results do
 
   @doc "The values of a figure of the row with these fields, one a round; `nil` if it was not measured."
   def values(results, fields, figure) do
-    Enum.find_value(results["rows"], fn row ->
-      if Enum.all?(fields, fn {key, value} -> row[to_string(key)] == json(value) end), do: row["rounds"][figure]
-    end)
+    Enum.find_value(results["rows"], &(matches?(&1, fields) && &1["rounds"][figure]))
   end
+
+  defp matches?(map, fields), do: Enum.all?(fields, fn {key, value} -> map[to_string(key)] == json(value) end)
 
   defp json(value) when is_atom(value), do: to_string(value)
   defp json(value), do: value
 
-  @doc "A value of a fact, or nil."
-  def fact(results, name, key) do
-    Enum.find_value(results["facts"], &(&1["name"] == name && &1[key]))
-  end
+  @doc "A value of the fact with these fields, or nil."
+  def fact(results, fields, key), do: Enum.find_value(results["facts"], &(matches?(&1, fields) && &1[key]))
+
+  @doc "All facts of a name."
+  def facts(results, name), do: Enum.filter(results["facts"], &(&1["name"] == name))
 
   @doc "Round by round: the first by the second."
   def ratios(nil, _base), do: nil
@@ -69,6 +70,7 @@ defmodule Bench.Results do
   end
 
   @doc "A number for people, to three digits or so."
+  def number(value) when is_integer(value) and value < 10_000, do: "#{value}"
   def number(value) when value >= 1.0e9, do: "#{Float.round(value / 1.0e9, 2)} G"
   def number(value) when value >= 1.0e6, do: "#{Float.round(value / 1.0e6, 2)} M"
   def number(value) when value >= 1.0e4, do: "#{Float.round(value / 1.0e3, 1)} k"

@@ -1,7 +1,7 @@
 defmodule Bench.Table do
   @moduledoc "The results as Markdown that can also be read as it is."
 
-  alias Bench.{Paths, Results, Targets}
+  alias Bench.{Paths, Profile, Results, Targets}
 
   @doc "All of it."
   def render(results) do
@@ -10,6 +10,12 @@ defmodule Bench.Table do
       section("Targets", targets(results)),
       section("Calls: round trips of 64 B", calls(results)),
       casts(results),
+      section("Rust cores by themselves", cores(results)),
+      section("Engines of a peer", engines(results)),
+      section("Engines of a peer, in `:global`", global(results)),
+      section("Peers, dialled at once", peers(results)),
+      profiles(results),
+      schedulers(results),
       missing(results)
     ]
     |> List.flatten()
@@ -24,15 +30,14 @@ defmodule Bench.Table do
     """
   end
 
-  @doc "The table of targets."
-  def targets(results) do
+  @target_columns [what: "what", target: "target", floor: "floor", measured: "measured", spread: "rounds", mark: ""]
+
+  @doc "The table of targets, with these of its columns."
+  def targets(results, columns \\ Keyword.keys(@target_columns)) do
     # What nobody asked for isn't missed.
-    measured? = &(results["complete"] or &1.measured != nil)
-
-    rows =
-      for t <- Targets.evaluate(results), measured?.(t), do: [t.what, t.target, t.floor, t.measured, t.spread, t.mark]
-
-    table(["what", "target", "floor", "measured", "rounds", ""], rows)
+    wanted? = &(results["complete"] or &1.measured != nil)
+    rows = for target <- Targets.evaluate(results), wanted?.(target), do: Enum.map(columns, &target[&1])
+    table(Enum.map(columns, &@target_columns[&1]), rows)
   end
 
   defp calls(results) do
@@ -64,8 +69,9 @@ defmodule Bench.Table do
   # A table for each constellation.
   defp casts(results) do
     for {key, rows} <- Enum.group_by(casts_of(results), &constellation/1) |> Enum.sort() do
-      rows = for row <- rows, do: [Results.bytes(row["bytes"]), label(row)] ++ rate(results, row) ++ [cpu(row)]
-      section("Casts: " <> describe(key), table(["size", "path", "casts/s", "rounds", "×", "× TLS", "cpu µs"], rows))
+      cells = for row <- rows, do: [Results.bytes(row["bytes"]), label(row)] ++ rate(results, row) ++ [cpu(row)]
+      columns = ["size", "path", "casts/s", "rounds", "×", "× TLS", "cpu µs"]
+      section("Casts: " <> describe(key, rows), table(columns, cells))
     end
   end
 
@@ -74,9 +80,10 @@ defmodule Bench.Table do
   # At 1 MiB fewer senders stand for 8.
   defp constellation(row), do: {row["from"], row["engines"], if(row["senders"] in 2..8, do: 8, else: row["senders"])}
 
-  defp describe({from, engines, senders}) do
+  defp describe({from, engines, senders}, rows) do
     what = if from == "engines", do: "source engine", else: "process that is no engine"
-    "#{count(senders, what)} to #{count(engines, "engine")}#{if senders == 8, do: " (4 at 1 MiB)"}"
+    fewer = if senders == 8 and Enum.any?(rows, &(&1["senders"] == 4)), do: " (4 at 1 MiB)", else: ""
+    "#{count(senders, what)} to #{count(engines, "engine")}#{fewer}"
   end
 
   defp count(1, what), do: "1 #{what}"
@@ -98,11 +105,11 @@ defmodule Bench.Table do
 
     for base <- ["dist", "dist_tls"] do
       base = Results.values(results, [{"path", base} | load], figure)
-      with [_ | _] = ratios <- Results.ratios(row["rounds"][figure], base), do: ratio(Results.median(ratios))
+      with [_ | _] = ratios <- Results.ratios(row["rounds"][figure], base), do: fixed(Results.median(ratios))
     end
   end
 
-  defp ratio(value), do: :erlang.float_to_binary(value / 1, decimals: 2)
+  defp fixed(value), do: :erlang.float_to_binary(value / 1, decimals: 2)
 
   defp cpu(row) do
     [own, behind] = for figure <- ["client_cpu_us", "behind_cpu_us"], do: Results.median(row["rounds"][figure])
@@ -110,6 +117,99 @@ defmodule Bench.Table do
   end
 
   defp label(row), do: Paths.label(String.to_existing_atom(row["path"]))
+
+  defp cores(results) do
+    wire =
+      for fact <- Results.facts(results, "wire") do
+        [
+          ["bytes a message beyond its payload, in a batch of 64 to 1 engine", Results.number(fact["overhead_bytes"])],
+          ["the same, each to another engine", Results.number(fact["overhead_bytes_many_engines"])]
+        ]
+      end
+
+    handshakes =
+      for fact <- Results.facts(results, "handshakes") do
+        [
+          ["handshakes per second, both ends on one core", Results.number(fact["both_per_second"])],
+          ["of that the listener's part, by itself", Results.number(fact["server_per_second"])],
+          ["of that the dialler's part, by itself", Results.number(fact["client_per_second"])]
+        ]
+      end
+
+    table(["", ""], Enum.concat(wire ++ handshakes))
+  end
+
+  defp engines(results) do
+    rows =
+      for fact <- Results.facts(results, "engines") do
+        keys = ["number", "published_s", "callable_s", "proxy_bytes", "engine_bytes", "call_p50_us", "casts_per_second"]
+        Enum.map(keys, &Results.number(fact[&1]))
+      end
+
+    table(
+      [
+        "engines",
+        "published, s",
+        "link up to callable, s",
+        "idle proxy, B",
+        "all memory, B each",
+        "call p50 µs",
+        "casts/s"
+      ],
+      rows
+    )
+  end
+
+  defp global(results) do
+    rows =
+      for fact <- Results.facts(results, "global"),
+          do: [fact["number"], fact["nodes"], Results.number(fact["callable_s"])]
+
+    table(["engines", "nodes", "link up to callable, s"], rows)
+  end
+
+  defp peers(results) do
+    rows =
+      for fact <- Results.facts(results, "peers") do
+        keys = ["connects_per_second", "bytes", "calls_per_second", "call_p50_us", "casts_per_second"]
+        [fact["number"], fact["client"] | Enum.map(keys, &(fact[&1] && Results.number(fact[&1])))]
+      end
+
+    table(["peers", "dialler", "connected/s", "memory, B each", "calls/s of 100 callers", "p50 µs", "casts/s"], rows)
+  end
+
+  defp profiles(results) do
+    for fact <- Results.facts(results, "profile") do
+      rows =
+        for %{"stage" => stage, "us" => us} <- fact["stages"], do: [stage, fixed(us), percent(us, fact["whole_us"])]
+
+      whole = ["**whole**", fixed(fact["whole_us"]), ""]
+      section("Where the time goes: #{Profile.describe(fact)}", table(["stage", "µs", "%"], rows ++ [whole]))
+    end
+  end
+
+  defp percent(part, whole), do: "#{round(100 * part / whole)}"
+
+  defp schedulers(results) do
+    for fact <- Results.facts(results, "schedulers") do
+      rows =
+        for seen <- fact["functions"] do
+          [seen["function"], seen["load"], seen["calls"], fixed(seen["longest_us"] / 1_000), seen["over_1ms"]]
+        end
+
+      """
+      #{fact["calls"]} calls of the native library, #{fact["over_1ms"]} of them over 1 ms; #{fact["control_calls"]} of a function that never lasts, #{fact["control_over_1ms"]}
+      over 1 ms, the longest #{fixed(fact["control_longest_ms"])} ms. Priority: #{fact["priority"]}. The longest:
+
+      """
+      |> then(
+        &section("How long the native library holds a scheduler", [
+          &1,
+          table(["function", "load", "calls", "longest, ms", "over 1 ms"], rows)
+        ])
+      )
+    end
+  end
 
   defp missing(%{"missing" => []}), do: []
 

@@ -27,7 +27,12 @@ defmodule Bench.Targets do
     rate = &call.(&1, &2, "per_second")
     best_cast = &Results.higher(cast.(:dist, &1, 1), cast.(:dist_tls, &1, 1))
     best_rate = Results.higher(rate.(:dist, 256), rate.(:dist_tls, 256))
-    fact = fn name, key -> with value when value != nil <- Results.fact(results, name, key), do: [value] end
+
+    fact = fn name, fields, key ->
+      with value when value != nil <- Results.fact(results, [{"name", name} | fields], key), do: [value]
+    end
+
+    announced = &fact.(&1, [{"number", &2}], &3)
     x = &Results.ratios/2
 
     Enum.concat([
@@ -68,15 +73,17 @@ defmodule Bench.Targets do
          :ratio},
         {"call p50, BEAM–daemon–daemon–BEAM, vs plain distribution", :most, 4.0, 6.0, x.(p50.(:daemons), p50.(:dist)),
          :ratio},
-        {"wire overhead per message in a batch of 64", :most, 12, 20, fact.("wire", "overhead_bytes"), :bytes},
-        {"announced to callable: 10,000 engines by `:via`", :most, 0.3, 1.0, fact.("announced", "via_s"), :seconds},
-        {"announced to callable: 1,000 by `:global`, one node", :most, 0.15, 0.5, fact.("announced", "global_s"),
-         :seconds},
-        {"announced to callable: 1,000 by `:global`, two nodes", :most, 0.6, 2.0, fact.("announced", "global_two_s"),
-         :seconds},
-        {"handshakes per second, mutual, one core", :least, 2_500, 1_500, fact.("handshakes", "per_second"), :rate},
-        {"idle proxy, embedded", :most, 3_072, 5_120, fact.("proxy", "bytes"), :bytes},
-        {"scheduler held by a NIF call", :most, 1.0, nil, fact.("schedulers", "longest_ms"), :milliseconds}
+        {"wire overhead per message in a batch of 64", :most, 12, 20, fact.("wire", [], "overhead_bytes"), :bytes},
+        {"announced to callable: 10,000 engines by `:via`", :most, 0.3, 1.0,
+         announced.("engines", 10_000, "callable_s"), :seconds},
+        {"announced to callable: 1,000 by `:global`, one node", :most, 0.15, 0.5,
+         fact.("global", [{"nodes", 1}], "callable_s"), :seconds},
+        {"announced to callable: 1,000 by `:global`, two nodes", :most, 0.6, 2.0,
+         fact.("global", [{"nodes", 2}], "callable_s"), :seconds},
+        {"handshakes per second, mutual, both ends on one core", :least, 2_500, 1_500,
+         fact.("handshakes", [], "both_per_second"), :rate},
+        {"idle proxy, embedded", :most, 3_072, 5_120, announced.("engines", 10_000, "proxy_bytes"), :bytes},
+        {"scheduler held by a NIF call", :most, 1.0, nil, fact.("schedulers", [], "longest_ms"), :milliseconds}
       ]
     ])
   end
