@@ -61,6 +61,9 @@ defmodule Bench.Paths do
   @doc "Names of paths and of groups of them."
   def names, do: Enum.uniq(Keyword.keys(@known) ++ for({_name, {_label, group, _main}} <- @known, do: group))
 
+  @doc "Its place among all."
+  def number(name), do: Enum.find_index(@known, &(elem(&1, 0) == name))
+
   def label(name), do: @known |> Keyword.fetch!(name) |> elem(0)
 
   @doc """

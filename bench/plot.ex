@@ -13,73 +13,69 @@ defmodule Bench.Plot do
   @right 250
   @top 52
   @bottom 52
+  @key_columns 5
   @grey "#808890"
   @colours ~w(#3b82f6 #ef4444 #10a37f #d98a00 #8b5cf6 #db4f9f #0ea5b7 #8a9a2b #f2713a #6b7fd7 #b0734a #5fa35f #9a7fb8 #c0566b #4d94a8)
 
   @doc """
-  `title`, `under` (a line below it), `x`, `y` (labels), `x_text` (a function, for the ticks), `series`: `[{label, [{x, y}]}]`.
+  `title`, `under` (a line below it), `x` (its label), `x_text` (a function, for its ticks), `series`: `[{label, colour, [{x, y}]}]`,
+  a colour by its number.
   """
   def lines(%{series: series} = plot) do
-    points = Enum.flat_map(series, &elem(&1, 1))
+    points = Enum.flat_map(series, &elem(&1, 2))
     {xs, ys} = {Enum.map(points, &elem(&1, 0)), Enum.map(points, &elem(&1, 1))}
     x_range = Enum.min_max(xs)
     {y_low, y_high} = y_range = decades(Enum.min_max(ys))
     x = &scale(&1, x_range, {@left, @width - @right})
     y = &scale(&1, y_range, {@height - @bottom, @top})
     # The legend has the order that the lines have at their right ends.
-    series = Enum.sort_by(series, fn {_label, points} -> -(points |> List.last() |> elem(1)) end)
+    series = Enum.sort_by(series, fn {_label, _colour, points} -> -(points |> List.last() |> elem(1)) end)
 
     [
-      grid_x(Enum.uniq(Enum.sort(xs)), x, plot[:x_text] || (&Results.number/1)),
+      grid_x(Enum.uniq(Enum.sort(xs)), x, plot.x_text),
       grid_y(ticks(y_low, y_high), y),
       text((@left + @width - @right) / 2, @height - 10, plot.x, "middle", @grey),
-      for {{{label, points}, colour}, row} <- series |> Enum.zip(Stream.cycle(@colours)) |> Enum.with_index() do
+      for {{label, number, points}, row} <- Enum.with_index(series) do
+        colour = Enum.at(@colours, rem(number, length(@colours)))
         [line(points, x, y, colour), legend(label, row, colour)]
       end
     ]
     |> document(plot.title, plot.under, @height)
   end
 
-  @doc "`bars`: `[{label, [{part, value}]}]`, each a row of parts that add up; `unit` stands behind sums."
+  @doc "`bars`: `[{label, [{part, value}]}]`, each a row as wide as any other, of parts that add up; `unit` stands behind the sum."
   def bars(%{bars: bars} = plot) do
-    rows = length(bars)
-    height = @top + rows * 92 + 20
-    widest = bars |> Enum.map(fn {_label, parts} -> parts |> Enum.map(&elem(&1, 1)) |> Enum.sum() end) |> Enum.max()
-    unit_width = (@width - 40) / widest
     names = bars |> Enum.flat_map(fn {_label, parts} -> Enum.map(parts, &elem(&1, 0)) end) |> Enum.uniq()
-    colour = fn name -> Enum.at(@colours, rem(Enum.find_index(names, &(&1 == name)), length(@colours))) end
+    colours = names |> Enum.zip(Stream.cycle(@colours)) |> Map.new()
 
-    bars
-    |> Enum.with_index()
-    |> Enum.map(fn {{label, parts}, row} ->
-      top = @top + 18 + row * 92
-      sum = parts |> Enum.map(&elem(&1, 1)) |> Enum.sum()
-      heading = text(20, top - 6, "#{label}: #{Results.number(sum)} #{plot.unit}", "start", @grey)
-      {boxes, _end} = Enum.map_reduce(parts, 20, &box(&1, &2, top, unit_width, colour))
-      [heading, boxes]
-    end)
-    |> document(plot.title, plot.under, height)
+    {rows, bottom} =
+      Enum.map_reduce(bars, @top + 18, fn {label, parts}, top ->
+        sum = parts |> Enum.map(&elem(&1, 1)) |> Enum.sum()
+        heading = text(20, top - 6, "#{label}: #{Results.number(sum)} #{plot.unit}", "start", @grey)
+        {boxes, _right} = Enum.map_reduce(parts, 20, &box(&1, &2, top, (@width - 40) / sum, colours))
+        {[heading, boxes, keys(parts, top + 44, colours)], top + 78 + 17 * div(length(parts) - 1, @key_columns)}
+      end)
+
+    document(rows, plot.title, plot.under, bottom)
   end
 
-  # The name stands in the box where there is room, and below it in steps where there is not.
-  defp box({name, value}, left, top, unit_width, colour) do
+  defp box({name, value}, left, top, unit_width, colours) do
     width = value * unit_width
-    words = "#{name} #{Results.number(value)}"
-    fits = width > 6.4 * String.length(words)
 
-    parts = [
-      ~s|<rect x="#{fixed(left)}" y="#{top}" width="#{fixed(max(width, 0.5))}" height="26" fill="#{colour.(name)}"/>\n|,
-      if(fits,
-        do: text(left + width / 2, top + 17, words, "middle", "#ffffff"),
-        else: slanted(left + width / 2, top + 36, words)
-      )
-    ]
-
-    {parts, left + width}
+    {~s|<rect x="#{fixed(left)}" y="#{top}" width="#{fixed(width)}" height="26" fill="#{colours[name]}"/>\n|,
+     left + width}
   end
 
-  defp slanted(x, y, words) do
-    ~s|<text x="#{fixed(x)}" y="#{y}" font-size="9" fill="#{@grey}" transform="rotate(24 #{fixed(x)} #{y})">#{escape(words)}</text>\n|
+  defp keys(parts, top, colours) do
+    for {{name, value}, place} <- Enum.with_index(parts) do
+      x = 20 + rem(place, @key_columns) * div(@width - 40, @key_columns)
+      y = top + 17 * div(place, @key_columns)
+
+      [
+        ~s|<rect x="#{x}" y="#{y - 9}" width="10" height="10" fill="#{colours[name]}"/>\n|,
+        text(x + 15, y, "#{name} #{Results.number(value)}", "start", @grey)
+      ]
+    end
   end
 
   defp document(content, title, under, height) do
@@ -106,7 +102,7 @@ defmodule Bench.Plot do
   defp grid_y(values, y) do
     for value <- values do
       at = fixed(y.(value))
-      [rule(@left, at, @width - @right, at), text(@left - 8, y.(value) + 4, Results.number(value), "end", @grey)]
+      [rule(@left, at, @width - @right, at), text(@left - 8, y.(value) + 4, tick(value), "end", @grey)]
     end
   end
 
@@ -157,6 +153,9 @@ defmodule Bench.Plot do
         value <= high,
         do: value
   end
+
+  @doc "A round number: 5, 10 k, 0.01."
+  def tick(value), do: value |> Results.number() |> String.replace(~r/\.0+\b|(?<=\.\d)0\b/, "")
 
   defp fixed(number), do: :erlang.float_to_binary(number / 1, decimals: 1)
 

@@ -66,7 +66,8 @@ defmodule Bench.Plots do
     series =
       for {path, rows} <- results["rows"] |> Enum.filter(wanted?) |> Enum.group_by(& &1["path"]) do
         points = for row <- rows, do: {row[by], Results.median(row["rounds"][figure])}
-        {Paths.label(String.to_existing_atom(path)), Enum.sort(points)}
+        path = String.to_existing_atom(path)
+        {Paths.label(path), Paths.number(path), Enum.sort(points)}
       end
 
     x_text = if by == "bytes", do: &Results.bytes/1, else: &to_string/1
@@ -78,20 +79,21 @@ defmodule Bench.Plots do
     points = fn key -> for fact <- facts, do: {fact["number"], fact[key]} end
 
     Enum.concat([
-      lines(results, "engines.svg", "Seconds until all engines of a peer can be called", "engines", &Results.number/1, [
-        {"published one by one", points.("published_s")},
-        {"link up to all callable", points.("callable_s")}
+      lines(results, "engines.svg", "Seconds until all engines of a peer can be called", "engines", &Plot.tick/1, [
+        {"published one by one", 0, points.("published_s")},
+        {"link up to all callable", 1, points.("callable_s")}
       ]),
-      lines(results, "engines-p50.svg", "A call among so many engines, median, µs", "engines", &Results.number/1, [
-        {"embedded, tcp tls", points.("call_p50_us")}
+      lines(results, "engines-p50.svg", "A call among so many engines, median, µs", "engines", &Plot.tick/1, [
+        {"embedded, tcp tls", 2, points.("call_p50_us")}
       ])
     ])
   end
 
   defp peers(results) do
     series = fn key ->
-      for {client, facts} <- results |> Results.facts("peers") |> Enum.group_by(& &1["client"]) do
-        {"#{client} dials embedded", for(fact <- facts, do: {fact["number"], fact[key]})}
+      for {{client, facts}, colour} <-
+            results |> Results.facts("peers") |> Enum.group_by(& &1["client"]) |> Enum.with_index() do
+        {"#{client} dials embedded", colour, for(fact <- facts, do: {fact["number"], fact[key]})}
       end
     end
 
@@ -116,7 +118,7 @@ defmodule Bench.Plots do
   end
 
   defp lines(results, file, title, x, x_text, series) do
-    series = Enum.reject(series, fn {_label, points} -> points == [] end)
+    series = Enum.reject(series, fn {_label, _colour, points} -> points == [] end)
     plot = %{title: title, under: under(results), x: x, x_text: x_text, series: series}
     if series == [], do: [], else: [{file, Plot.lines(plot)}]
   end
