@@ -6,14 +6,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use ed25519_dalek::pkcs8::DecodePrivateKey;
-use ed25519_dalek::{Signer, SigningKey};
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::heads::Heads;
 use crate::identity::{check_public_key, signing_input, KeyError, NetworkId, Purpose, RealmId};
 use crate::limits::ROTATIONS_MAX;
+use crate::private_key::PrivateKey;
 use crate::rotation::{follow_chain, ChainError, Revocation, Rotation};
 use crate::UnixMs;
 
@@ -21,14 +20,14 @@ pub struct Keyring {
     /// The realm's first identity key: what peers have on their lists. It never changes.
     public: [u8; 32],
     identity: RwLock<Arc<Identity>>,
-    online: SigningKey,
+    online: PrivateKey,
     engines: RwLock<Engines>,
     heads: Heads,
 }
 
 /// The identity key in force, and how the realm came by it.
 pub struct Identity {
-    signing: Option<SigningKey>,
+    signing: Option<PrivateKey>,
     public: [u8; 32],
     chain: Vec<Rotation>,
     revocation: Option<Revocation>,
@@ -37,9 +36,9 @@ pub struct Identity {
 struct Engines {
     /// Engine keys are derived from this and the engine's name, so that they are the same after a restart.
     root: Zeroizing<[u8; 32]>,
-    keys: HashMap<String, SigningKey>,
+    keys: HashMap<String, PrivateKey>,
     /// Those of before a rotation, by public key: peers are told of the new ones in turn.
-    before: HashMap<[u8; 32], SigningKey>,
+    before: HashMap<[u8; 32], PrivateKey>,
 }
 
 /// Why a private key can't be used, or not for this.
@@ -86,7 +85,7 @@ impl Identity {
     pub fn sign(&self, purpose: Purpose, network: &NetworkId, body: &[u8]) -> Result<[u8; 64], KeyringError> {
         match (&self.signing, purpose) {
             (_, Purpose::Batch | Purpose::Checkpoint) | (None, _) => Err(KeyringError::External),
-            (Some(key), _) => Ok(key.sign(&signing_input(purpose, network, body)).to_bytes()),
+            (Some(key), _) => Ok(key.sign(&signing_input(purpose, network, body))),
         }
     }
 }
@@ -95,15 +94,15 @@ impl Keyring {
     /// A keyring with the identity of `seed`. `online_seed` is fresh randomness: the online key lives as long as this
     /// process.
     pub fn new(seed: &[u8; 32], online_seed: &[u8; 32]) -> Keyring {
-        let signing = SigningKey::from_bytes(seed);
-        let public = signing.verifying_key().to_bytes();
+        let signing = PrivateKey::from_seed(seed);
+        let public = signing.public();
         Keyring::of(public, Some(signing), Zeroizing::new(engine_root(seed)), online_seed)
     }
 
     /// From a PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` makes it.
     pub fn from_pem(pem: &str, online_seed: &[u8; 32]) -> Result<Keyring, KeyringError> {
-        let key = SigningKey::from_pkcs8_pem(pem).map_err(|_| KeyringError::NotPkcs8Ed25519)?;
-        Ok(Keyring::new(key.as_bytes(), online_seed))
+        let key = PrivateKey::from_pem(pem).ok_or(KeyringError::NotPkcs8Ed25519)?;
+        Ok(Keyring::new(key.seed(), online_seed))
     }
 
     /// A keyring whose identity is held elsewhere. Engine keys are derived from `engine_root`: fresh randomness gives
@@ -113,11 +112,11 @@ impl Keyring {
         Ok(Keyring::of(public, None, Zeroizing::new(engine_root), online_seed))
     }
 
-    fn of(public: [u8; 32], signing: Option<SigningKey>, root: Zeroizing<[u8; 32]>, online_seed: &[u8; 32]) -> Keyring {
+    fn of(public: [u8; 32], signing: Option<PrivateKey>, root: Zeroizing<[u8; 32]>, online_seed: &[u8; 32]) -> Keyring {
         Keyring {
             public,
             identity: RwLock::new(Arc::new(Identity { signing, public, chain: Vec::new(), revocation: None })),
-            online: SigningKey::from_bytes(online_seed),
+            online: PrivateKey::from_seed(online_seed),
             engines: RwLock::new(Engines { root, keys: HashMap::new(), before: HashMap::new() }),
             heads: Heads::default(),
         }
@@ -183,11 +182,11 @@ impl Keyring {
     }
 
     pub fn online_public(&self) -> [u8; 32] {
-        self.online.verifying_key().to_bytes()
+        self.online.public()
     }
 
     pub fn engine_public(&self, name: &str) -> [u8; 32] {
-        self.with_engine_key(name, |key| key.verifying_key().to_bytes())
+        self.with_engine_key(name, |key| key.public())
     }
 
     /// Signs as the identity. `Purpose::Batch` and `Purpose::Checkpoint` are none of the identity's purposes.
@@ -202,14 +201,14 @@ impl Keyring {
     pub fn sign_batch(&self, engine: &str, network: &NetworkId, body: &[u8]) -> [u8; 64] {
         let input = signing_input(Purpose::Batch, network, body);
         if engine.is_empty() {
-            return self.online.sign(&input).to_bytes();
+            return self.online.sign(&input);
         }
-        self.with_engine_key(engine, |key| key.sign(&input).to_bytes())
+        self.with_engine_key(engine, |key| key.sign(&input))
     }
 
     /// Signs a checkpoint with the online key.
     pub fn sign_checkpoint(&self, network: &NetworkId, body: &[u8]) -> [u8; 64] {
-        self.online.sign(&signing_input(Purpose::Checkpoint, network, body)).to_bytes()
+        self.online.sign(&signing_input(Purpose::Checkpoint, network, body))
     }
 
     /// Signs a batch with the key that the peer has been told is the engine's: perhaps that of before a rotation.
@@ -217,12 +216,12 @@ impl Keyring {
         let input = signing_input(Purpose::Batch, network, body);
         {
             let engines = self.engines();
-            let key = engines.keys.get(engine).filter(|key| key.verifying_key().as_bytes() == told);
+            let key = engines.keys.get(engine).filter(|key| key.public() == *told);
             if let Some(key) = key.or_else(|| engines.before.get(told)) {
-                return key.sign(&input).to_bytes();
+                return key.sign(&input);
             }
         }
-        self.with_engine_key(engine, |key| key.sign(&input).to_bytes())
+        self.with_engine_key(engine, |key| key.sign(&input))
     }
 
     /// Drops a withdrawn engine's key from memory; it is derived again when it is asked for.
@@ -281,7 +280,7 @@ impl Keyring {
         let mut engines = self.engines_mut();
         engines.root = next.1.root.clone();
         let before = std::mem::take(&mut engines.keys).into_values();
-        engines.before.extend(before.map(|key| (key.verifying_key().to_bytes(), key)));
+        engines.before.extend(before.map(|key| (key.public(), key)));
         Ok(())
     }
 
@@ -323,7 +322,7 @@ impl Keyring {
         self.engines.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with_engine_key<T>(&self, name: &str, work: impl FnOnce(&SigningKey) -> T) -> T {
+    fn with_engine_key<T>(&self, name: &str, work: impl FnOnce(&PrivateKey) -> T) -> T {
         if let Some(key) = self.engines().keys.get(name) {
             return work(key);
         }
@@ -338,12 +337,12 @@ fn engine_root(seed: &[u8; 32]) -> [u8; 32] {
     blake3::derive_key("legation/1/engine-root", seed)
 }
 
-fn derive_engine_key(root: &[u8; 32], name: &str) -> SigningKey {
+fn derive_engine_key(root: &[u8; 32], name: &str) -> PrivateKey {
     let mut material = Zeroizing::new(Vec::with_capacity(32 + name.len()));
     material.extend_from_slice(root);
     material.extend_from_slice(name.as_bytes());
     let mut seed = blake3::derive_key("legation/1/engine-key", &material);
-    let key = SigningKey::from_bytes(&seed);
+    let key = PrivateKey::from_seed(&seed);
     seed.zeroize();
     key
 }
