@@ -70,6 +70,6 @@ defmodule Bench.JSON do
   defp string(<<?\\, escaped::utf8, rest::binary>>, characters), do: string(rest, [escaped | characters])
   defp string(<<character::utf8, rest::binary>>, characters), do: string(rest, [character | characters])
 
-  defp skip(<<space, rest::binary>>) when space in ' \n\r\t', do: skip(rest)
+  defp skip(<<space, rest::binary>>) when space in ~c" \n\r\t", do: skip(rest)
   defp skip(text), do: text
 end

@@ -27,27 +27,44 @@ defmodule Bench.Loads do
   defp cast(bytes, senders, engines),
     do: %{kind: :cast, bytes: bytes, senders: senders, engines: engines, from: :engines}
 
-  @doc "Measures; one row for each load and path that goes together."
+  @doc """
+  Measures. Returns a row for each load and path that go together, and for each of these that has failed once why, as
+  `%{path:, why:}`: what happens on one path is no reason to lose what was measured on the others.
+  """
   def measure(loads, paths, %{rounds: rounds, millis: millis} = config) do
     paths = Enum.filter(paths, & &1.client)
-    pairs = for load <- loads, path <- paths, measured?(load, path, config), do: {load, path}
+    pairs = for load <- loads, path <- paths, measured?(load, path), do: {load, path}
     # Once through, unmeasured: code loaded, connections up, buffers grown.
-    for {load, path} <- pairs, do: put(load, path, min(millis, @warm_ms))
+    for {load, path} <- pairs, do: attempt(load, path, min(millis, @warm_ms))
 
     measured =
       for round <- 1..rounds, load <- loads, path <- rotated(paths, round), {load, path} in pairs do
         config.progress.("round #{round} of #{rounds}: #{describe(load)}")
-        {{load, path.name}, measure_once(load, path, millis)}
+        {{load, path.name}, attempt(load, path, millis)}
       end
 
     rounds_of = Enum.group_by(measured, &elem(&1, 0), &elem(&1, 1))
-    for {load, path} <- pairs, do: row(load, path, rounds_of[{load, path.name}])
+    outcomes = for {load, path} <- pairs, do: outcome(load, path, rounds_of[{load, path.name}])
+    Enum.split_with(outcomes, &is_map_key(&1, :rounds))
   end
 
-  defp measured?(%{kind: :call}, _path, _config), do: true
-  defp measured?(%{engines: engines}, path, _config) when engines > path.engines, do: false
-  defp measured?(_load, %{main: true}, _config), do: true
-  defp measured?(%{senders: senders, engines: engines}, _path, _config), do: senders == 1 and engines == 1
+  defp attempt(load, path, millis) do
+    measure_once(load, path, millis)
+  rescue
+    error -> {:failed, "#{describe(load)}: #{error |> Exception.message() |> String.split("\n") |> hd()}"}
+  end
+
+  defp outcome(load, path, rounds) do
+    case List.keyfind(Enum.filter(rounds, &is_tuple/1), :failed, 0) do
+      nil -> row(load, path, rounds)
+      {:failed, why} -> %{path: path.name, why: why}
+    end
+  end
+
+  defp measured?(%{kind: :call}, _path), do: true
+  defp measured?(%{engines: engines}, path) when engines > path.engines, do: false
+  defp measured?(_load, %{main: true}), do: true
+  defp measured?(%{senders: senders, engines: engines}, _path), do: senders == 1 and engines == 1
 
   defp rotated(paths, round) do
     {first, rest} = Enum.split(paths, rem(round, length(paths)))

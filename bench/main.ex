@@ -2,7 +2,7 @@ defmodule Bench.Main do
   @moduledoc false
   # See scripts/bench, which calls this with what it has built.
 
-  alias Bench.{Announced, Cores, JSON, Loads, Paths, Peers, Profile, Program, Report, Results, Schedulers, Table}
+  alias Bench.{Announced, Cores, JSON, Loads, Paths, Peers, Profile, Report, Results, Schedulers, Table}
   alias Legation.{Native, Options}
 
   @realms ["client", "server", "near", "far"]
@@ -31,7 +31,8 @@ defmodule Bench.Main do
     setup = setup(%{dir: dir, daemon: daemon, ei_node: ei_node, core: core})
     {rows, missing} = loads(setup, config)
     facts = for {part, what} <- @fact_parts, part in config.parts, fact <- facts(part, what, setup, config), do: fact
-    measured = %{rows: rows, facts: facts, missing: missing, complete: config.complete}
+    {failed, facts} = Enum.split_with(facts, &is_map_key(&1, :why))
+    measured = %{rows: rows, facts: facts, missing: missing ++ failed, complete: config.complete}
     json = config |> Results.header() |> Map.merge(measured) |> JSON.encode()
     config.progress.("")
     json |> JSON.decode() |> Table.render() |> IO.write()
@@ -46,14 +47,17 @@ defmodule Bench.Main do
 
   defp loads(setup, config, loads) do
     paths = Paths.start(setup, config.only)
-    rows = Loads.measure(loads, paths, config)
-    paths |> Enum.flat_map(&[&1.client | &1.behind]) |> Enum.uniq() |> Enum.each(&(&1 && Program.stop(&1)))
-    {rows, for(%{client: nil} = path <- paths, do: %{path: path.name, why: path.missing})}
+    {rows, failed} = Loads.measure(loads, paths, config)
+    Paths.stop(paths)
+    {rows, for(%{client: nil} = path <- paths, do: %{path: path.name, why: path.missing}) ++ failed}
   end
 
+  # As with paths: the others are measured all the same.
   defp facts(part, {module, function}, setup, config) do
     config.progress.("#{part}")
     apply(module, function, [setup, config])
+  rescue
+    error -> [%{path: part, why: Exception.message(error)}]
   end
 
   # `quick`, parts, paths or groups of them, rounds, milliseconds: in any order, numbers in theirs.
@@ -70,7 +74,7 @@ defmodule Bench.Main do
     %{
       parts: if(parts == [], do: default_parts(quick), else: parts),
       only: if(only == [], do: Paths.names(), else: only),
-      complete: words == [],
+      complete: words == [] and quick == [],
       extent: if(quick == [], do: :all, else: :quick),
       rounds: rounds,
       millis: millis,
@@ -90,7 +94,7 @@ defmodule Bench.Main do
   end
 
   defp word(text) do
-    known = [:quick, :all | @parts] ++ Paths.names()
+    known = [:quick | @parts] ++ Paths.names()
 
     Enum.find(known, &(to_string(&1) == text)) ||
       raise(ArgumentError, "#{text} is none of #{Enum.join(known, ", ")}")

@@ -64,7 +64,8 @@ defmodule Bench.Paths do
   @doc "Its place among all."
   def number(name), do: Enum.find_index(@known, &(elem(&1, 0) == name))
 
-  def label(name), do: @known |> Keyword.fetch!(name) |> elem(0)
+  @doc "For people. What is no path is called what it is."
+  def label(name), do: @known |> Keyword.get(name, {"#{name}"}) |> elem(0)
 
   @doc """
   Starts those of these names or groups, in order, with both kinds of distribution, which are the measure.
@@ -94,7 +95,13 @@ defmodule Bench.Paths do
     for name <- wanted, path = Enum.find(started, &(&1.name == name)), do: path
   end
 
-  def sources, do: for(number <- 1..@sources, do: :"s#{number}")
+  @doc "Ends all their programs."
+  def stop(paths) do
+    programs = for path <- paths, program <- [path.client | path.behind], program != nil, uniq: true, do: program
+    Enum.each(programs, &Program.stop/1)
+  end
+
+  defp sources, do: for(number <- 1..@sources, do: :"s#{number}")
   defp engines, do: for(number <- 1..@engines, do: :"e#{number}")
 
   defp path(name, fields) do

@@ -24,7 +24,7 @@ defmodule Bench.Profile do
     paths = Paths.start(setup, [:embedded_tls])
     path = Enum.find(paths, &(&1.name == :embedded_tls))
     facts = for load <- [@cast, @call], do: stages_of(load, path, setup, config)
-    paths |> Enum.flat_map(&[&1.client | &1.behind]) |> Enum.uniq() |> Enum.each(&Program.stop/1)
+    Paths.stop(paths)
     facts
   end
 

@@ -40,7 +40,10 @@ defmodule Bench.Program do
       {^port, {:exit_status, status}} ->
         raise "#{program.name} ended with status #{status}"
     after
-      timeout -> raise "#{program.name} did not say #{Enum.join(words, " or ")} within #{timeout} ms"
+      timeout ->
+        # What it says later would be taken for the answer to something else.
+        stop(program)
+        raise "#{program.name} did not say #{Enum.join(words, " or ")} within #{timeout} ms"
     end
   end
 
@@ -71,7 +74,7 @@ defmodule Bench.Program do
   @doc "Ends it, and waits until it has ended."
   @spec stop(t) :: :ok
   def stop(%__MODULE__{port: port} = program) do
-    Port.close(port)
+    if Port.info(port), do: Port.close(port)
     gone(program, System.monotonic_time(:millisecond) + @end_ms)
   end
 

@@ -4,7 +4,8 @@ defmodule Bench.Results do
 
     * `"rows"` - of loads: what the load was, the path, and in `"rounds"` each figure's values, one a round
     * `"facts"` - what is measured by itself: `"name"`, and its `"value"`s by name
-    * `"missing"` - paths that could not be measured, and why
+    * `"missing"` - `"path"`s (or what else) that could not be measured, and `"why"`
+    * `"complete"` - whether everything was to be measured
   """
 
   @doc "The date, the kind of machine without its name, and how it was measured."

@@ -29,7 +29,7 @@ defmodule Bench.Schedulers do
     path = Enum.find(paths, &(&1.name == :embedded_tls))
     priority = for program <- [path.client | path.behind], do: raise_priority(program)
     seen = for load <- @loads, seen <- held_under(load, path), do: seen
-    paths |> Enum.flat_map(&[&1.client | &1.behind]) |> Enum.uniq() |> Enum.each(&Program.stop/1)
+    Paths.stop(paths)
     {control, native} = Enum.split_with(seen, &(&1.function == :control))
     [native |> fact(control) |> Map.put(:priority, if(:normal in priority, do: :normal, else: :real_time))]
   end
