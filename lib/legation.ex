@@ -143,6 +143,8 @@ defmodule Legation do
     * `:to` - `:all` (default), or the realms that may know of it, of those that `export:` it anyway
     * `:version` - a number that peers see, and that names can ask for (default 0)
     * `:ops` - what peers are told it can do (default `[:call, :cast, :send]`); a hint, the policy decides
+    * `:delegate` - whether the key with which the realm signs for itself may sign for the engine, too, where `signing: :delegated` says so
+      (default `true`). With `false` none but its own key does, whatever the signing
     * `:receipts` - a pid that gets `{:legation_receipt, name, %{realm:, source:, receipt:}}` for each message that was delivered.
       Receipts of thousands of small messages that came as one batch are large: beyond 64 MiB of one read none are made, and `receipts_over_limit` counts
     * `:instance` - the instance, instead of the last argument
@@ -449,7 +451,7 @@ defmodule Legation do
   @doc """
   Who made a call: `{:ok, %{realm: "bob", engine: "ping", key: key}}`, or `:local`.
 
-  `engine` is `""` for a process of that realm that isn't a published engine. `key` is what signed the call: the engine's, or
+  `engine` is `""` for a process of that realm that isn't a published engine. `key` is the key of who called: the engine's, or
   for `""` the realm's; `nil` when it has been forgotten meanwhile.
   """
   @spec sender(GenServer.from(), instance) :: {:ok, %{realm: binary, engine: binary, key: binary | nil}} | :local

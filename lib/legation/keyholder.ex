@@ -205,7 +205,7 @@ defmodule Legation.Keyholder do
     with {:ok, keyring} <- Native.keyring_load(path), do: {:ok, nil, keyring}
   end
 
-  # The online key signs messages that have no source engine. The identity certifies it for a day, every half day.
+  # The online key signs messages that have no source engine, and for engines that say so. The identity certifies it for a day, every half day.
   defp certify(%{identity: identity} = state) do
     now = Instance.now_ms()
     serial = max(System.system_time(:microsecond), state.serial + 1)

@@ -487,6 +487,11 @@ impl Side {
 
     /// A LEARN of one of our engines.
     pub fn export(&mut self, engine: &str) {
+        self.export_with(engine, true);
+    }
+
+    /// `delegate`: the realm's online key may sign for it.
+    pub fn export_with(&mut self, engine: &str, delegate: bool) {
         let learn = Learn {
             realm: self.realm.id(),
             engine: engine.to_owned(),
@@ -496,6 +501,7 @@ impl Side {
             not_after: 0,
             version: 0,
             operations: 7,
+            delegate,
         };
         self.announce(FrameType::Learn, Purpose::Learn, learn.body());
     }

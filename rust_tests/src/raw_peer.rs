@@ -344,6 +344,7 @@ impl RawPeer {
             not_after: 0,
             version: 0,
             operations: 7,
+            delegate: true,
         }
     }
 

@@ -30,7 +30,7 @@ use legation_proto::frame::resume::Resume;
 use legation_proto::frame::{self, ack, ping, FrameType};
 use legation_proto::identity::{signing_input, NetworkKey, Purpose};
 use legation_proto::keyring::Keyring;
-use legation_proto::receipt::{self, ReceiptParts};
+use legation_proto::receipt::{ReceiptMaker, ReceiptParts};
 use legation_proto::signing::Mode;
 
 use crate::raw_batch::{fragment, staged, RawBatch, RawMessage, ALIGNED, STAGED};
@@ -240,15 +240,20 @@ fn signatures() -> String {
 }
 
 pub fn learn() -> Learn {
+    learn_of("ping")
+}
+
+fn learn_of(engine: &str) -> Learn {
     Learn {
         realm: alice().realm_id(),
-        engine: "ping".into(),
-        key: alice().engine_public("ping"),
+        engine: engine.into(),
+        key: alice().engine_public(engine),
         serial: TIME * 1000,
         not_before: TIME,
         not_after: 0,
         version: 3,
         operations: 7,
+        delegate: true,
     }
 }
 
@@ -275,6 +280,7 @@ fn announcements() -> String {
         .put("not_after", &learn.not_after.to_le_bytes())
         .put("version", &learn.version.to_le_bytes())
         .put("ops", &learn.operations.to_le_bytes())
+        .put("delegate", &[u8::from(learn.delegate)])
         .put("body", &learn.body())
         .put("frame", &framed(FrameType::Learn, &signed(Purpose::Learn, learn.body())));
     let name = "größe 1";
@@ -695,24 +701,29 @@ fn batches() -> String {
 
 fn receipts() -> String {
     let mut file = File::new("Receipts for messages of the batches in batches.txt (protocol.md 14).");
-    for (name, engine, messages) in batch_list() {
-        let announcement = match engine {
+    let (alice, network) = (alice(), network().id());
+    for sample in samples() {
+        let announcement = match sample.engine {
             "" => signed(Purpose::Cert, cert().body()),
             _ => signed(Purpose::Learn, learn().body()),
         };
-        for (index, message) in messages.iter().enumerate() {
-            let receipt = receipt::make(ReceiptParts {
-                network_id: &network().id().0,
-                identity_key: alice().public(),
-                rotations: &[],
-                announcement: &announcement,
-                batch: &batch(Mode::Engine, engine, messages.clone()),
-                index: index as u16,
-            });
-            file.record(&format!("{name} {index}"))
-                .put("identity_key", alice().public())
-                .put("network_id", &network().id().0)
-                .put("engine", engine.as_bytes())
+        let body = sample.body();
+        let maker = ReceiptMaker::new(ReceiptParts {
+            network_id: &network.0,
+            identity_key: alice.public(),
+            rotations: &[],
+            announcement: &announcement,
+            batch: &body,
+        });
+        let maker = maker.expect("a good batch");
+        for (index, message) in sample.messages.iter().enumerate() {
+            let source = sample.source(message);
+            let name = std::str::from_utf8(source).expect("a name");
+            let receipt = maker.make(index as u16, &signed(Purpose::Learn, learn_of(name).body()));
+            file.record(&format!("{} {index}", sample.name))
+                .put("identity_key", alice.public())
+                .put("network_id", &network.0)
+                .put("engine", source)
                 .put("sequence", &(41 + index as u64).to_le_bytes())
                 .put("destination", &message.destination)
                 .put("payload", &message.payload)

@@ -200,6 +200,7 @@ fn an_announcement_by_the_key_before_is_taken_for_a_minute() {
             not_after: 0,
             version: 0,
             operations: 7,
+            delegate: true,
         };
         let mut body = learn.body();
         body.extend_from_slice(&before.sign(Purpose::Learn, &network().id(), &learn.body()).unwrap());

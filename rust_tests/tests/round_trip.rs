@@ -78,11 +78,11 @@ proptest! {
     #[test]
     fn announcements_read_as_they_were_written(
         realm in any::<[u8; 32]>(), key in any::<[u8; 32]>(), engine in name(),
-        numbers in any::<(u64, u64, u64, u32, u16)>(), reason in 0..5usize,
+        numbers in any::<(u64, u64, u64, u32, u16)>(), reason in 0..5usize, delegate: bool,
     ) {
         let (serial, not_before, not_after, version, operations) = numbers;
         let realm = RealmId(realm);
-        let learn = Learn { realm, engine: engine.clone(), key, serial, not_before, not_after, version, operations };
+        let learn = Learn { realm, engine: engine.clone(), key, serial, not_before, not_after, version, operations, delegate };
         prop_assert_eq!(Learn::decode(&[&learn.body()[..], &[7; 64]].concat()).unwrap(), (learn, [7; 64]));
         let forget = Forget { realm, engine, serial, reason: ForgetReason::ALL[reason] };
         prop_assert_eq!(Forget::decode(&[&forget.body()[..], &[8; 64]].concat()).unwrap(), (forget, [8; 64]));

@@ -130,6 +130,7 @@ fn announcements() {
                     (record.number("not_after"), record.number("version"))
                 );
                 assert_eq!(u64::from(learn.operations), record.number("ops"));
+                assert_eq!([u8::from(learn.delegate)], record.get("delegate"));
                 assert_eq!(learn.body(), unsigned);
             }
             "forget" => {
@@ -447,7 +448,7 @@ fn batches() {
 #[test]
 fn receipts() {
     let records = read("receipts.txt");
-    assert_eq!(records.len(), 16);
+    assert_eq!(records.len(), 20);
     for record in records {
         let verify = |bytes: &[u8]| receipt::verify(bytes, &record.array("identity_key"), &record.array("network_id"));
         let verified = verify(record.get("receipt")).unwrap();

@@ -72,6 +72,28 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
+    test "an engine that signs for itself is never spoken for by its realm" do
+      victim = Victim.start()
+      assert %{"link" => "alive", "replies" => 0} = Victim.attack(victim, "spoken-for")
+      assert Victim.told(victim) == [cast: "one", cast: "two", cast: "three", cast: "four"]
+
+      assert counted(victim, [:not_delegated, :bad_signature, :mode_refused]) == %{
+               not_delegated: 3,
+               bad_signature: 0,
+               mode_refused: 0
+             }
+
+      Victim.assert_well(victim)
+    end
+
+    test "one that the realm signs is not taken from a peer of which that is not said, and ten close the link" do
+      victim = Victim.start(mallory: [export: ["engine", "count"], accept_signing: [:engine]])
+      assert %{"link" => "closed:abuse"} = Victim.attack(victim, "delegated", count: 10)
+      assert Victim.told(victim) == []
+      assert counted(victim, [:mode_refused, :messages_in]) == %{mode_refused: 10, messages_in: 0}
+      Victim.assert_well(victim)
+    end
+
     test "none is spliced or reordered" do
       victim = Victim.start()
       assert %{"link" => "alive", "sent" => 2} = Victim.attack(victim, "spliced")

@@ -276,13 +276,26 @@ defmodule Legation.NativeTest do
   describe "announcements" do
     @realm_id :binary.copy(<<1>>, 32)
     @key :binary.copy(<<2>>, 32)
-    @learn %{realm_id: @realm_id, name: "ping", key: @key, serial: 3, not_before: 4, not_after: 5, version: 6, ops: 7}
+    @learn %{
+      realm_id: @realm_id,
+      name: "ping",
+      key: @key,
+      serial: 3,
+      not_before: 4,
+      not_after: 5,
+      version: 6,
+      ops: 7,
+      delegate: false
+    }
 
     test "of an engine are the bytes of 11.1" do
-      assert Native.announcement(:learn, @learn) ==
-               @realm_id <>
-                 <<4>> <>
-                 "ping" <> @key <> <<3::little-64, 4::little-64, 5::little-64, 6::little-32, 7::little-16, 0::16>>
+      fields =
+        @realm_id <>
+          <<4>> <>
+          "ping" <> @key <> <<3::little-64, 4::little-64, 5::little-64, 6::little-32, 7::little-16>>
+
+      assert Native.announcement(:learn, @learn) == fields <> <<0::16>>
+      assert Native.announcement(:learn, %{@learn | delegate: true}) == fields <> <<4::little-16, 1::little-16, 0::16>>
     end
 
     test "of its end are the bytes of 11.2, with each reason" do

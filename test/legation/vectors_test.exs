@@ -119,6 +119,7 @@ defmodule Legation.VectorsTest do
             case field do
               text when text in ["name", "realm_id", "key"] -> bytes
               "reason" -> Enum.at([:withdrawn, :normal, :shutdown, :killed, :crashed], number(bytes))
+              "delegate" -> bytes == <<1>>
               _number -> number(bytes)
             end
 

@@ -10,7 +10,7 @@ defmodule Legation.Directory.Announcement do
 
   @doc "The options of `Legation.publish/4`, checked in the caller, so that what is wrong with them is its own crash."
   def validate!(opts) do
-    opts = Keyword.validate!(opts, [:to, :version, :ops, :receipts])
+    opts = Keyword.validate!(opts, [:to, :version, :ops, :delegate, :receipts])
 
     for {key, value} <- opts, not valid?(key, value) do
       raise ArgumentError, "expected :#{key} to be #{expected(key)}, got: #{inspect(value)}"
@@ -22,11 +22,13 @@ defmodule Legation.Directory.Announcement do
   defp valid?(:to, to), do: to == :all or (is_list(to) and Enum.all?(to, &is_binary/1))
   defp valid?(:version, version), do: version == nil or version in 0..0xFFFFFFFF
   defp valid?(:ops, ops), do: is_list(ops) and ops -- Policy.ops() == []
+  defp valid?(:delegate, delegate), do: is_boolean(delegate)
   defp valid?(:receipts, receipts), do: receipts == nil or is_pid(receipts)
 
   defp expected(:to), do: ":all or a list of realms"
   defp expected(:version), do: "an integer from 0 to 4294967295"
   defp expected(:ops), do: "a list of " <> Enum.map_join(Policy.ops(), ", ", &inspect/1)
+  defp expected(:delegate), do: "true or false"
   defp expected(:receipts), do: "a pid"
 
   @spec learn(Instance.t(), binary, pos_integer, keyword) :: {:ok, key :: binary, binary} | {:error, term}
@@ -42,7 +44,8 @@ defmodule Legation.Directory.Announcement do
         not_before: 0,
         not_after: 0,
         version: opts[:version] || 0,
-        ops: Policy.ops_bits(opts[:ops] || @default_ops)
+        ops: Policy.ops_bits(opts[:ops] || @default_ops),
+        delegate: Keyword.get(opts, :delegate, true)
       })
 
     with {:ok, signature} <- Keyholder.sign(instance, :learn, body), do: {:ok, key, body <> signature}

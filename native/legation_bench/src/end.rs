@@ -81,6 +81,7 @@ impl Realm {
                 not_after: 0,
                 version: 0,
                 operations: 7,
+                delegate: true,
             };
             self.signed(session, FrameType::Learn, Purpose::Learn, learn.body())?;
         }

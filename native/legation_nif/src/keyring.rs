@@ -207,6 +207,7 @@ struct LearnFields<'a> {
     version: u32,
     // Wider than what it becomes: rustler cuts off what doesn't fit into 16 bits.
     ops: u32,
+    delegate: bool,
 }
 
 #[derive(rustler::NifMap)]
@@ -240,6 +241,7 @@ fn announcement<'a>(env: Env<'a>, kind: Atom, fields: Term<'a>) -> NifResult<Ter
             not_after: fields.not_after,
             version: fields.version,
             operations: u16::try_from(fields.ops).map_err(|_| Error::BadArg)?,
+            delegate: fields.delegate,
         }
         .body()
     } else if kind == atoms::forget() {

@@ -29,6 +29,7 @@ pub mod keyring;
 pub mod limits;
 mod private_key;
 pub mod receipt;
+mod recent;
 pub mod rotation;
 pub mod session;
 pub mod signing;

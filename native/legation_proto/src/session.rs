@@ -14,8 +14,10 @@
 //! taken: a link's inbound, inbound, outbound, a link's outbound, replay, calls, queue, lanes or debts. A single-threaded driver pays for uncontended
 //! locks and nothing else.
 
+mod announced;
 mod attachment;
 mod calls;
+mod certified;
 mod checkpoint;
 mod counters;
 mod credit;

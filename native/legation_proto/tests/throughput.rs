@@ -9,12 +9,14 @@ use std::time::Instant;
 
 use legation_proto::error::LinkError;
 use legation_proto::frame::cert::Cert;
+use legation_proto::frame::learn::Learn;
 use legation_proto::frame::FrameType;
 use legation_proto::hello::{Agreed, Role};
 use legation_proto::identity::{NetworkKey, Purpose};
 use legation_proto::keyring::Keyring;
 use legation_proto::limits::Limits;
 use legation_proto::session::{Attachment, Delivery, Session};
+use legation_proto::signing::Mode;
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -88,15 +90,37 @@ fn carry(from: &Side, to: &Side, wire: &mut Vec<u8>) -> u64 {
     }
 }
 
-/// Messages per second to `engines` engines in turn.
-fn rate(bytes: usize, total: u64, engines: usize, limits: &Limits) -> f64 {
+/// The peer is told of an engine.
+fn announce(side: &Side, own: &Keyring, engine: &str, serial: u64) {
+    let learn = Learn {
+        realm: own.realm_id(),
+        engine: engine.to_owned(),
+        key: own.engine_public(engine),
+        serial,
+        not_before: 0,
+        not_after: 0,
+        version: 0,
+        operations: 7,
+        delegate: true,
+    };
+    let body = learn.body();
+    let signature = own.sign(Purpose::Learn, &NetworkKey::none().id(), &body).unwrap();
+    side.session.announce(FrameType::Learn, &[&body[..], &signature].concat());
+}
+
+/// Messages per second to `engines` engines in turn, from `sources` engines in turn; 0: from the realm itself.
+fn rate(bytes: usize, total: u64, sources: usize, engines: usize, limits: &Limits) -> f64 {
     let [alice, bob] = [[1; 32], [2; 32]].map(|seed| Arc::new(Keyring::new(&seed, &[9; 32])));
+    let keyring = alice.clone();
     let (alice, bob) = (side(&alice, &bob, Role::Initiator, limits), side(&bob, &alice, Role::Responder, limits));
     let mut payload = vec![131, 109];
     payload.extend((bytes as u32 - 6).to_be_bytes());
     payload.resize(bytes, 0);
     let names: Vec<String> = (0..engines).map(|number| format!("engine {number}")).collect();
     let (mut wire, mut sent, mut arrived) = (Vec::new(), 0, 0);
+    let speakers: Vec<String> = (0..sources).map(|number| format!("source {number}")).collect();
+    speakers.iter().zip(1..).for_each(|(name, serial)| announce(&alice, &keyring, name, serial));
+    carry(&alice, &bob, &mut wire);
     let begun = Instant::now();
     let before = seconds(begun);
     while arrived < total {
@@ -104,7 +128,8 @@ fn rate(bytes: usize, total: u64, engines: usize, limits: &Limits) -> f64 {
         let burst = (256 * 1024 / bytes as u64).max(4).min(total - sent);
         for _ in 0..burst {
             let name = &names[sent as usize % engines];
-            if alice.session.push(Delivery::Cast, "", name, &payload, false).is_err() {
+            let source = if sources == 0 { "" } else { &speakers[sent as usize % sources] };
+            if alice.session.push(Delivery::Cast, source, name, &payload, false).is_err() {
                 break;
             }
             sent += 1;
@@ -128,10 +153,30 @@ fn throughput_of_two_sessions() {
                 if !what.contains(&only) {
                     continue;
                 }
-                let rates: Vec<f64> = (0..3).map(|_| rate(bytes, total, engines, limits)).collect();
+                let rates: Vec<f64> = (0..3).map(|_| rate(bytes, total, 0, engines, limits)).collect();
                 let best = rates.iter().copied().fold(0.0, f64::max);
                 println!("{what:<36}: {best:>10.0}/s, {:>5.2} GB/s", best * bytes as f64 / 1e9);
             }
+        }
+    }
+}
+
+/// How much it costs that messages come from many engines.
+#[test]
+#[ignore = "a measurement"]
+fn throughput_from_many_engines() {
+    let only = std::env::var("THROUGHPUT").unwrap_or_default();
+    for (mode, sources, total) in [
+        (Mode::Engine, 1, 1_000_000),
+        (Mode::Delegated, 1, 1_000_000),
+        (Mode::Delegated, 100, 1_000_000),
+        (Mode::Engine, 100, 300_000),
+    ] {
+        let limits = Limits { signing: mode, ..Limits::default() };
+        let what = format!("{}, {sources} sources", mode.name());
+        if what.contains(&only) {
+            let rates: Vec<f64> = (0..3).map(|_| rate(256, total, sources, 1, &limits)).collect();
+            println!("{what:<36}: {:>10.0}/s", rates.iter().copied().fold(0.0, f64::max));
         }
     }
 }

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use legation_channel::channel::Profile;
 use legation_proto::frame::batch::{kind, Refusal};
+use legation_proto::frame::learn::Learn;
 use legation_proto::frame::FrameType;
 use legation_proto::hello::Role;
 use legation_proto::identity::{NetworkKey, Purpose, RealmId};
@@ -435,6 +436,12 @@ impl Attack<'_> {
                 let signature = link.peer.sealed(&batch, E1).split_off(batch.body().len());
                 self.batch(link, &[RawBatch { messages: good("spliced 4"), ..batch }.body(), signature].concat());
             }
+            "spoken-for" => self.spoken_for(link),
+            "delegated" => {
+                for _ in 0..self.options.count {
+                    self.delegated(link, good("delegated"));
+                }
+            }
             "reserved-targets" => self.reserved_targets(link),
             "disguised-sends" => {
                 let with_reference =
@@ -496,6 +503,36 @@ impl Attack<'_> {
     fn batch(&mut self, link: &mut Link, body: &[u8]) {
         self.sent += 1;
         link.peer.write_frame(FrameType::Batch, body);
+    }
+
+    /// By the realm's online key.
+    fn delegated(&mut self, link: &mut Link, messages: Vec<RawMessage>) {
+        let batch = RawBatch { mode: 2, ..link.peer.batch("", messages) };
+        let body = link.peer.sealed(&batch, "");
+        self.batch(link, &body);
+    }
+
+    /// For an engine that has said that it wants that, and for those that haven't.
+    fn spoken_for(&mut self, link: &mut Link) {
+        let own = Learn { delegate: false, ..link.peer.learn(E2) };
+        link.peer.write_learn(&own);
+        let engine = self.options.engine.clone();
+        let from = |source: &str, text: &str| RawMessage {
+            source: source.into(),
+            ..RawMessage::cast(&engine, &term::text(text))
+        };
+        let call = RawMessage { source: E2.into(), ..self.call(&engine, &term::text("forged")) };
+        let messages = vec![
+            from(E1, "one"),
+            from(E2, "forged"),
+            from("unknown", "forged"),
+            call,
+            from("", "two"),
+            from(E1, "three"),
+        ];
+        self.delegated(link, messages);
+        link.peer.send(E2, vec![RawMessage::cast(&engine, &term::text("four"))]);
+        self.sent += 1;
     }
 
     fn call(&mut self, engine: &str, payload: &[u8]) -> RawMessage {

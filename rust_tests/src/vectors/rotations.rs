@@ -5,7 +5,7 @@ use legation_proto::frame::learn::Learn;
 use legation_proto::frame::FrameType;
 use legation_proto::identity::Purpose;
 use legation_proto::keyring::Keyring;
-use legation_proto::receipt::{self, ReceiptParts};
+use legation_proto::receipt::{ReceiptMaker, ReceiptParts};
 use legation_proto::rotation::Rotation;
 
 use super::{alices_hello, bob, framed, network, session_id, File, ALICE_ONLINE_SEED, TIME};
@@ -148,6 +148,7 @@ fn receipt() -> (Vec<u8>, Vec<u8>) {
         not_after: 0,
         version: 0,
         operations: 7,
+        delegate: false,
     };
     let by_identity = carol.sign(Purpose::Learn, &network, &learn.body()).expect("the identity is here");
     let batch = RawBatch {
@@ -165,13 +166,14 @@ fn receipt() -> (Vec<u8>, Vec<u8>) {
     };
     let by_engine = carol.sign_batch("ping", &network, &batch.body());
     let identity = carol.identity();
-    let receipt = receipt::make(ReceiptParts {
+    let (announcement, body) = ([&learn.body()[..], &by_identity].concat(), [&batch.body()[..], &by_engine].concat());
+    let maker = ReceiptMaker::new(ReceiptParts {
         network_id: &network.0,
         identity_key: identity.public(),
         rotations: identity.chain(),
-        announcement: &[&learn.body()[..], &by_identity].concat(),
-        batch: &[&batch.body()[..], &by_engine].concat(),
-        index: 0,
+        announcement: &announcement,
+        batch: &body,
     });
+    let receipt = maker.and_then(|maker| maker.make(0, &[]));
     (receipt.expect("a good batch"), payload)
 }

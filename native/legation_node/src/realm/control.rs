@@ -477,10 +477,10 @@ fn bad_request() -> Term {
     error(atom("bad_request"))
 }
 
-/// `to`, `version`, `ops`, `receipts`.
+/// `to`, `version`, `ops`, `delegate`, `receipts`.
 fn publish_options(options: &Term) -> Option<PublishOptions> {
     let options = Options::of(options)?;
-    if options.unknown(&["to", "version", "ops", "receipts", "instance"]).is_some() {
+    if options.unknown(&["to", "version", "ops", "delegate", "receipts", "instance"]).is_some() {
         return None;
     }
     let mut published = PublishOptions::default();
@@ -497,6 +497,9 @@ fn publish_options(options: &Term) -> Option<PublishOptions> {
     }
     if let Some(operations) = options.get("ops") {
         published.operations = peer_options::operations(operations)?;
+    }
+    if let Some(delegate) = options.get("delegate") {
+        published.delegate = terms::as_boolean(delegate)?;
     }
     if let Some(receipts) = options.get("receipts") {
         published.receipts = Some(as_pid(receipts)?);

@@ -45,6 +45,8 @@ pub struct PublishOptions {
     pub version: u32,
     /// What peers are told that it can do; the policy decides.
     pub operations: Operations,
+    /// The realm's online key may sign for it.
+    pub delegate: bool,
     /// Who gets receipts, raw.
     pub receipts: Option<Box<[u8]>>,
 }
@@ -53,7 +55,7 @@ impl Default for PublishOptions {
     fn default() -> Self {
         // As of the embedded transport: what one does with an engine. That it may be watched need not be said.
         let operations = Operations(Operations::CALL | Operations::CAST | Operations::SEND);
-        PublishOptions { to: To::All, version: 0, operations, receipts: None }
+        PublishOptions { to: To::All, version: 0, operations, delegate: true, receipts: None }
     }
 }
 
@@ -177,6 +179,7 @@ impl Realm {
             not_after: 0,
             version: options.version,
             operations: options.operations.0,
+            delegate: options.delegate,
         };
         let mut signed = learn.body();
         let signature = self.identity.signer.sign(&self.identity, Purpose::Learn, &signed).await?;
@@ -437,6 +440,7 @@ impl Realm {
             not_after: 0,
             version: publication.options.version,
             operations: publication.options.operations.0,
+            delegate: publication.options.delegate,
         };
         let mut signed = learn.body();
         match self.identity.signer.sign(&self.identity, Purpose::Learn, &signed).await {

@@ -59,6 +59,7 @@ impl Realm {
             not_after: 0,
             version: publication.options.version,
             operations: publication.options.operations.0,
+            delegate: publication.options.delegate,
         };
         let mut signed = learn.body();
         let signature = self.identity.signer.sign(&self.identity, Purpose::Learn, &signed).await?;

@@ -69,6 +69,8 @@ counters! {
     credit_exceeded,
     /// Batches signed in a way that is not taken from this peer.
     mode_refused,
+    /// Messages of a batch of the realm's online key from an engine for which it may not speak.
+    not_delegated,
     /// Skipped frames of unknown, uncritical types.
     skipped_frames,
     /// New identity keys of the peer's.

@@ -10,16 +10,15 @@ use crate::session::{lock, Delivery, Destination, Event, Session};
 /// True: the active link's writer has to be woken.
 pub(super) fn deliver(
     session: &Session,
-    source: &str,
     item: &Item<'_>,
     receipt: Option<Vec<u8>>,
     sink: &mut dyn FnMut(Event<'_>),
 ) -> bool {
     match item.row.kind {
-        kind::SEND | kind::CAST => deliver_message(session, source, item, receipt, sink),
-        kind::GENCALL => deliver_call(session, source, item, receipt, sink),
-        kind::REPLY | kind::ERROR => deliver_answer(session, source, item, sink),
-        kind::EXIT => deliver_exit(session, source, item, sink),
+        kind::SEND | kind::CAST => deliver_message(session, item, receipt, sink),
+        kind::GENCALL => deliver_call(session, item, receipt, sink),
+        kind::REPLY | kind::ERROR => deliver_answer(session, item, sink),
+        kind::EXIT => deliver_exit(session, item, sink),
         _ => {
             session.shared.counters.unknown_kind.one();
             false
@@ -29,7 +28,6 @@ pub(super) fn deliver(
 
 fn deliver_message(
     session: &Session,
-    source: &str,
     item: &Item<'_>,
     receipt: Option<Vec<u8>>,
     sink: &mut dyn FnMut(Event<'_>),
@@ -47,7 +45,7 @@ fn deliver_message(
         return discard(session, payload, handles);
     };
     let delivery = if row.kind == kind::SEND { Delivery::Send } else { Delivery::Cast };
-    sink(Event::Deliver { delivery, destination, source, payload, handles, receipt });
+    sink(Event::Deliver { delivery, destination, source: row.source, payload, handles, receipt });
     false
 }
 
@@ -61,13 +59,7 @@ fn is_disguised(session: &Session, payload: &[u8]) -> bool {
     disguised
 }
 
-fn deliver_call(
-    session: &Session,
-    source: &str,
-    item: &Item<'_>,
-    receipt: Option<Vec<u8>>,
-    sink: &mut dyn FnMut(Event<'_>),
-) -> bool {
+fn deliver_call(session: &Session, item: &Item<'_>, receipt: Option<Vec<u8>>, sink: &mut dyn FnMut(Event<'_>)) -> bool {
     let (row, payload, shared) = (&item.row, item.payload, &session.shared);
     let served = Served { call_id: row.call_id, caller: row.caller, engine: row.destination.into() };
     let outcome = {
@@ -107,7 +99,7 @@ fn deliver_call(
     };
     sink(Event::Call {
         destination,
-        source,
+        source: row.source,
         label: row.detail,
         call_id,
         caller: row.caller,
@@ -118,11 +110,11 @@ fn deliver_call(
     false
 }
 
-fn deliver_answer(session: &Session, source: &str, item: &Item<'_>, sink: &mut dyn FnMut(Event<'_>)) -> bool {
+fn deliver_answer(session: &Session, item: &Item<'_>, sink: &mut dyn FnMut(Event<'_>)) -> bool {
     let (row, payload, counters) = (&item.row, item.payload, &session.shared.counters);
     let mut calls = lock(&session.calls);
     // An engine answers its own calls; the realm, for one that is not announced (any more), and for other processes.
-    if !source.is_empty() && calls.destination(row.call_id).is_some_and(|called| called != source) {
+    if !row.source.is_empty() && calls.destination(row.call_id).is_some_and(|called| called != row.source) {
         drop(calls);
         counters.foreign_reply.one();
         return discard_unchecked(session, payload);
@@ -152,7 +144,7 @@ fn deliver_answer(session: &Session, source: &str, item: &Item<'_>, sink: &mut d
     }
 }
 
-fn deliver_exit(session: &Session, source: &str, item: &Item<'_>, sink: &mut dyn FnMut(Event<'_>)) -> bool {
+fn deliver_exit(session: &Session, item: &Item<'_>, sink: &mut dyn FnMut(Event<'_>)) -> bool {
     let (row, payload, counters) = (&item.row, item.payload, &session.shared.counters);
     let not_wanted = |handles| session.settle_handle(row.caller) | discard(session, payload, handles);
     let Some(exit) = ExitKind::from_wire(row.detail) else {
@@ -167,7 +159,7 @@ fn deliver_exit(session: &Session, source: &str, item: &Item<'_>, sink: &mut dyn
         counters.unknown_handle.one();
         return not_wanted(handles);
     };
-    sink(Event::Exit { exit, from: row.caller, destination, source, payload, handles });
+    sink(Event::Exit { exit, from: row.caller, destination, source: row.source, payload, handles });
     false
 }
 
@@ -185,14 +177,14 @@ fn refuse_unserved(session: &Session, item: &Item<'_>) -> bool {
 }
 
 /// A DOWN: the reason waits for the end that it belongs to.
-pub(super) fn keep_reason(session: &Session, reasons: &mut Reasons, source: &str, item: &Item<'_>) -> bool {
+pub(super) fn keep_reason(session: &Session, reasons: &mut Reasons, item: &Item<'_>) -> bool {
     let (row, payload) = (&item.row, item.payload);
     let handles = match check_payload(session, payload) {
         Ok(handles) => handles,
         Err(NotChecked { wake, .. }) => return wake,
     };
     let whose = match row.caller {
-        0 => Whose::Engine(source.into()),
+        0 => Whose::Engine(row.source.into()),
         number => Whose::Handle(number),
     };
     match reasons.put(whose, Reason { payload: payload.into(), handles }) {

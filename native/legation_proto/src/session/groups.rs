@@ -1,17 +1,21 @@
 //! Which messages of a flush share a batch, and so a signature.
 //!
-//! Messages of one source share a batch. Messages to one engine keep the order in which they were pushed, whoever they are
-//! from: a message joins its source's open batch only when no later batch holds a message to the same engine (`protocol.md` 9.6).
+//! Messages of one signer share a batch: of one engine, or of all for which the realm's online key signs. Messages to one engine keep
+//! the order in which they were pushed, whoever they are from: a message joins its signer's open batch only when no later batch holds
+//! a message to the same engine (`protocol.md` 9.6).
 
 use std::collections::HashMap;
 
 use crate::frame::batch::same;
 use crate::limits::{BATCH_MESSAGES_MAX, BATCH_PAYLOAD_TARGET};
+use crate::session::announced::Signer;
+use crate::signing::Mode;
 
-/// Members of one batch to be: indices into the lanes' messages, and behind them into the taken entries.
+/// One batch to be.
 pub(crate) struct Group {
-    pub source: Box<str>,
-    pub members: Vec<usize>,
+    pub mode: Mode,
+    pub engine: Box<str>,
+    pub members: Vec<Member>,
     pub payload_bytes: usize,
     /// With the gaps around aligned payloads.
     batch_bytes: usize,
@@ -21,6 +25,15 @@ impl Group {
     fn has_room_for(&self, batch_bytes: usize) -> bool {
         self.members.len() < BATCH_MESSAGES_MAX && self.batch_bytes + batch_bytes <= BATCH_PAYLOAD_TARGET
     }
+}
+
+/// A message of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    /// Into the lanes' messages, and behind them into the taken entries.
+    pub index: usize,
+    /// As in [`Signer`].
+    pub as_realm: bool,
 }
 
 /// Batches to be, and which of them a message joins.
@@ -34,30 +47,38 @@ pub(crate) struct Groups<'a> {
 }
 
 impl<'a> Groups<'a> {
-    pub fn add(&mut self, member: usize, source: &str, destination: &'a str, payload_bytes: usize, batch_bytes: usize) {
+    pub fn add(
+        &mut self,
+        index: usize,
+        signer: Signer<'_>,
+        destination: &'a str,
+        payload_bytes: usize,
+        batch_bytes: usize,
+    ) {
+        let Signer { mode, engine, as_realm } = signer;
         let not_before = match destination {
             // An answer goes to a call, not to an engine: its own engine's batches keep their order by themselves.
             "" => 0,
             _ => self.last.get(destination).copied().unwrap_or(0),
         };
-        let open = self.groups.iter().rposition(|group| same(&group.source, source));
-        let index = match open {
-            Some(index) if index >= not_before && self.groups[index].has_room_for(batch_bytes) => index,
+        let open = self.groups.iter().rposition(|group| group.mode == mode && same(&group.engine, engine));
+        let place = match open {
+            Some(place) if place >= not_before && self.groups[place].has_room_for(batch_bytes) => place,
             _ => {
                 if self.groups.len() == 1 {
                     self.last.extend(self.first.drain(..).map(|destination| (destination, 0)));
                 }
-                let group = Group { source: source.into(), members: Vec::new(), payload_bytes: 0, batch_bytes: 0 };
-                self.groups.push(group);
+                let (engine, members) = (engine.into(), Vec::new());
+                self.groups.push(Group { mode, engine, members, payload_bytes: 0, batch_bytes: 0 });
                 self.groups.len() - 1
             }
         };
-        let group = &mut self.groups[index];
-        group.members.push(member);
+        let group = &mut self.groups[place];
+        group.members.push(Member { index, as_realm });
         group.payload_bytes += payload_bytes;
         group.batch_bytes += batch_bytes;
         if self.groups.len() > 1 {
-            self.last.insert(destination, index);
+            self.last.insert(destination, place);
         } else if self.first.last() != Some(&destination) {
             self.first.push(destination);
         }

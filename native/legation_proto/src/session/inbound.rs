@@ -3,10 +3,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 
-use ed25519_dalek::VerifyingKey;
-
 use crate::error::{InvalidFrame, LinkError, PeerMisbehaved};
-use crate::frame::batch::{kind, Batch, Header, Rows};
+use crate::frame::batch::{kind, Batch, Header, Row, Rows};
 use crate::frame::close::Close;
 use crate::frame::fragment::Fragment;
 use crate::frame::handle_release::Release;
@@ -17,10 +15,11 @@ use crate::frame::{
     FrameType, Head,
 };
 use crate::hello::Agreed;
-use crate::identity::{check_public_key, verify, NetworkId, Purpose};
-use crate::limits::{Limits, ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, CLOCK_SKEW_MS, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
+use crate::identity::{verify, Purpose};
+use crate::limits::{Limits, ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, ONLINE_KEY_MS_MAX, RECEIPT_BYTES_MAX};
 use crate::receipt::{ReceiptMaker, ReceiptParts};
 use crate::session::attachment::{Attachment, LinkInbound};
+use crate::session::certified::{valid, AnnouncedKey, Certified};
 use crate::session::checkpoint::{Chain, Proofs};
 use crate::session::delivery::{deliver, keep_reason, turn_away};
 use crate::session::fragments::Staging;
@@ -32,56 +31,6 @@ use crate::session::windows::Windows;
 use crate::session::{lock, Event, Session, Shared};
 use crate::signing::Mode;
 use crate::UnixMs;
-
-/// A key of the peer's, in force from then till then.
-struct Certified {
-    key: AnnouncedKey,
-    serial: u64,
-    not_before: UnixMs,
-    /// 0: no end.
-    not_after: UnixMs,
-    /// As it came, with its signature: goes into receipts.
-    announcement: Box<[u8]>,
-    /// The identity key that signed it.
-    signer: [u8; 32],
-}
-
-/// The check of a key costs as much as a verification, so it waits until the key is first used: of ten thousand engines
-/// that are announced at once most never send anything.
-enum AnnouncedKey {
-    Unchecked([u8; 32]),
-    Usable(VerifyingKey),
-    Unusable,
-}
-
-impl AnnouncedKey {
-    fn usable(&mut self) -> Option<&VerifyingKey> {
-        if let AnnouncedKey::Unchecked(bytes) = self {
-            *self = check_public_key(bytes).map_or(AnnouncedKey::Unusable, AnnouncedKey::Usable);
-        }
-        match self {
-            AnnouncedKey::Usable(key) => Some(key),
-            _ => None,
-        }
-    }
-}
-
-impl Certified {
-    fn in_force(&self, now: UnixMs) -> bool {
-        valid(self.not_before, self.not_after, now)
-    }
-
-    fn verifies(&mut self, network: &NetworkId, batch: &Batch<'_>) -> bool {
-        let (Some(key), Some(signature)) = (self.key.usable(), batch.signature) else { return false };
-        verify(key, Purpose::Batch, network, batch.signed, signature)
-    }
-}
-
-/// Clocks may differ by [`CLOCK_SKEW_MS`].
-fn valid(not_before: UnixMs, not_after: UnixMs, now: UnixMs) -> bool {
-    now.saturating_add(CLOCK_SKEW_MS) >= not_before
-        && (not_after == 0 || now <= not_after.saturating_add(CLOCK_SKEW_MS))
-}
 
 /// Where the peer's announcements are dropped, and why.
 enum Announcement {
@@ -554,6 +503,7 @@ impl Inbound {
             serial: learn.serial,
             not_before: learn.not_before,
             not_after: learn.not_after,
+            delegate: learn.delegate,
             announcement: bytes.into(),
             signer,
         };
@@ -628,6 +578,7 @@ impl Inbound {
             serial: cert.serial,
             not_before: cert.not_before,
             not_after: cert.not_after,
+            delegate: false,
             announcement: bytes.into(),
             signer,
         });
@@ -715,7 +666,7 @@ impl Inbound {
     ) -> Result<bool, LinkError> {
         let (shared, counters) = (&session.shared, &session.shared.counters);
         let mode = batch.header.mode;
-        if !shared.accepts(mode) || mode == Mode::Delegated {
+        if !shared.accepts(mode) {
             counters.mode_refused.one();
             return self.drop_batch(session, now, batch);
         }
@@ -726,18 +677,25 @@ impl Inbound {
         } else {
             counters.verified.one();
         }
-        let certified = match batch.header.engine {
+        // The realm itself, and the modes in which it speaks for others, have the empty name.
+        let engine = batch.header.engine;
+        let certified = match engine {
             "" => self.online.as_mut(),
-            engine => self.engines.get_mut(engine),
+            _ => self.engines.get_mut(engine),
         };
-        let certified = certified.filter(|certified| certified.in_force(now)).and_then(|certified| {
-            let proven = mode == Mode::Checkpoint || certified.verifies(&shared.agreed.network, batch);
-            proven.then_some(&*certified)
+        let proven = certified.is_some_and(|certified| {
+            certified.in_force(now) && (mode == Mode::Checkpoint || certified.verifies(&shared.agreed.network, batch))
         });
-        let Some(certified) = certified else {
+        // Again, to be read beside the others.
+        let certified = match engine {
+            "" => self.online.as_ref(),
+            _ => self.engines.get(engine),
+        };
+        let Some(certified) = certified.filter(|_| proven) else {
             counters.bad_signature.one();
             return self.drop_batch(session, now, batch);
         };
+        let mut sources = Sources::new(&self.engines, batch, now);
         counters.batches_in.one();
         counters.messages_in.add(u64::from(batch.count));
         counters.payload_bytes_in.add((batch.signed.len() - batch.table_end) as u64);
@@ -751,6 +709,10 @@ impl Inbound {
                 wake |= turn_away(session, &item);
                 continue;
             }
+            let Some(learn) = sources.learn(&item.row) else {
+                counters.not_delegated.one();
+                continue;
+            };
             let receipt = match self.receipts_for.contains(item.row.destination) {
                 true if batch.signature.is_none() || self.receipt_bytes >= RECEIPT_BYTES_MAX => {
                     counters.receipts_over_limit.one();
@@ -761,23 +723,54 @@ impl Inbound {
                     let maker = maker.get_or_insert_with(|| {
                         ReceiptMaker::new(ReceiptParts {
                             network_id: &shared.agreed.network.0,
-                            identity_key: &certified.signer,
+                            identity_key: match batch.header.mode {
+                                Mode::Engine => &certified.signer,
+                                _ => self.identity.key(),
+                            },
                             rotations: self.identity.chain(),
                             announcement: &certified.announcement,
                             batch: body,
-                            index: 0,
                         })
                     });
-                    maker.as_ref().ok().and_then(|maker| maker.make(index as u16).ok())
+                    maker.as_ref().ok().and_then(|maker| maker.make(index as u16, learn).ok())
                 }
                 false => None,
             };
             self.receipt_bytes += receipt.as_ref().map_or(0, Vec::len);
             wake |= match item.row.kind {
-                kind::DOWN => keep_reason(session, &mut self.reasons, batch.header.engine, &item),
-                _ => deliver(session, batch.header.engine, &item, receipt, sink),
+                kind::DOWN => keep_reason(session, &mut self.reasons, &item),
+                _ => deliver(session, &item, receipt, sink),
             };
         }
         Ok(wake)
+    }
+}
+
+/// Which sources of a batch may have said what is in it.
+struct Sources<'a> {
+    engines: &'a HashMap<Box<str>, Certified>,
+    mode: Mode,
+    now: UnixMs,
+    /// By the place of the name; none: it has not been looked up yet.
+    known: Vec<Option<Option<&'a Certified>>>,
+}
+
+impl<'a> Sources<'a> {
+    fn new(engines: &'a HashMap<Box<str>, Certified>, batch: &Batch<'_>, now: UnixMs) -> Sources<'a> {
+        let mode = batch.header.mode;
+        let names = if mode == Mode::Engine { 0 } else { batch.names() };
+        Sources { engines, mode, now, known: vec![None; names] }
+    }
+
+    /// What proves that the realm may speak for a row's source, for a receipt. None: it may not.
+    fn learn(&mut self, row: &Row<'_>) -> Option<&'a [u8]> {
+        // Who has signed the batch is who speaks.
+        if self.mode == Mode::Engine || row.source.is_empty() {
+            return Some(&[]);
+        }
+        let Sources { engines, now, .. } = *self;
+        let look_up = || engines.get(row.source).filter(|engine| engine.delegate && engine.in_force(now));
+        let engine = self.known[usize::from(row.source_place)].get_or_insert_with(look_up);
+        engine.map(|engine| &*engine.announcement)
     }
 }

@@ -1,7 +1,7 @@
 //! The sending half: turns what waits into frames, one signature per batch.
 //!
-//! **Group commit.** A flush takes all that has been queued since the last one. Messages of one source share a batch.
-//! Messages to one engine keep the order in which they were pushed, whoever they are from: a message joins its source's
+//! **Group commit.** A flush takes all that has been queued since the last one. Messages of one signer share a batch.
+//! Messages to one engine keep the order in which they were pushed, whoever they are from: a message joins its signer's
 //! open batch only when no later batch holds a message to the same engine (`protocol.md` 9.6).
 //!
 //! **What a flush sends, in this order:** ACK; what has to go again; CREDIT; what lanes let go; what is taken from the queue,
@@ -11,20 +11,21 @@
 //! **A FORGET waits** for the large messages of its engine that are on their way and for its answers that wait behind such,
 //! and everything behind it waits with it: callers must have their answers before they hear that the engine has ended.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use crate::frame::batch::{self, kind, same, Header};
 use crate::frame::handle_release::Release;
 use crate::frame::resume::Resume;
-use crate::frame::{self, ack, credit, forget, handle_release, learn, FrameType};
+use crate::frame::{self, ack, credit, forget, handle_release, FrameType};
 use crate::hello::Agreed;
 use crate::limits::FLUSH_TARGET;
+use crate::recent::Recent;
+use crate::session::announced::{Announced, Signer};
 use crate::session::attachment::Attachment;
 use crate::session::checkpoint::{Chain, Proving};
 use crate::session::fragments::{Sent, Transfers};
-use crate::session::groups::{Group, Groups};
+use crate::session::groups::{Group, Groups, Member};
 use crate::session::lanes::{Class, Held, Lanes, Want};
 use crate::session::message::{Entry, Message, NewMessage, NewPayload, Taken};
 use crate::session::queue::Queue;
@@ -49,8 +50,8 @@ pub(crate) struct Outbound {
     taken: Taken,
     /// The next entry of `taken` to go out.
     at: usize,
-    /// Engines of ours that the peer has been told of, with their keys; others' messages go as the realm's.
-    announced: HashMap<Box<str>, [u8; 32]>,
+    /// Engines of ours that the peer has been told of; others' messages go as the realm's.
+    announced: Announced,
     transfers: Transfers<Large>,
     /// Ends of processes that wait for their answers to be out.
     staying: Vec<Release>,
@@ -102,7 +103,7 @@ impl Outbound {
         Outbound {
             taken: Taken::default(),
             at: 0,
-            announced: HashMap::new(),
+            announced: Announced::default(),
             transfers: Transfers::new(agreed.peer_message_bytes_max),
             staying: Vec::new(),
             proving: Proving::new(Chain::new(&agreed.session, &agreed.own)),
@@ -196,7 +197,7 @@ impl Outbound {
                     if barrier.is_some() {
                         break;
                     }
-                    note_announced(&mut self.announced, *kind, signed);
+                    self.announced.note(*kind, signed);
                     let start = out.len();
                     frame::encode(*kind, signed, out);
                     sent(shared, replay, 1, 0, &out[start..]);
@@ -365,15 +366,17 @@ impl Outbound {
         let Taken { entries, arena, .. } = &mut self.taken;
         let arena = &arena[..];
         let mut groups = Groups::default();
+        let mode = self.mode;
         let mut budget = out.len();
         for (index, (lane, held)) in let_go.iter().enumerate() {
-            let source = if self.announced.contains_key(held.source()) { held.source() } else { "" };
+            let signer = self.announced.signer(if held.aligned { signed(mode) } else { mode }, held.source());
             let batch_bytes = batch_bytes(held.payload().len(), held.aligned);
             budget += batch_bytes + batch::ROW_BYTES;
-            groups.add(index, source, wire_destination(lane, held), held.payload().len(), batch_bytes);
+            groups.add(index, signer, wire_destination(lane, held), held.payload().len(), batch_bytes);
         }
-        // Most come from the same source as the one before.
-        let mut last_source = ("", "");
+        // Most come from the same source as the one before, or from one of a few.
+        let mut last = ("", self.announced.signer(mode, ""));
+        let mut recent = Recent::new();
         let mut lanes = lock(&session.lanes);
         while let Some(Entry::Message(message)) = entries.get_mut(self.at) {
             if message.dropped {
@@ -391,13 +394,24 @@ impl Outbound {
                 continue;
             }
             let source = message.source(arena);
-            if !same(source, last_source.0) {
-                last_source = (source, if self.announced.contains_key(source) { source } else { "" });
+            if !same(source, last.0) {
+                let signer = recent.get(source).unwrap_or_else(|| {
+                    let signer = self.announced.signer(mode, source);
+                    // A lone one needs no list.
+                    if !last.0.is_empty() {
+                        recent.keep(source, signer);
+                    }
+                    signer
+                });
+                last = (source, signer);
             }
-            let source = last_source.1;
+            let signer = match message.aligned && mode == Mode::Checkpoint {
+                true => self.announced.signer(signed(mode), source),
+                false => last.1,
+            };
             budget += message.batch_bytes() + batch::ROW_BYTES;
-            let member = let_go.len() + self.at;
-            groups.add(member, source, message.destination(arena), message.payload_bytes(), message.batch_bytes());
+            let index = let_go.len() + self.at;
+            groups.add(index, signer, message.destination(arena), message.payload_bytes(), message.batch_bytes());
             self.at += 1;
         }
         drop(lanes);
@@ -417,22 +431,26 @@ impl Outbound {
     ) {
         let start = out.len();
         let arena = &self.taken.arena;
-        let messages = group.members.iter().filter_map(|member| {
-            let Some((lane, held)) = let_go.get(*member) else {
-                return match &self.taken.entries[*member - let_go.len()] {
-                    Entry::Message(message) => Some(wire_message(message, arena)),
+        let messages = group.members.iter().filter_map(|Member { index, as_realm }| {
+            let named = !as_realm && group.mode != Mode::Engine;
+            let Some((lane, held)) = let_go.get(*index) else {
+                return match &self.taken.entries[*index - let_go.len()] {
+                    Entry::Message(message) => {
+                        Some(wire_message(message, if named { message.source(arena) } else { "" }, arena))
+                    }
                     Entry::Announcement(..) => None,
                 };
             };
-            Some(wire_held(held, wire_destination(lane, held), held.payload()))
+            let source = if named { held.source() } else { "" };
+            Some(wire_held(held, source, wire_destination(lane, held), held.payload()))
         });
         let count = group.members.len() as u64;
-        let header = header(shared, self.mode_of(group), &group.source);
+        let header = header(shared, group.mode, &group.engine);
         if header.mode == Mode::Checkpoint {
             let body = batch::encode_unsigned(&header, messages, out);
             self.proving.chain.add(header.first_sequence, count, &out[body..]);
         } else {
-            let sign = |body: &[u8]| self.sign(shared, &group.source, body);
+            let sign = |body: &[u8]| self.sign(shared, &group.engine, body);
             batch::encode(&header, messages, sign, out);
             shared.counters.signed.one();
         }
@@ -440,20 +458,12 @@ impl Outbound {
         count_batch(shared, count, group.payload_bytes);
     }
 
-    fn mode_of(&self, group: &Group) -> Mode {
-        let aligned = |entry: &Entry| matches!(entry, Entry::Message(message) if message.aligned);
-        match self.mode {
-            Mode::Checkpoint if group.source.is_empty() && !self.taken.entries.iter().any(aligned) => Mode::Checkpoint,
-            _ => Mode::Engine,
-        }
-    }
-
-    /// By the key that the peer has been told of.
-    fn sign(&self, shared: &Shared, source: &str, body: &[u8]) -> [u8; 64] {
+    /// By the key of the engine that the peer has been told of, or by the realm's online key.
+    fn sign(&self, shared: &Shared, engine: &str, body: &[u8]) -> [u8; 64] {
         let (keyring, network) = (&shared.keyring, &shared.agreed.network);
-        match self.announced.get(source) {
-            Some(told) => keyring.sign_batch_as(source, told, network, body),
-            None => keyring.sign_batch(source, network, body),
+        match self.announced.key(engine) {
+            Some(key) => keyring.sign_batch_as(engine, key, network, body),
+            None => keyring.sign_batch(engine, network, body),
         }
     }
 
@@ -479,14 +489,15 @@ impl Outbound {
             let (number, piece, large) = transfer.into_parts();
             let start = out.len();
             let payload_bytes = piece.payload_bytes();
-            let source = if self.announced.contains_key(large.held.source()) { large.held.source() } else { "" };
-            let message = wire_held(&large.held, large.destination(), &[]);
+            let Signer { mode, engine, as_realm } = self.announced.signer(signed(self.mode), large.held.source());
+            let source = if as_realm { "" } else { large.held.source() };
+            let message = wire_held(&large.held, source, large.destination(), &[]);
             let mut calls = lock(&session.calls);
             large.held.copies_with(piece.payload()).for_each(|copy| calls.handles.left(copy));
             self.taken.releases.append(&mut calls.handles.releases);
             drop(calls);
-            let sign = |body: &[u8]| self.sign(shared, source, body);
-            piece.encode(&header(shared, Mode::Engine, source), &message, number, sign, out);
+            let sign = |body: &[u8]| self.sign(shared, engine, body);
+            piece.encode(&header(shared, mode, engine), &message, number, sign, out);
             shared.counters.signed.one();
             sent(shared, &session.replay, 1, 1, &out[start..]);
             count_batch(shared, 1, payload_bytes);
@@ -510,6 +521,14 @@ impl Outbound {
     /// Casts, sends and calls that have been taken and wait for too long.
     pub fn expire(&mut self, over: impl Fn(u32) -> bool, calls: &mut Vec<u64>, queue: &mut Queue) -> u64 {
         self.taken.expire(self.at, over, calls, queue)
+    }
+}
+
+/// Of what asks for a receipt, or goes in fragments: it has a signature of its own.
+fn signed(mode: Mode) -> Mode {
+    match mode {
+        Mode::Checkpoint => Mode::Engine,
+        mode => mode,
     }
 }
 
@@ -563,27 +582,27 @@ fn header<'a>(shared: &Shared, mode: Mode, engine: &'a str) -> Header<'a> {
     }
 }
 
-fn wire_message<'a>(message: &'a Message, arena: &'a [u8]) -> batch::Message<'a> {
+fn wire_message<'a>(message: &'a Message, source: &'a str, arena: &'a [u8]) -> batch::Message<'a> {
     batch::Message {
         kind: message.kind,
         aligned: message.aligned,
         call_id: message.call_id,
         caller: wire_caller(message.kind, message.caller),
         detail: message.detail,
-        source: "",
+        source,
         destination: message.destination(arena),
         payload: message.payload(arena),
     }
 }
 
-fn wire_held<'a>(held: &Held, destination: &'a str, payload: &'a [u8]) -> batch::Message<'a> {
+fn wire_held<'a>(held: &Held, source: &'a str, destination: &'a str, payload: &'a [u8]) -> batch::Message<'a> {
     batch::Message {
         kind: held.kind,
         aligned: held.aligned,
         call_id: held.call_id,
         caller: wire_caller(held.kind, held.caller),
         detail: held.detail,
-        source: "",
+        source,
         destination,
         payload,
     }
@@ -651,20 +670,4 @@ fn handles_left(session: &Session, let_go: &[(Arc<str>, Held)], gone: &[Entry], 
         }
     }
     locked.map_or_else(Vec::new, |mut calls| std::mem::take(&mut calls.handles.releases))
-}
-
-fn note_announced(announced: &mut HashMap<Box<str>, [u8; 32]>, kind: FrameType, signed: &[u8]) {
-    match kind {
-        FrameType::Learn => {
-            if let Ok((learn, _)) = learn::Learn::decode(signed) {
-                announced.insert(learn.engine.into(), learn.key);
-            }
-        }
-        FrameType::Forget => {
-            if let Ok((forget, _)) = forget::Forget::decode(signed) {
-                announced.remove(&*forget.engine);
-            }
-        }
-        _ => {}
-    }
 }

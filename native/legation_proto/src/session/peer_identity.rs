@@ -31,6 +31,11 @@ impl PeerIdentity {
         PeerIdentity { key, chain, old: old.map(|key| Old { key, until: None }) }
     }
 
+    /// That in force.
+    pub fn key(&self) -> &[u8; 32] {
+        self.key.as_bytes()
+    }
+
     pub fn chain(&self) -> &[Rotation] {
         &self.chain
     }

@@ -13,6 +13,7 @@ use crate::codec::{Reader, Writer};
 use crate::error::InvalidFrame;
 use crate::frame::batch::{gap_to_alignment, kind, Address, Header, Row};
 use crate::identity::is_engine_name;
+use crate::recent::Recent;
 use crate::signing::Mode;
 
 /// What a row takes, about: a name that is not new, and no more of a call than most have.
@@ -268,8 +269,9 @@ fn align(rows: &mut [Entry], place: Place) -> Result<usize, InvalidFrame> {
 pub(in crate::frame) struct TableWriter<'m> {
     mode: Mode,
     names: Vec<&'m str>,
-    /// Of all names, once they are more than a few.
+    /// Of all names, once they are more than a few, and of those that came last.
     numbers: HashMap<&'m str, usize>,
+    recent: Recent<'m, usize>,
     /// Of the row before: most have the same.
     source: (&'m str, usize),
     destination: (&'m str, usize),
@@ -277,7 +279,14 @@ pub(in crate::frame) struct TableWriter<'m> {
 
 impl<'m> TableWriter<'m> {
     pub fn new(mode: Mode) -> TableWriter<'m> {
-        TableWriter { mode, names: Vec::new(), numbers: HashMap::new(), source: ("", 0), destination: ("", 0) }
+        TableWriter {
+            mode,
+            names: Vec::new(),
+            numbers: HashMap::new(),
+            recent: Recent::new(),
+            source: ("", 0),
+            destination: ("", 0),
+        }
     }
 
     pub fn put(&mut self, row: &Row<'m>, out: &mut Vec<u8>) {
@@ -320,11 +329,16 @@ impl<'m> TableWriter<'m> {
         (name, number)
     }
 
-    fn number(&self, name: &str) -> Option<usize> {
-        match self.names.len() <= FEW {
-            true => self.names.iter().position(|known| same(known, name)).map(|place| place + 2),
-            false => self.numbers.get(name).copied(),
+    fn number(&mut self, name: &'m str) -> Option<usize> {
+        if self.names.len() <= FEW {
+            return self.names.iter().position(|known| same(known, name)).map(|place| place + 2);
         }
+        if let Some(number) = self.recent.get(name) {
+            return Some(number);
+        }
+        let number = self.numbers.get(name).copied()?;
+        self.recent.keep(name, number);
+        Some(number)
     }
 
     fn add(&mut self, name: &'m str) -> usize {
