@@ -53,20 +53,32 @@ defmodule Bench.VM do
   def main do
     # A module's atoms are known when it is loaded.
     Enum.each([Bench.Engines, Bench.Load], &Code.ensure_loaded!/1)
+    main = self()
+    spawn_link(fn -> listen(main) end)
     IO.puts("READY")
     serve()
   end
 
-  defp serve do
+  # Who started us is gone when the input ends, whatever we are waiting for then.
+  defp listen(main) do
     case IO.gets("") do
       line when is_binary(line) ->
-        {module, function, args} = line |> String.trim() |> term()
-        IO.puts(answer(module, function, args))
-        serve()
+        send(main, {:command, line})
+        listen(main)
 
       _end_of_input ->
-        System.halt(0)
+        :erlang.halt(0, flush: false)
     end
+  end
+
+  defp serve do
+    receive do
+      {:command, line} ->
+        {module, function, args} = line |> String.trim() |> term()
+        IO.puts(answer(module, function, args))
+    end
+
+    serve()
   end
 
   defp answer(module, function, args) do
