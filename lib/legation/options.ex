@@ -67,14 +67,21 @@ defmodule Legation.Options do
 
   ## Signing
 
-  `:signing` is how we sign what we send, and changes nothing but speed:
+  `:signing` is how we sign what we send. The modes differ in speed, and the last one in when something is proven:
 
     * `:engine` - each engine's messages by its own key, in batches of their own
     * `:delegated` - messages of all engines together, by the key with which the realm signs for itself: one signature for as many engines as
       have something to say at the same time. Only for engines that were published with `delegate: true` (the default); others sign for themselves
+    * `:checkpoint` - as `:delegated`, but messages are delivered before they are signed for: one signature for all of them follows within `checkpoint_ms`, so that a lone
+      call waits for none. Until then what was sent is ours by the word of the channel alone. Over TLS and Unix sockets; over `:plain`, and for
+      messages that ask for a receipt, it is `:engine`
 
   `:accept_signing` is a list of those that we take from a peer. `:engine` is always in it. A peer is told of it, and signs by `:engine` where
   we don't take anything else; what comes all the same is dropped, counted (`mode_refused`), and ends the link when it goes on.
+
+  With `:checkpoint` in it a peer is trusted for `checkpoint_patience_ms`, and for no more than `unproven_messages_max` and `unproven_bytes_max`. Who
+  doesn't sign in that time, or for something else than it sent, is left: the session ends (`unproven`), and `Legation.monitor_peers/1` tells
+  `{:unproven, realm, first, last}` before `:peer_down`. The messages of these numbers *were* delivered, and nobody can prove who sent them.
 
   ## Limits
 
@@ -156,7 +163,7 @@ defmodule Legation.Options do
   # As Legation.Policy has them.
   @ops [:call, :cast, :send, :monitor, :link, :exit, :sys, :event]
 
-  @signing [:engine, :delegated]
+  @signing [:engine, :delegated, :checkpoint]
 
   @ms_max Check.ms_max()
   @mib 1_048_576
@@ -331,7 +338,7 @@ defmodule Legation.Options do
       global: get!(opts, :global, true, &global?/1, "true, :off or {:suffix, text}", ""),
       atoms: get!(opts, :atoms, [], &modules?/1, "a list of modules", ""),
       signing: signing(opts, :engine, ""),
-      accept_signing: accept_signing(opts, @signing, ""),
+      accept_signing: accept_signing(opts, [:engine, :delegated], ""),
       limits: limits,
       transport: transport(Keyword.get(opts, :transport, :embedded))
     }

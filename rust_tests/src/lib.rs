@@ -7,6 +7,7 @@
 
 pub mod pair;
 pub mod raw_batch;
+pub mod raw_chain;
 pub mod raw_peer;
 pub mod realm;
 pub mod term;

@@ -11,7 +11,7 @@ use rust_tests::pair::{End, Pair, PairConfig, Seen, Side};
 use rust_tests::term;
 
 const PROTECTED: [Profile; 2] = [Profile::Tls, Profile::Local];
-const SOURCE: &str = "";
+const SOURCE: &str = "a";
 
 fn limits() -> Limits {
     Limits { signing: Mode::Checkpoint, accept_signing: Modes::of(Mode::ALL), ..Limits::default() }
@@ -83,7 +83,33 @@ fn calls_and_their_answers_are_proven_both_ways() {
     }
     pair.advance(100);
     assert_proven(&pair);
-    assert!(pair.alice.count("checkpoints_out") > 0);
+    assert!(pair.alice.count("checkpoints_out") > 0 && pair.bob.count("checkpoints_out") > 0);
+}
+
+#[test]
+fn messages_of_all_engines_for_which_the_realm_may_speak_are_proven_together_and_others_sign_for_themselves() {
+    let mut pair = Pair::up(config(Profile::Tls));
+    pair.alice.export("a2");
+    pair.alice.export_with("stubborn", false);
+    pair.settle();
+    pair.bob.events.clear();
+    let before = signatures(&pair.alice);
+    for (number, source) in ["a", "a2", "", "stubborn", "a", "stubborn"].into_iter().enumerate() {
+        pair.alice.cast(source, "b", &term::number(number as u32)).unwrap();
+    }
+    pair.settle();
+    let events = pair.bob.take_events();
+    let sources = events.iter().map(|event| match event {
+        Seen::Deliver { source, payload, .. } => (&source[..], payload[5]),
+        _ => panic!("{event:?}"),
+    });
+    let expected = [("a", 0), ("a2", 1), ("", 2), ("stubborn", 3), ("a", 4), ("stubborn", 5)];
+    assert_eq!(sources.collect::<Vec<_>>(), expected, "in the order in which they were sent, whoever signs");
+    let (signed, checkpoints) = signatures(&pair.alice);
+    assert_eq!((signed - before.0, checkpoints), (2, before.1), "each batch of the stubborn one");
+    pair.advance(20);
+    assert_eq!(signatures(&pair.alice).1, before.1 + 1);
+    assert_proven(&pair);
 }
 
 #[test]

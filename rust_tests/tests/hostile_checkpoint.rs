@@ -1,7 +1,6 @@
 //! A listed peer with valid keys that is trusted to sign later, and doesn't, or wrongly, or was never trusted to.
 
 use legation_channel::channel::Profile;
-use legation_proto::codec::Writer;
 use legation_proto::error::CloseCode;
 use legation_proto::frame::checkpoint::Checkpoint;
 use legation_proto::frame::FrameType;
@@ -9,21 +8,18 @@ use legation_proto::identity::{NetworkKey, Purpose};
 use legation_proto::limits::Limits;
 use legation_proto::signing::{Mode, Modes};
 use rust_tests::raw_batch::RawMessage;
+use rust_tests::raw_chain::{say, signature, RawChain, MODE};
 use rust_tests::raw_peer::{RawPeerConfig, Versus};
 use rust_tests::term;
-
-const MODE: u8 = 3;
 
 fn limits() -> Limits {
     Limits { credit_bytes: 0, accept_signing: Modes::of(Mode::ALL), ..Limits::default() }
 }
 
-/// The raw peer, and what a correct one would say next.
+/// The raw peer, and what it owes.
 struct Trusted {
     versus: Versus,
-    chain: [u8; 32],
-    /// First and last number that is not covered.
-    open: Option<(u64, u64)>,
+    chain: RawChain,
 }
 
 impl Trusted {
@@ -32,22 +28,14 @@ impl Trusted {
     }
 
     fn of(versus: Versus) -> Trusted {
-        let agreed = versus.peer.agreed.as_ref().unwrap();
-        let begin = [agreed.session, agreed.own.0].concat();
-        let chain = blake3::derive_key("legation/1/checkpoint", &begin);
-        Trusted { versus, chain, open: None }
+        let chain = RawChain::of(&versus.peer);
+        Trusted { versus, chain }
     }
 
     /// A batch without a signature.
     fn send(&mut self, count: usize, bytes: usize) {
         let messages = (0..count).map(|_| RawMessage::cast("b", &term::of_size(bytes))).collect();
-        let mut batch = self.versus.peer.batch("", messages);
-        batch.mode = MODE;
-        let body = batch.body();
-        let last = batch.first_sequence + count as u64 - 1;
-        self.open = Some((self.open.map_or(batch.first_sequence, |(first, _)| first), last));
-        self.chain = *blake3::hash(&[self.chain, *blake3::hash(&body).as_bytes()].concat()).as_bytes();
-        self.versus.peer.write_frame(FrameType::Batch, &body);
+        self.chain.send(&mut self.versus.peer, messages);
         self.versus.settle();
     }
 
@@ -56,31 +44,21 @@ impl Trusted {
     }
 
     fn right(&self) -> Checkpoint {
-        let (first, last) = self.open.expect("something is open");
-        Checkpoint { first, last, chain: self.chain }
+        self.chain.right()
     }
 
     fn signed(&self, checkpoint: &Checkpoint) -> [u8; 64] {
-        let agreed = self.versus.peer.agreed.as_ref().unwrap();
-        let body = checkpoint.body(&agreed.session, &agreed.own, &agreed.peer);
-        self.versus.peer.realm.keyring.sign_checkpoint(&self.versus.peer.network.id(), &body)
+        signature(&self.versus.peer, checkpoint)
     }
 
     fn say(&mut self, checkpoint: &Checkpoint, signature: &[u8; 64]) {
-        let mut body = Vec::new();
-        body.put_u64(checkpoint.first);
-        body.put_u64(checkpoint.last);
-        body.put(&checkpoint.chain);
-        body.put(signature);
-        self.versus.peer.write_frame(FrameType::Checkpoint, &body);
+        say(&mut self.versus.peer, checkpoint, signature);
         self.versus.settle();
     }
 
     fn prove(&mut self) {
-        let right = self.right();
-        let signature = self.signed(&right);
-        self.say(&right, &signature);
-        self.open = None;
+        self.chain.prove(&mut self.versus.peer);
+        self.versus.settle();
     }
 
     fn delivered(&mut self) -> usize {
@@ -232,7 +210,7 @@ fn a_checkpoint_by_the_identity_or_an_engine_proves_nothing() {
 #[test]
 fn a_checkpoint_of_nothing_and_one_that_comes_twice_are_caught() {
     let mut trusted = Trusted::up(limits());
-    let nothing = Checkpoint { first: 1, last: 1, chain: trusted.chain };
+    let nothing = Checkpoint { first: 1, last: 1, chain: trusted.chain.value };
     let signature = trusted.signed(&nothing);
     trusted.say(&nothing, &signature);
     trusted.assert_caught();
@@ -264,7 +242,7 @@ fn a_batch_that_was_changed_after_it_went_into_the_chain_is_caught() {
     let mut trusted = Trusted::up(limits());
     trusted.cast();
     // What the peer signs for is not what it sent.
-    trusted.chain = *blake3::hash(&trusted.chain).as_bytes();
+    trusted.chain.value = *blake3::hash(&trusted.chain.value).as_bytes();
     trusted.prove();
     trusted.assert_caught();
 }

@@ -63,7 +63,7 @@ defmodule Legation.OptionsTest do
     assert %{signing: :delegated, accept_signing: [:engine]} = Options.of_session(options, bob)
     assert %{signing: :engine, accept_signing: [:engine]} = Options.of_session(options)
     assert %{signing: :engine, accept_signing: [:engine, :delegated]} = options()
-    assert refused(signing: :fast) =~ "expected :signing to be :engine or :delegated, got: :fast"
+    assert refused(signing: :fast) =~ "expected :signing to be :engine or :delegated or :checkpoint, got: :fast"
     assert refused_peer(signing: :fast) =~ "(in peer \"bob\")"
 
     for bad <- [:engine, [], [:delegated], [:engine, :fast]],

@@ -33,6 +33,7 @@ use legation_proto::keyring::Keyring;
 use legation_proto::limits::Limits;
 use legation_proto::UnixMs;
 use rust_tests::raw_batch::{frame, RawBatch, RawMessage};
+use rust_tests::raw_chain::{say, RawChain};
 use rust_tests::raw_peer::{Carrier, RawPeer, RawPeerConfig};
 use rust_tests::realm::{fresh_random, Realm};
 use rust_tests::term;
@@ -484,6 +485,21 @@ impl Attack<'_> {
                     self.sent += 1;
                     link.run(Duration::from_millis(20), |_| true);
                 }
+            }
+            // Trusted to sign later, it never does, or wrongly, or as it should; what it sends goes without a signature.
+            "unproven" | "wrongly-proven" | "proven" => {
+                let mut chain = RawChain::of(&link.peer);
+                for text in ["on trust 1", "on trust 2"] {
+                    chain.send(&mut link.peer, good(text));
+                    self.sent += 1;
+                }
+                match self.options.attack.as_str() {
+                    "proven" => chain.prove(&mut link.peer),
+                    "wrongly-proven" => say(&mut link.peer, &chain.right(), &[7; 64]),
+                    _ => {}
+                }
+                let proven = self.options.attack == "proven";
+                link.run(ANSWER_WAIT, |peer| proven || peer.told().is_some());
             }
             "gap" => {
                 link.peer.next_sequence += 5;

@@ -4,13 +4,8 @@ use legation_proto::signing::{Mode, Modes};
 
 use super::document::{Section, Value};
 
-const MODE_WORDS: &str = "\"engine\" or \"delegated\"";
-const MODES_WORDS: &str = "a list of \"engine\", which is always in it, and \"delegated\"";
-
-/// The modes that this program knows; others have a name and a number, and nothing behind them.
-pub fn mode(name: &str) -> Option<Mode> {
-    Mode::from_name(name).filter(|mode| *mode != Mode::Checkpoint)
-}
+const MODE_WORDS: &str = "\"engine\", \"delegated\" or \"checkpoint\"";
+const MODES_WORDS: &str = "a list of \"engine\", which is always in it, \"delegated\" and \"checkpoint\"";
 
 /// `engine` is to be said, so that a list says what it means.
 pub fn accepted(modes: &[Mode]) -> Option<Modes> {
@@ -18,13 +13,14 @@ pub fn accepted(modes: &[Mode]) -> Option<Modes> {
 }
 
 pub fn signing(section: &Section<'_>) -> Option<Mode> {
-    section.value("signing").and_then(|value| value.parse(MODE_WORDS, mode))
+    section.value("signing").and_then(|value| value.parse(MODE_WORDS, Mode::from_name))
 }
 
 pub fn accept_signing(section: &Section<'_>) -> Option<Modes> {
     let value = section.value("accept_signing")?;
     let items = value.items(MODES_WORDS)?;
-    let modes: Option<Vec<Mode>> = items.iter().map(|item: &Value<'_>| item.parse(MODES_WORDS, mode)).collect();
+    let modes: Option<Vec<Mode>> =
+        items.iter().map(|item: &Value<'_>| item.parse(MODES_WORDS, Mode::from_name)).collect();
     let modes = accepted(&modes?);
     if modes.is_none() {
         value.expected(MODES_WORDS);

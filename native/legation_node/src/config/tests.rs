@@ -165,7 +165,10 @@ held_bytes_max = 5
 #[test]
 fn a_way_to_sign_that_is_not_known_is_refused_and_engine_is_always_taken() {
     for (line, words) in [
-        ("signing = \"faster\"", "expected `signing` to be \"engine\" or \"delegated\", got: \"faster\""),
+        (
+            "signing = \"faster\"",
+            "expected `signing` to be \"engine\", \"delegated\" or \"checkpoint\", got: \"faster\"",
+        ),
         ("accept_signing = \"engine\"", "expected `accept_signing` to be a list of \"engine\""),
         (
             "accept_signing = [\"delegated\"]",

@@ -83,7 +83,7 @@ pub fn peer(value: &Term, limits: &Limits) -> Result<PeerConfig, BadOption> {
 }
 
 fn signing_mode(value: &Term) -> Option<Mode> {
-    signing::mode(&as_text(value)?)
+    Mode::from_name(&as_text(value)?)
 }
 
 fn signing_modes(value: &Term) -> Option<Modes> {
