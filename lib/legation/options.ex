@@ -99,7 +99,7 @@ defmodule Legation.Options do
   | `engine_queue_bytes_max` | 8 MiB | of that, for one engine of the peer, so that a flooded one leaves room for others. A larger message goes if nothing else waits for its engine |
   | `overflow` | `:newest` | which of these are dropped: `:newest`, or `:oldest` of those that have not begun to go out; or none, and the peer that takes so little is left (`:disconnect`): its session ends |
   | `message_ttl_ms` | `:infinity` | how long a message may wait to be sent, to about a tenth. Then casts and sends are dropped, calls refused `:expired` |
-  | `credit_bytes` | 256 KiB | how much a peer may have sent to one engine of ours that is not worked off there, by the length of its mailbox. What is more waits at the peer. 0: no bound |
+  | `credit_bytes` | 1 MiB | how much a peer may have sent to one engine of ours that is not worked off there, by the length of its mailbox. What is more waits at the peer. 0: no bound |
   | `fragment_bytes` | 128 KiB | larger messages are sent in pieces, between which others go |
   | `room_waiters_max` | 16,384 | callers of `Legation.call/4` and `Legation.cast/3` that wait for room (`block:`), per peer |
   | `checkpoint_ms` | 5 | how long what we send in mode `:checkpoint` may wait for our signature |
@@ -193,7 +193,7 @@ defmodule Legation.Options do
     failures_window_ms: {60_000, {1, @ms_max}},
     overflow: {:newest, [:newest, :oldest, :disconnect]},
     message_ttl_ms: {:infinity, :positive_or_infinity},
-    credit_bytes: {256 * 1_024, {0, @ms_max}},
+    credit_bytes: {1_024 * 1_024, {0, @ms_max}},
     fragment_bytes: {128 * 1_024, {1, @bytes_max}},
     room_waiters_max: {16_384, :positive},
     checkpoint_ms: {5, {1, @ms_max}},

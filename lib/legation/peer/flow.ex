@@ -5,14 +5,15 @@ defmodule Legation.Peer.Flow do
   #
   #   half of an engine's window has come ─► length of its mailbox ─► the peer may send what isn't waiting there
   #                      ▲                                                │
-  #                      └────── after 10 ms to 1 s, while something is owed ◄─┘
+  #                      └────── at once, then after 1 ms to 1 s, while something is owed ◄─┘
   #
-  # The first look is the Reader's, once per read; what follows is the Peer's, whose timers outlive links.
+  # The first look is the Reader's, once per read; what follows is the Peer's, whose timers outlive links. Its first comes without a
+  # timer: behind the engine, which the messages have just made runnable, in the scheduler's queue.
 
   alias Legation.{Directory, Instance, Native}
   alias Legation.Connection.Delivery
 
-  @again_min_ms 10
+  @again_min_ms 1
   @again_max_ms 1_000
   # A message may wait for a tenth longer than it should, and nothing is looked at more often or less than this.
   @tick_min_ms 10
@@ -51,7 +52,9 @@ defmodule Legation.Peer.Flow do
   ## The Peer's
 
   @doc "A Reader says that somebody owes."
-  def owes(tag, %{session: %{tag: tag}, looks: nil} = state), do: look_again(@again_min_ms, state)
+  def owes(tag, %{session: %{tag: tag, resource: session}, looks: nil} = state),
+    do: if(look(state.instance, session), do: look_again(@again_min_ms, state), else: state)
+
   def owes(_tag, state), do: state
 
   @doc "The timer of the next look."

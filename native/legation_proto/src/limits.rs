@@ -151,7 +151,7 @@ impl Default for Limits {
             unproven_messages_max: 65_536,
             unproven_bytes_max: 16 * 1024 * 1024,
             overflow: Overflow::Newest,
-            credit_bytes: 256 * 1024,
+            credit_bytes: 1024 * 1024,
             fragment_bytes: 128 * 1024,
             message_ttl_ms: None,
             room_waiters_max: 16_384,

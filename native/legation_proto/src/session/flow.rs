@@ -63,7 +63,7 @@ impl Session {
 
     /// Gives `each` the destinations of ours whose mailboxes are to be looked at, and how many messages to them have not been
     /// granted back. To be called after [`Session::handle_bytes`], when its events have been handed to mailboxes; and, for as
-    /// long as it returns true, by a timer that grows from 10 ms to 1 s. For each one the driver says [`Session::grant`].
+    /// long as it returns true, by a timer that grows from 1 ms to 1 s. For each one the driver says [`Session::grant`].
     ///
     /// It costs one atomic load when nobody is due. `each` is called under a lock: the session must not be called from it.
     pub fn debts(&self, each: impl FnMut(&str, u64)) -> bool {
