@@ -205,20 +205,24 @@ defmodule Legation.Native do
   def channel_accept(_profile, _keyring, _network, _guard, _opts, _now), do: not_loaded()
 
   @doc "`:busy`: what another link of the session brought is being delivered; `:free` will be sent to the caller, who comes again."
-  @spec channel_handle_bytes(channel, binary, unix_ms) :: {[event], wake? :: boolean} | :busy
+  @spec channel_handle_bytes(channel, binary, unix_ms) :: {[event], wake? :: boolean, :done} | :busy
   def channel_handle_bytes(_channel, _bytes, _now), do: not_loaded()
 
-  @doc "The same for at most 2,048 bytes, on the scheduler at hand."
-  @spec channel_handle_bytes_small(channel, binary, unix_ms) :: {[event], wake? :: boolean} | :busy | :dirty
-  def channel_handle_bytes_small(_channel, _bytes, _now), do: not_loaded()
+  @doc """
+  The same for at most 65,536 bytes, on the scheduler at hand, as far as half a millisecond goes. When what it has brought has been
+  delivered what is left is handled by the next call, with or without bytes: `:more`, by this function; `:large`, by the other.
+  """
+  @spec channel_handle_slice(channel, binary, unix_ms) ::
+          {[event], wake? :: boolean, :done | :more | :large} | :busy | :dirty
+  def channel_handle_slice(_channel, _bytes, _now), do: not_loaded()
 
   @doc "What the last read brought has been handed to mailboxes. `:later`: `session_acknowledge/1` is due in `ack_ms`."
   @spec channel_delivered(channel) :: :ok | :later
   def channel_delivered(_channel), do: not_loaded()
 
   @doc "What the channel has to send, and whether there is more. `checkpoint_ms`: `channel_checkpoint/1` is due so many ms from now."
-  @spec channel_flush_small(channel, unix_ms) :: {binary, :idle | :more, checkpoint_ms :: pos_integer | nil} | :dirty
-  def channel_flush_small(_channel, _now), do: not_loaded()
+  @spec channel_flush_slice(channel, unix_ms) :: {binary, :idle | :more, checkpoint_ms :: pos_integer | nil} | :dirty
+  def channel_flush_slice(_channel, _now), do: not_loaded()
 
   @spec channel_flush(channel, unix_ms) :: {binary, :idle | :more, checkpoint_ms :: pos_integer | nil}
   def channel_flush(_channel, _now), do: not_loaded()
@@ -404,7 +408,7 @@ defmodule Legation.Native do
   def session_counters(_session), do: not_loaded()
 
   # Which shape the functions and events have; the library has the same number (`BORDER`) or is refused.
-  @border 3
+  @border 5
 
   @doc false
   # Without the library the module does not load: there is nothing that Legation could do without it. An upgrade in a

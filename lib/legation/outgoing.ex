@@ -8,8 +8,8 @@ defmodule Legation.Outgoing do
 
   alias Legation.{Counters, Handle, Native, Telemetry}
 
-  # Encoding and hashing more than this takes longer than a normal scheduler should be held.
-  @dirty_bytes 20_480
+  # Scanning and copying more than this may take longer than a normal scheduler should be held.
+  @dirty_bytes 131_072
 
   @doc "A call. What can't go is answered at once."
   def call(%{session: session, engine: engine} = state, label, {pid, _tag} = from, request) do

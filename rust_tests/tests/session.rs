@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use legation_channel::channel::Profile;
+use legation_channel::link::LinkEvent;
 use legation_proto::error::CloseCode;
 use legation_proto::frame::batch::{kind, Refusal};
 use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::FrameType;
 use legation_proto::limits::{Limits, RECEIPT_BYTES_MAX};
 use legation_proto::receipt;
-use legation_proto::session::{Delivery, NewCall, PushError};
+use legation_proto::session::{Delivery, Event, NewCall, PushError, Rest, Slice};
 use proptest::prelude::*;
 use rust_tests::pair::{End, Pair, PairConfig, Seen, PROFILES};
 use rust_tests::raw_peer::Versus;
@@ -420,26 +421,54 @@ fn batches_are_written_as_the_specification_says_and_each_signature_holds() {
     assert_eq!(versus.side.take_events(), [Seen::Reply { context: b"c".to_vec(), payload: term::text("r") }]);
 }
 
-/// What the last byte brings is as much work as all the bytes before it.
 #[test]
-fn the_end_of_a_large_message_is_no_small_read() {
-    for profile in PROFILES {
-        let mut versus = Versus::up(profile);
-        versus.peer.ping(1);
-        versus.settle();
-        assert!(versus.side.link.next_read_is_small(2_048), "{profile:?}");
-        let ping = rust_tests::raw_batch::critical(FrameType::Ping, &[7; 8]);
-        let skipped = rust_tests::raw_batch::frame(0x7F, 0, 60_000, &[0; 60_000]);
-        let (most, last) = skipped.split_at(skipped.len() - 1);
-        versus.peer.write(most);
-        versus.settle();
-        assert!(!versus.side.link.next_read_is_small(1), "{profile:?}");
-        versus.peer.write(last);
-        versus.settle();
-        versus.peer.write(&ping);
-        versus.settle();
-        assert!(versus.side.link.next_read_is_small(2_048), "{profile:?}");
+fn what_a_slice_leaves_the_next_one_brings_in_order_and_what_never_fits_a_caller_with_time() {
+    let mut pair = up_without_credit(Profile::Tls);
+    let texts: Vec<Vec<u8>> = (0..500).map(|number| term::text(&number.to_string())).collect();
+    let mut bytes = Vec::new();
+    for text in &texts {
+        pair.alice.cast("a", "b", text).unwrap();
+        // A batch each.
+        bytes.extend(pair.alice.flush());
     }
+    let mut got = Vec::new();
+    let (now, link) = (pair.now, &pair.bob.link);
+    let mut handle = |input: &[u8], slice: &mut Slice| {
+        link.handle_slice(now, input, slice, &mut |event| match event {
+            LinkEvent::Session(Event::Deliver { payload, .. }) => got.push(payload.to_vec()),
+            other => panic!("{other:?}"),
+        })
+    };
+    // No frame fits.
+    assert_eq!(handle(&bytes, &mut Slice::of_ns(1)).1, Rest::Large);
+    let mut slices = 1;
+    while handle(b"", &mut Slice::of_ns(200_000)).1 == Rest::More {
+        slices += 1;
+    }
+    assert!((50..250).contains(&slices), "{slices}");
+    assert_eq!(handle(b"", &mut Slice::unbounded()).1, Rest::Nothing);
+    assert_eq!(got, texts);
+}
+
+#[test]
+fn many_sources_in_turn_make_a_flush_no_short_work_wherever_their_messages_wait_and_one_source_with_many_messages_does()
+{
+    // Credit for one message.
+    let limits = Limits { credit_bytes: 1, ..Limits::default() };
+    let config = PairConfig { limits: [limits.clone(), limits], ..PairConfig::of(Profile::Plain) };
+    let mut pair = Pair::up(config);
+    let small = |pair: &Pair| pair.alice.session().next_flush_is_small();
+    for _ in 0..1_000 {
+        pair.alice.cast("a", "b", &term::text("x")).unwrap();
+    }
+    assert!(small(&pair));
+    pair.alice.flush();
+    for number in 0..10 {
+        pair.alice.cast(&number.to_string(), "b", &term::text("x")).unwrap();
+    }
+    assert!(!small(&pair), "in the queue");
+    pair.alice.flush();
+    assert!(!small(&pair), "for credit");
 }
 
 #[test]

@@ -515,11 +515,11 @@ defmodule Legation.NativeTest do
                Native.channel_accept(:tls, keyring, no_network(), nil, %{@settings | knock: true}, 0)
     end
 
-    test "are small reads that aren't small", context do
+    test "are slices that are larger than one is", context do
       keyring = keyring(context)
       {:ok, channel} = Native.channel_accept(:local, keyring, no_network(), nil, @settings, 0)
-      assert Native.channel_handle_bytes_small(channel, :binary.copy(<<0>>, 2_048), 0) == :dirty
-      refused(fn -> Native.channel_handle_bytes_small(channel, :binary.copy(<<0>>, 2_049), 0) end)
+      assert Native.channel_handle_slice(channel, :binary.copy(<<0>>, 65_536), 0) == :dirty
+      refused(fn -> Native.channel_handle_slice(channel, :binary.copy(<<0>>, 65_537), 0) end)
     end
 
     test "are receipts that prove nothing", context do
@@ -538,9 +538,9 @@ defmodule Legation.NativeTest do
 
       for profile <- [:tls, :local, :plain] do
         {:ok, channel} = Native.channel_accept(profile, keyring, no_network(), nil, @settings, 0)
-        {events, _wake} = Native.channel_handle_bytes(channel, :binary.copy(<<255>>, 10_000), 0)
+        {events, _wake, :done} = Native.channel_handle_bytes(channel, :binary.copy(<<255>>, 10_000), 0)
         assert Enum.any?(events, &match?({:fault, _code, _detail}, &1)), "#{profile}: #{inspect(events)}"
-        assert {[], _wake} = Native.channel_handle_bytes(channel, :binary.copy(<<255>>, 10_000), 0)
+        assert {[], _wake, :done} = Native.channel_handle_bytes(channel, :binary.copy(<<255>>, 10_000), 0)
       end
     end
 

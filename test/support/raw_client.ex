@@ -80,7 +80,7 @@ defmodule Legation.RawClient do
     case :gen_tcp.recv(client.socket, 0, @patience_ms) do
       {:ok, bytes} ->
         client = %{client | bytes_back: client.bytes_back + byte_size(bytes)}
-        {events, _wake} = Native.channel_handle_bytes(client.channel, bytes, now_ms())
+        {events, _wake, :done} = Native.channel_handle_bytes(client.channel, bytes, now_ms())
         done(events, client)
 
       {:error, _closed} ->

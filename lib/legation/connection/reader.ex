@@ -27,8 +27,8 @@ defmodule Legation.Connection.Reader do
 
   # Messages of the carrier that may wait in our mailbox before it waits for us.
   @active 32
-  # What is verified at once, without a dirty scheduler (`SMALL_INPUT_BYTES` of the NIF).
-  @small_bytes 2_048
+  # What is decrypted at once, on a normal scheduler (`SLICE_BYTES` of the NIF).
+  @slice_bytes 65_536
   # A peer that announces faster than the Directory takes it is not read any more, so that no mailbox grows.
   @news_open_max 64
   # How long the last frames may take to leave when a link closes.
@@ -185,25 +185,44 @@ defmodule Legation.Connection.Reader do
     end
   end
 
-  defp feed(bytes, %{held: nil} = state) do
-    case handle_bytes(state, bytes) do
-      :busy -> {:noreply, %{state | held: bytes}}
-      {events, wake} -> run(events, wake, knocked(state, wake))
-    end
-  end
+  defp feed(bytes, %{held: nil} = state), do: feed(bytes, :more, state)
 
   # Few: the carrier is not asked for more before it is our turn.
   defp feed(bytes, state), do: {:noreply, %{state | held: [state.held | bytes]}}
 
-  # A lone message is verified faster here than a dirty scheduler is reached. The end of a long one is no lone message.
-  defp handle_bytes(%{channel: channel, phase: :up}, bytes) when byte_size(bytes) <= @small_bytes do
+  # A slice at a time: what one has brought is delivered before the next.
+  defp feed(<<slice::binary-size(@slice_bytes), rest::binary>>, how, state) when rest != "" do
+    with {:noreply, %{held: nil} = state} <- feed(slice, how, state) do
+      feed(rest, :more, state)
+    else
+      {:noreply, %{held: held} = state} -> {:noreply, %{state | held: [held | rest]}}
+      stop -> stop
+    end
+  end
+
+  defp feed(bytes, how, state) do
+    case handle_bytes(state, bytes, how) do
+      :busy ->
+        {:noreply, %{state | held: bytes}}
+
+      {events, wake, :done} ->
+        run(events, wake, knocked(state, wake))
+
+      {events, wake, more_or_large} ->
+        with {:noreply, state} <- run(events, wake, state), do: feed("", more_or_large, state)
+    end
+  end
+
+  # A slice is worked off here in the time in which a dirty scheduler is reached.
+  defp handle_bytes(%{channel: channel, phase: :up}, bytes, :more) do
     now = Instance.now_ms()
 
-    with :dirty <- Native.channel_handle_bytes_small(channel, bytes, now),
+    with :dirty <- Native.channel_handle_slice(channel, bytes, now),
          do: Native.channel_handle_bytes(channel, bytes, now)
   end
 
-  defp handle_bytes(%{channel: channel}, bytes), do: Native.channel_handle_bytes(channel, bytes, Instance.now_ms())
+  defp handle_bytes(%{channel: channel}, bytes, _how),
+    do: Native.channel_handle_bytes(channel, bytes, Instance.now_ms())
 
   ## Opening
 

@@ -65,9 +65,9 @@ defmodule Legation.Connection.Writer do
     end
   end
 
-  # Few messages are signed here faster than a dirty scheduler is reached; many, there.
+  # A slice is signed and sealed here in the time in which a dirty scheduler is reached; many signatures, there.
   defp next_bytes(channel, now) do
-    with :dirty <- Native.channel_flush_small(channel, now), do: Native.channel_flush(channel, now)
+    with :dirty <- Native.channel_flush_slice(channel, now), do: Native.channel_flush(channel, now)
   end
 
   defp flushed(%{watcher: nil} = state), do: state

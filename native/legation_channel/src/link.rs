@@ -11,7 +11,7 @@
 //! writer ([`Link::flush`]). Whatever leaves bytes to send says so: wake the writer. Locks, in the order in which
 //! they are taken: handshake, then those of the session, then channel.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use legation_proto::error::{CloseCode, HelloRefused, LinkError, PeerMisbehaved};
@@ -21,8 +21,8 @@ use legation_proto::frame::{self, FrameType, Head};
 use legation_proto::hello::{Agreed, ChannelFacts, Handshake, HandshakeConfig, Role, SignRequest, Step};
 use legation_proto::identity::{NetworkKey, RealmId};
 use legation_proto::keyring::Keyring;
-use legation_proto::limits::Limits;
-use legation_proto::session::{Attachment, Event, Session, Wake};
+use legation_proto::limits::{Limits, FLUSH_TARGET};
+use legation_proto::session::{Attachment, Event, Rest, Session, Slice, Wake};
 
 use crate::channel::{Channel, Profile, UnixMs};
 use crate::error::ChannelError;
@@ -136,16 +136,11 @@ pub struct Link {
     attached: OnceLock<Attached>,
     channel: Mutex<Wire>,
     scratch: Mutex<Vec<u8>>,
-    /// At least as much as the channel holds of a record whose end has not come.
-    sealed: AtomicUsize,
     /// See [`Link::deferring`].
     defers: bool,
     /// What came behind the hello is still to be handled.
     deferred: AtomicBool,
 }
-
-/// A read that has at most this much to work on is short work.
-const SMALL_READ_BYTES: usize = 4_096;
 
 /// The session, and what of it belongs to this link.
 struct Attached {
@@ -251,7 +246,6 @@ impl Link {
             attached: OnceLock::new(),
             channel: Mutex::new(wire),
             scratch: Mutex::new(Vec::new()),
-            sealed: AtomicUsize::new(0),
             defers: false,
             deferred: AtomicBool::new(false),
         }
@@ -299,22 +293,31 @@ impl Link {
         self.attached.get().is_some_and(|attached| attached.session.detach(&attached.link))
     }
 
-    /// Whether so many carrier bytes more are short work: the last byte of a large message brings all of it.
-    pub fn next_read_is_small(&self, bytes: usize) -> bool {
-        let held = |attached: &Attached| attached.link.buffered() + self.sealed.load(Ordering::Relaxed);
-        let deferred = self.deferred.load(Ordering::Relaxed);
-        !deferred && self.attached.get().is_some_and(|attached| held(attached) + bytes <= SMALL_READ_BYTES)
-    }
-
     /// Carrier bytes.
     pub fn handle_bytes(&self, now: UnixMs, input: &[u8], sink: &mut dyn FnMut(LinkEvent<'_>)) -> Wake {
+        self.handle_slice(now, input, &mut Slice::unbounded(), sink).0
+    }
+
+    /// The same as far as `slice` goes, once there is a session ([`Link::session`]); a handshake is not cut up. Unless [`Rest::Nothing`]
+    /// is left it has to be called again, when what it has brought has been delivered; it may be without bytes.
+    pub fn handle_slice(
+        &self,
+        now: UnixMs,
+        input: &[u8],
+        slice: &mut Slice,
+        sink: &mut dyn FnMut(LinkEvent<'_>),
+    ) -> (Wake, Rest) {
         if let Some(attached) = self.attached.get() {
             let rest = match self.deferred.swap(false, Ordering::AcqRel) {
                 true => std::mem::take(&mut lock(&self.handshake).buffer),
                 false => Vec::new(),
             };
-            return self.handle_session_bytes(attached, now, &rest, input, sink);
+            return self.handle_session_bytes(attached, now, &rest, input, slice, sink);
         }
+        (self.handle_handshake(now, input, sink), Rest::Nothing)
+    }
+
+    fn handle_handshake(&self, now: UnixMs, input: &[u8], sink: &mut dyn FnMut(LinkEvent<'_>)) -> Wake {
         let mut opening = lock(&self.handshake);
         if opening.over {
             return Wake::default();
@@ -380,13 +383,21 @@ impl Link {
     /// # Errors
     /// When the channel can't protect any more: close the carrier.
     pub fn flush(&self, out: &mut Vec<u8>) -> Result<bool, ChannelError> {
+        self.flush_to(FLUSH_TARGET, out)
+    }
+
+    /// The same, of about `target` bytes and no more, but for a single message that is larger.
+    ///
+    /// # Errors
+    /// As [`Link::flush`].
+    pub fn flush_to(&self, target: usize, out: &mut Vec<u8>) -> Result<bool, ChannelError> {
         let Some(Attached { session, link }) = self.attached.get() else {
             out.append(&mut lock(&self.channel).out);
             return Ok(false);
         };
         let mut plaintext = lock(&self.scratch);
         plaintext.clear();
-        let more = session.flush(link, &mut plaintext);
+        let more = session.flush_to(target, link, &mut plaintext);
         let mut wire = lock(&self.channel);
         out.append(&mut wire.out);
         wire.channel.poll_transmit(out);
@@ -427,23 +438,23 @@ impl Link {
         now: UnixMs,
         rest: &[u8],
         input: &[u8],
+        slice: &mut Slice,
         sink: &mut dyn FnMut(LinkEvent<'_>),
-    ) -> Wake {
+    ) -> (Wake, Rest) {
         let decrypt = |plaintext: &mut Vec<u8>| {
             plaintext.extend_from_slice(rest);
-            let before = plaintext.len();
-            let result = lock(&self.channel).channel.handle_bytes(input, plaintext);
-            // Where a record was completed no more than this input is held.
-            let held = if plaintext.len() > before { 0 } else { self.sealed.load(Ordering::Relaxed) };
-            self.sealed.store(held + input.len(), Ordering::Relaxed);
-            result.map_err(LinkFault::from)
+            lock(&self.channel).channel.handle_bytes(input, plaintext).map_err(LinkFault::from)
         };
         let Attached { session, link } = attached;
-        let (mut wake, result) = session.handle_bytes(link, now, decrypt, &mut |event| sink(LinkEvent::Session(event)));
-        if let Err(fault) = result {
-            wake.link |= self.fail_session(attached, fault, sink);
+        let mut each = |event: Event<'_>| sink(LinkEvent::Session(event));
+        let (mut wake, result) = session.handle_slice(link, now, decrypt, slice, &mut each);
+        match result {
+            Ok(rest) => (wake, rest),
+            Err(fault) => {
+                wake.link |= self.fail_session(attached, fault, sink);
+                (wake, Rest::Nothing)
+            }
         }
-        wake
     }
 
     fn fail_session(&self, attached: &Attached, fault: LinkFault, sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {

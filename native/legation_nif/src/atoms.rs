@@ -1,7 +1,7 @@
 //! Every atom that crosses the border.
 
 rustler::atoms! {
-    ok, error, wake, idle, more, dirty, busy, free, later, now, full, legation_room, h, linked, sent, dropped, in_use, unknown, undecodable, exit, handle_ended, unexported, timeout_in,
+    ok, error, wake, idle, more, done, large, dirty, busy, free, later, now, full, legation_room, h, linked, sent, dropped, in_use, unknown, undecodable, exit, handle_ended, unexported, timeout_in,
     // keyring
     key_file, network_key_file, bad_key, external, exists, random, not_a_point, not_canonical, weak, torsion,
     not_pkcs8_ed25519, not_a_network_key, link, hello, cert, learn, forget,

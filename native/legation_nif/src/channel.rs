@@ -9,8 +9,8 @@ use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkRandom, Resume};
 use legation_proto::error::CloseCode;
 use legation_proto::etf::TermLimits;
 use legation_proto::frame::batch::Refusal;
-use legation_proto::limits::{Limits, Overflow};
-use legation_proto::session::{Acknowledge, Session, Wake};
+use legation_proto::limits::{Limits, Overflow, FLUSH_TARGET};
+use legation_proto::session::{Acknowledge, Rest, Session, Slice, Wake};
 use legation_proto::signing::{Mode, Modes};
 use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, Resource, ResourceArc, Term};
 
@@ -270,42 +270,55 @@ fn channel_accept<'a>(
 
 #[rustler::nif(schedule = "DirtyCpu")]
 fn channel_handle_bytes<'a>(env: Env<'a>, channel: ChannelArc, bytes: Binary<'a>, now: u64) -> Term<'a> {
-    handle_bytes(env, &channel, &bytes, now)
+    handle_slice(env, &channel, &bytes, now, &mut Slice::unbounded())
 }
 
-/// [`channel_handle_bytes`] on the scheduler at hand, for input of at most [`SMALL_INPUT_BYTES`]: some twenty batches at worst,
-/// a millisecond; `:dirty` when it may complete more than it is. Going to a dirty scheduler and back costs a lone call more
-/// than its signature.
+/// [`channel_handle_bytes`] on the scheduler at hand, for input of at most [`SLICE_BYTES`], as far as half a millisecond goes. Going to
+/// a dirty scheduler and back costs more than what there is to do for most reads. Handshakes have to: `:dirty`.
 #[rustler::nif]
-fn channel_handle_bytes_small<'a>(
-    env: Env<'a>,
-    channel: ChannelArc,
-    bytes: Binary<'a>,
-    now: u64,
-) -> NifResult<Term<'a>> {
-    if bytes.len() > SMALL_INPUT_BYTES {
+fn channel_handle_slice<'a>(env: Env<'a>, channel: ChannelArc, bytes: Binary<'a>, now: u64) -> NifResult<Term<'a>> {
+    if bytes.len() > SLICE_BYTES {
         return Err(Error::BadArg);
     }
-    if !channel.link.next_read_is_small(bytes.len()) {
+    if channel.session.get().is_none() {
         return Ok(atoms::dirty().encode(env));
     }
-    consume_timeslice(env);
-    Ok(handle_bytes(env, &channel, &bytes, now))
+    let mut slice = Slice::of_ns(SLICE_NS);
+    let handled = handle_slice(env, &channel, &bytes, now, &mut slice);
+    consume_timeslice(env, usize::from(slice.used_percent()) / 2 + bytes.len() / BYTES_PER_PERCENT);
+    Ok(handled)
 }
 
-/// The caller has its turn until [`channel_delivered`] or [`channel_detach`].
-fn handle_bytes<'a>(env: Env<'a>, channel: &ChannelArc, bytes: &[u8], now: u64) -> Term<'a> {
+/// `{events, wake, :done | :more | :large}`. The caller has its turn until [`channel_delivered`] or [`channel_detach`].
+fn handle_slice<'a>(env: Env<'a>, channel: &ChannelArc, bytes: &[u8], now: u64, slice: &mut Slice) -> Term<'a> {
     if channel.session.get().is_some_and(|session| !session.take_turn(env, channel.number)) {
         return atoms::busy().encode(env);
     }
-    collect(env, channel, |link, sink| link.handle_bytes(now, bytes, sink)).encode(env)
+    let mut rest = atoms::done();
+    let (events, wake) = collect(env, channel, |link, sink| {
+        let (wake, left) = link.handle_slice(now, bytes, slice, sink);
+        rest = match left {
+            Rest::Nothing => atoms::done(),
+            Rest::More => atoms::more(),
+            Rest::Large => atoms::large(),
+        };
+        wake
+    });
+    (events, wake, rest).encode(env)
 }
 
-const SMALL_INPUT_BYTES: usize = 2_048;
+/// What is decrypted at once on a normal scheduler.
+const SLICE_BYTES: usize = 64 * 1024;
+/// And what is done with it, by the core's estimate: half of what a scheduler may be held for.
+const SLICE_NS: u64 = 500_000;
+/// What one flush on a normal scheduler comes to: hashing, sealing and copying it takes a quarter of a millisecond.
+const SLICE_FLUSH_BYTES: usize = 256 * 1024;
+/// Bytes that are worth a hundredth of a timeslice, decrypted or flushed.
+const BYTES_PER_PERCENT: usize = 10 * 1024;
 
-/// Tells the scheduler that this call was a few percent of a timeslice.
-fn consume_timeslice(env: Env<'_>) {
-    rustler::schedule::consume_timeslice(env, 5);
+/// Tells the scheduler how much of a timeslice this call was.
+fn consume_timeslice(env: Env<'_>, percent: usize) {
+    rustler::schedule::consume_timeslice(env, percent.clamp(2, 100) as i32);
 }
 
 /// The time that a flush has named is over: what has gone out without a signature is proven now.
@@ -421,34 +434,38 @@ fn channel_rtt_ms(channel: ChannelArc) -> Option<u64> {
     channel.link.rtt_ms()
 }
 
-/// [`channel_flush`] on the scheduler at hand, when what waits is a few messages; `:dirty` when it is more.
+/// [`channel_flush`] on the scheduler at hand, of less at a time; `:dirty` when many signatures are to be made, or one over something
+/// large.
 #[rustler::nif]
-fn channel_flush_small<'a>(env: Env<'a>, channel: ChannelArc, _now: u64) -> Term<'a> {
+fn channel_flush_slice<'a>(env: Env<'a>, channel: ChannelArc, _now: u64) -> Term<'a> {
     if !channel.link.session().is_some_and(|session| session.next_flush_is_small()) {
         return atoms::dirty().encode(env);
     }
-    consume_timeslice(env);
-    flush(env, &channel)
+    let (flushed, bytes) = flush(env, &channel, SLICE_FLUSH_BYTES);
+    consume_timeslice(env, bytes / BYTES_PER_PERCENT);
+    flushed
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
 fn channel_flush<'a>(env: Env<'a>, channel: ChannelArc, _now: u64) -> Term<'a> {
-    flush(env, &channel)
+    flush(env, &channel, FLUSH_TARGET).0
 }
 
-fn flush<'a>(env: Env<'a>, channel: &ChannelArc) -> Term<'a> {
+/// And how many bytes there were.
+fn flush<'a>(env: Env<'a>, channel: &ChannelArc, target: usize) -> (Term<'a>, usize) {
     let mut out = Vec::new();
-    let more = match channel.link.flush(&mut out) {
+    let more = match channel.link.flush_to(target, &mut out) {
         Ok(true) => atoms::more(),
         Ok(false) => atoms::idle(),
-        Err(reason) => return error(env, atoms::channel_error(), reason.to_string()),
+        Err(reason) => return (error(env, atoms::channel_error(), reason.to_string()), 0),
     };
     if let Some(session) = channel.session.get() {
         session.room_is_there(env);
     }
     // Only where our side is sent without signatures.
     let checkpoint_ms = channel.session.get().and_then(|session| session.session.checkpoint_timer());
-    (large_binary(env, &out), more, checkpoint_ms).encode(env)
+    let bytes = out.len();
+    ((large_binary(env, &out), more, checkpoint_ms).encode(env), bytes)
 }
 
 /// Runs one step of the link and turns its events into terms. True: wake the link's own Writer; the session's has been.

@@ -39,6 +39,7 @@ mod reasons;
 mod replay;
 mod room;
 mod shares;
+mod slice;
 mod windows;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -67,6 +68,7 @@ pub use handles::{DropOutcome, Exported, NoRoom};
 pub use inbound::Acknowledge;
 pub use linking::Wake;
 pub use room::Room;
+pub use slice::{Rest, Slice};
 
 use calls::{Calls, Served};
 use checkpoint::Published;
@@ -294,8 +296,6 @@ pub struct Session {
     /// Numbers of links: the last that was given, and the one that is sent on; 0: none.
     last_link: AtomicU64,
     active: AtomicU64,
-    /// The last flush did not get to everything that it took.
-    flush_left_over: AtomicBool,
     /// The next flush begins with a checkpoint, if there is anything to prove; the driver is to come back for one.
     checkpoint_due: AtomicBool,
     checkpoint_asked: AtomicBool,
@@ -322,7 +322,6 @@ impl Session {
             told_revocation: AtomicBool::new(false),
             last_link: AtomicU64::new(0),
             active: AtomicU64::new(0),
-            flush_left_over: AtomicBool::new(false),
             checkpoint_due: AtomicBool::new(false),
             checkpoint_asked: AtomicBool::new(false),
             inbound: Mutex::new(Inbound::new(PeerIdentity::new(identity, &agreed), &agreed, &limits)),

@@ -6,7 +6,6 @@ use std::sync::Mutex;
 
 use crate::frame::close::Close;
 use crate::limits::Limits;
-use crate::session::lock;
 use crate::UnixMs;
 
 /// One link, as its session knows it. Made by [`crate::session::Session::attach`].
@@ -79,11 +78,6 @@ impl Attachment {
 
     pub(crate) fn set_rtt(&self, rtt_ms: u64) {
         self.rtt_ms.store(rtt_ms, Ordering::Relaxed);
-    }
-
-    /// Bytes of a frame whose end has not come.
-    pub fn buffered(&self) -> usize {
-        lock(&self.inbound).buffer.len()
     }
 
     pub fn is_detached(&self) -> bool {

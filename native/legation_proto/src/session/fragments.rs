@@ -129,6 +129,11 @@ impl<T> Transfers<T> {
         self.under_way.is_empty()
     }
 
+    /// Payload bytes of the largest.
+    pub fn largest(&self) -> usize {
+        self.under_way.iter().map(|transfer| transfer.piece.payload_bytes()).max().unwrap_or(0)
+    }
+
     pub fn has_room_for(&self, payload_bytes: usize) -> bool {
         self.under_way.len() < TRANSFERS_MAX && self.bytes + payload_bytes <= self.bytes_max
     }

@@ -27,6 +27,7 @@ use crate::session::handles::MoreThanSent;
 use crate::session::linking::Wake;
 use crate::session::peer_identity::PeerIdentity;
 use crate::session::reasons::{Reason, Reasons, Whose};
+use crate::session::slice::{Rest, Slice};
 use crate::session::windows::Windows;
 use crate::session::{lock, Event, Session, Shared};
 use crate::signing::Mode;
@@ -111,22 +112,23 @@ impl Inbound {
         self.receipts_for.extend(engines);
     }
 
-    /// Parses what the link's buffer holds.
+    /// Handles what the link's buffer holds, as far as `slice` goes; what it has left undone stays there.
     pub fn handle(
         &mut self,
         session: &Session,
         link: &Attachment,
         received: &mut LinkInbound,
         now: UnixMs,
+        slice: &mut Slice,
         sink: &mut dyn FnMut(Event<'_>),
-    ) -> (Wake, Result<(), LinkError>) {
+    ) -> (Wake, Result<Rest, LinkError>) {
         received.last_received = now;
         self.receipt_bytes = 0;
         // What earlier calls brought has been handed to mailboxes by now.
         let mut wake = Wake { link: false, session: self.note_delivered(session) };
         let buffer = std::mem::take(&mut received.buffer);
         let mut at = 0;
-        let mut result = Ok(());
+        let mut result = Ok(Rest::Nothing);
         while !received.closed {
             match frame::head(&buffer[at..], &session.shared.limits) {
                 Ok(Head::Partial) => break,
@@ -135,6 +137,11 @@ impl Inbound {
                     at += bytes;
                 }
                 Ok(Head::Frame { kind, body, bytes }) => {
+                    let rest = slice.take(kind, body);
+                    if rest != Rest::Nothing {
+                        result = Ok(rest);
+                        break;
+                    }
                     match self.handle_frame(session, link, received, kind, body, sink) {
                         Ok(woken) => wake |= woken,
                         Err(error) => result = Err(error),

@@ -154,12 +154,15 @@ pub(crate) struct Lanes {
     busy: usize,
     held: usize,
     answers: usize,
+    /// How often the source of what came to wait was another than before, since nothing waited.
+    source_changes: usize,
     ready: VecDeque<u32>,
     /// Those whose first message waits for others' large messages, or for another destination's credit.
     parked: Vec<u32>,
     /// The first of each lane's first file by number, where the oldest gives way.
     heads: Option<BTreeSet<(u64, u32)>>,
     next_number: u64,
+    last_source: Box<str>,
 }
 
 #[derive(Debug, Default)]
@@ -240,11 +243,18 @@ impl Lanes {
             busy: 0,
             held: 0,
             answers: 0,
+            source_changes: 0,
+            last_source: Box::default(),
             ready: VecDeque::new(),
             parked: Vec::new(),
             heads: oldest.then(BTreeSet::new),
             next_number: 0,
         }
+    }
+
+    /// See [`crate::session::message::Taken::source_changes`], of what waits here.
+    pub fn source_changes(&self) -> usize {
+        self.source_changes
     }
 
     /// Messages that wait.
@@ -300,6 +310,13 @@ impl Lanes {
     pub fn hold(&mut self, destination: &str, mut held: Held) {
         let number = self.lanes.find_or_insert(destination, Lane::default);
         let Some(lane) = self.lanes.get_mut(number) else { return };
+        if self.held == 0 {
+            self.source_changes = 0;
+        }
+        if *self.last_source != *held.source() {
+            self.last_source = held.source().into();
+            self.source_changes += 1;
+        }
         self.next_number += 1;
         held.number = self.next_number;
         let class = held.class;

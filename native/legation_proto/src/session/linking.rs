@@ -11,12 +11,20 @@ use crate::error::{CloseCode, LinkError, PeerMisbehaved};
 use crate::frame::batch::kind;
 use crate::frame::close::Close;
 use crate::frame::ping;
+use crate::limits::FLUSH_TARGET;
 use crate::session::attachment::Attachment;
 use crate::session::handles::Exported;
 use crate::session::inbound::Acknowledge;
 use crate::session::message::NewMessage;
+use crate::session::slice::{Rest, Slice};
 use crate::session::{is_protected, lock, Event, Session};
 use crate::UnixMs;
+
+/// Sources in a row that make a flush no short work: each may have a signature of its own.
+const SMALL_CHANGES: usize = 8;
+const SMALL_RELEASES: usize = 1_024;
+/// A payload that is hashed in about a tenth of a millisecond.
+const SMALL_TRANSFER_BYTES: usize = 1_280 * 1_024;
 
 /// Whose writer has something to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,10 +139,27 @@ impl Session {
         decrypt: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
         sink: &mut dyn FnMut(Event<'_>),
     ) -> (Wake, Result<(), E>) {
+        let (wake, rest) = self.handle_slice(link, now, decrypt, &mut Slice::unbounded(), sink);
+        (wake, rest.map(|_| ()))
+    }
+
+    /// The same as far as `slice` goes. Unless [`Rest::Nothing`] is left it has to be called again, when what it has brought has been
+    /// delivered; it may be without bytes.
+    ///
+    /// # Errors
+    /// As [`Session::handle_bytes`].
+    pub fn handle_slice<E: From<LinkError>>(
+        &self,
+        link: &Attachment,
+        now: UnixMs,
+        decrypt: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        slice: &mut Slice,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> (Wake, Result<Rest, E>) {
         let mut received = lock(&link.inbound);
         let decrypted = decrypt(&mut received.buffer);
-        let (wake, handled) = lock(&self.inbound).handle(self, link, &mut received, now, sink);
-        (wake, handled.map_err(E::from).and(decrypted))
+        let (wake, handled) = lock(&self.inbound).handle(self, link, &mut received, now, slice, sink);
+        (wake, handled.map_err(E::from).and_then(|rest| decrypted.map(|()| rest)))
     }
 
     /// The events of the last [`Session::handle_bytes`] have been handed to mailboxes. To be said after each, whether it had events
@@ -150,6 +175,11 @@ impl Session {
 
     /// Appends frames to `out`. True: more waits; flush again when the carrier can take it.
     pub fn flush(&self, link: &Attachment, out: &mut Vec<u8>) -> bool {
+        self.flush_to(FLUSH_TARGET, link, out)
+    }
+
+    /// The same, of about `target` bytes and no more, but for a single message that is larger.
+    pub fn flush_to(&self, target: usize, link: &Attachment, out: &mut Vec<u8>) -> bool {
         {
             let mut own = lock(&link.outbound);
             if own.closed {
@@ -168,12 +198,11 @@ impl Session {
                 true => {
                     // Looked at with the session's lock held: whoever activates the link sets it under that.
                     let resume = std::mem::take(&mut lock(&link.outbound).resume);
-                    outbound.flush(self, link, resume, out)
+                    outbound.flush(self, link, resume, target, out)
                 }
                 false => false,
             }
         };
-        self.flush_left_over.store(more, Ordering::Relaxed);
         if !more && lock(&link.outbound).close.is_some() {
             self.flush_close(link, out);
         }
@@ -212,12 +241,17 @@ impl Session {
         self.shared.unproven.range()
     }
 
-    /// Whether the next flush is short work: at most a few signatures and a few kilobytes.
+    /// Whether the next flush is short work, where it goes no further than a short target: makes a few signatures at most, and none
+    /// over something large.
     pub fn next_flush_is_small(&self) -> bool {
-        !self.flush_left_over.load(Ordering::Relaxed)
-            && !lock(&self.replay).is_behind()
-            && !lock(&self.lanes).any_ready()
-            && lock(&self.queue).is_small()
+        let outbound = lock(&self.outbound);
+        let (changes, largest) = (outbound.source_changes(), outbound.largest_transfer());
+        drop(outbound);
+        let queue = lock(&self.queue);
+        let (changes, releases) = (changes + queue.source_changes(), queue.releases());
+        drop(queue);
+        let changes = changes + lock(&self.lanes).source_changes();
+        changes <= SMALL_CHANGES && releases <= SMALL_RELEASES && largest <= SMALL_TRANSFER_BYTES
     }
 
     /// Heartbeat, and whether the peer proves what it sends. Returns whether to wake the link's writer, and when to come again.

@@ -237,6 +237,9 @@ pub(crate) struct Taken {
     pub arena: Vec<u8>,
     /// Go out after the entries.
     pub releases: Vec<Release>,
+    /// How often the source changes from one message to the next: there are no more signatures to make than one more than that, but
+    /// for those that the order of messages asks for.
+    pub source_changes: usize,
 }
 
 impl Entry {

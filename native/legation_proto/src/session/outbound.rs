@@ -19,7 +19,6 @@ use crate::frame::handle_release::Release;
 use crate::frame::resume::Resume;
 use crate::frame::{self, ack, credit, forget, handle_release, FrameType};
 use crate::hello::Agreed;
-use crate::limits::FLUSH_TARGET;
 use crate::recent::Recent;
 use crate::session::announced::{Announced, Signer};
 use crate::session::attachment::Attachment;
@@ -39,11 +38,9 @@ const ARENA_KEPT_MAX: usize = 1024 * 1024;
 /// Shorter pieces would be nothing but headers.
 const FRAGMENT_BYTES_MIN: usize = 1_024;
 
-/// What lanes put into one flush: the rest is for what has just been pushed.
-const LANES_TARGET: usize = FLUSH_TARGET / 2;
-
-/// What one flush moves to lanes at most, so that it ends in time.
-const MOVED_TARGET: usize = 8 * FLUSH_TARGET;
+/// What writing a message costs besides its bytes, in bytes that would take as long; and what moving it to a lane does.
+const WRITTEN_COST: usize = 64;
+const MOVED_COST: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Outbound {
@@ -58,6 +55,8 @@ pub(crate) struct Outbound {
     /// What goes out without a signature.
     proving: Proving,
     mode: Mode,
+    /// What the flush at hand is to come to.
+    target: usize,
 }
 
 /// What is known of a large message on its way, but for its payload.
@@ -108,7 +107,28 @@ impl Outbound {
             staying: Vec::new(),
             proving: Proving::new(Chain::new(&agreed.session, &agreed.own)),
             mode: Mode::Engine,
+            target: 0,
         }
+    }
+
+    /// What lanes put into one flush: the rest is for what has just been pushed.
+    fn lanes_target(&self) -> usize {
+        self.target / 2
+    }
+
+    /// What one flush moves to lanes at most, so that it ends in time.
+    fn moved_target(&self) -> usize {
+        4 * self.target
+    }
+
+    /// How often the source changes in what the last flush has taken and left.
+    pub fn source_changes(&self) -> usize {
+        self.taken.source_changes
+    }
+
+    /// Payload bytes of the largest message that is on its way in fragments.
+    pub fn largest_transfer(&self) -> usize {
+        self.transfers.largest()
     }
 
     /// What has not been signed and may go out in another session, in its order: casts and sends.
@@ -141,9 +161,17 @@ impl Outbound {
         self.taken.drain_unsigned(at, each);
     }
 
-    /// Appends frames to `out`. True when more waits than one flush takes. `resume`: this side goes over to this link, where
-    /// everything unacknowledged is sent again.
-    pub fn flush(&mut self, session: &Session, link: &Attachment, resume: bool, out: &mut Vec<u8>) -> bool {
+    /// Appends frames to `out`, until they come to about `target` bytes. True when more waits. `resume`: this side goes over to
+    /// this link, where everything unacknowledged is sent again.
+    pub fn flush(
+        &mut self,
+        session: &Session,
+        link: &Attachment,
+        resume: bool,
+        target: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        self.target = target;
         let Session { shared, queue, replay, .. } = session;
         self.mode = match shared.signing() {
             Mode::Checkpoint if !link.protected => Mode::Engine,
@@ -160,7 +188,7 @@ impl Outbound {
                 let received = shared.delivered.load(Ordering::Acquire);
                 Resume { session: shared.agreed.session, received, next }.encode(out);
             }
-            if replay.send(out, FLUSH_TARGET) {
+            if replay.send(out, target) {
                 return true;
             }
             replay.must_wait()
@@ -190,7 +218,7 @@ impl Outbound {
         if !let_go.is_empty() {
             self.write_messages(session, &let_go, &mut moved, out);
         }
-        while self.at < self.taken.entries.len() && out.len() < FLUSH_TARGET && moved < MOVED_TARGET {
+        while self.at < self.taken.entries.len() && out.len() < target && moved < self.moved_target() {
             match &self.taken.entries[self.at] {
                 Entry::Announcement(kind, signed) => {
                     barrier = self.must_stay(session, *kind, signed);
@@ -290,6 +318,7 @@ impl Outbound {
         self.at = 0;
         self.taken.entries.clear();
         self.taken.arena.clear();
+        self.taken.source_changes = 0;
         if self.taken.arena.capacity() > ARENA_KEPT_MAX {
             self.taken = Taken::default();
         }
@@ -302,7 +331,7 @@ impl Outbound {
         if !lanes.any_ready() {
             return let_go;
         }
-        let mut budget = LANES_TARGET;
+        let mut budget = self.lanes_target();
         while budget > 0 && lanes.any_ready() {
             let (transfers, before) = (&self.transfers, let_go.len());
             lanes.let_go(budget, |bytes| transfers.has_room_for(bytes), &mut let_go);
@@ -363,6 +392,7 @@ impl Outbound {
 
     /// Writes what lanes have let go, and the messages from `self.at` up to the next announcement or the flush's target.
     fn write_messages(&mut self, session: &Session, let_go: &[(Arc<str>, Held)], moved: &mut usize, out: &mut Vec<u8>) {
+        let (target, moved_target) = (self.target, self.moved_target());
         let Taken { entries, arena, .. } = &mut self.taken;
         let arena = &arena[..];
         let mut groups = Groups::default();
@@ -371,7 +401,7 @@ impl Outbound {
         for (index, (lane, held)) in let_go.iter().enumerate() {
             let signer = self.announced.signer(if held.aligned { signed(mode) } else { mode }, held.source());
             let batch_bytes = batch_bytes(held.payload().len(), held.aligned);
-            budget += batch_bytes + batch::ROW_BYTES;
+            budget += batch_bytes + WRITTEN_COST;
             groups.add(index, signer, wire_destination(lane, held), held.payload().len(), batch_bytes);
         }
         // Most come from the same source as the one before, or from one of a few.
@@ -383,13 +413,15 @@ impl Outbound {
                 self.at += 1;
                 continue;
             }
-            if budget >= FLUSH_TARGET || *moved >= MOVED_TARGET {
+            if budget >= target || *moved >= moved_target {
                 break;
             }
             let large = message.payload_bytes() > session.shared.limits.fragment_bytes && message.piece.is_some();
+            // A piece is not copied.
+            let moves = MOVED_COST + if message.piece.is_some() { 0 } else { message.payload_bytes() };
             let asks = large || !lanes.is_quiet_for(message.class());
             if asks && !admit(message, arena, large, &mut lanes, &mut self.transfers) {
-                *moved += message.payload_bytes() + batch::ROW_BYTES;
+                *moved += moves;
                 self.at += 1;
                 continue;
             }
@@ -409,7 +441,7 @@ impl Outbound {
                 true => self.announced.signer(signed(mode), source),
                 false => last.1,
             };
-            budget += message.batch_bytes() + batch::ROW_BYTES;
+            budget += message.batch_bytes() + WRITTEN_COST;
             let index = let_go.len() + self.at;
             groups.add(index, signer, message.destination(arena), message.payload_bytes(), message.batch_bytes());
             self.at += 1;
@@ -471,7 +503,7 @@ impl Outbound {
     fn write_fragments(&mut self, session: &Session, first: Option<&str>, out: &mut Vec<u8>) {
         let shared = &session.shared;
         let mut any = false;
-        while !self.transfers.is_empty() && (!any || out.len() < FLUSH_TARGET) {
+        while !self.transfers.is_empty() && (!any || out.len() < self.target) {
             any = true;
             let start = out.len();
             let fragment_bytes = shared.limits.fragment_bytes.max(FRAGMENT_BYTES_MIN);

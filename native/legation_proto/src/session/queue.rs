@@ -10,6 +10,7 @@ use std::sync::Mutex;
 
 use crate::etf::Wire;
 use crate::frame::batch::kind;
+use crate::frame::batch::same;
 use crate::frame::handle_release::Release;
 use crate::frame::FrameType;
 use crate::limits::{Overflow, RELEASES_MAX};
@@ -19,10 +20,6 @@ use crate::session::lock;
 use crate::session::message::{cost_of, note_expired, owned, Entry, Message, NewMessage, NewPayload, Taken};
 use crate::session::room::{Room, Waiters};
 use crate::session::shares::{Shares, END, NO_SHARE};
-
-/// A flush of no more than this is short work, whatever the sources are.
-const SMALL_ENTRIES: usize = 8;
-const SMALL_BYTES: usize = 8 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -79,9 +76,13 @@ impl Queue {
         !std::mem::replace(&mut self.scheduled, true)
     }
 
-    /// Few enough entries that signing each takes a fraction of a millisecond. What an earlier flush has left counts, too.
-    pub fn is_small(&self) -> bool {
-        self.waiting.entries.len() <= SMALL_ENTRIES && self.bytes <= SMALL_BYTES && self.waiting.releases.len() <= 64
+    /// How often the source changes in what waits.
+    pub fn source_changes(&self) -> usize {
+        self.waiting.source_changes
+    }
+
+    pub fn releases(&self) -> usize {
+        self.waiting.releases.len()
     }
 
     /// Casts and sends that wait, in their order.
@@ -109,6 +110,7 @@ impl Queue {
             false => self.share_with_room(message.destination, cost, lanes, counters)?,
         };
         self.make_room(message.kind, cost, always, lanes, counters)?;
+        self.note_source(message.source);
         let start = self.waiting.arena.len();
         self.waiting.arena.extend_from_slice(message.source.as_bytes());
         self.waiting.arena.extend_from_slice(message.destination.as_bytes());
@@ -142,6 +144,12 @@ impl Queue {
             self.count_for_engine(share, cost);
         }
         Ok(self.wake())
+    }
+
+    fn note_source(&mut self, source: &str) {
+        if let Some(Entry::Message(last)) = self.waiting.entries.last() {
+            self.waiting.source_changes += usize::from(!same(last.source(&self.waiting.arena), source));
+        }
     }
 
     pub fn announce(&mut self, kind: FrameType, signed: Box<[u8]>) -> bool {

@@ -99,10 +99,6 @@ impl Replay {
         false
     }
 
-    pub fn is_behind(&self) -> bool {
-        self.next < self.kept.len()
-    }
-
     pub fn bytes(&self) -> usize {
         self.bytes
     }
