@@ -17,6 +17,7 @@ mod connection;
 mod counters;
 mod dial;
 mod handshake;
+mod linger;
 mod link;
 mod nodes;
 mod pause;

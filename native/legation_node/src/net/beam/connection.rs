@@ -15,6 +15,7 @@ use crate::dist::handshake::NodeName;
 use crate::dist::inbound::{Inbound, InboundCounters, InboundError, Incoming};
 
 use super::counters::count;
+use super::linger::Linger;
 use super::link::{ConnectionEnd, NodeLink};
 use super::nodes::Seat;
 use super::Shared;
@@ -129,27 +130,34 @@ async fn read(shared: &Shared, link: &Arc<NodeLink>, mut socket: OwnedReadHalf, 
     let mut heard = Instant::now();
     let mut silent = pin!(sleep_until(heard + silence));
     let mut closed = pin!(link.closed());
+    let mut linger = Linger::default();
     loop {
-        tokio::select! {
-            biased;
-            () = &mut closed => return ConnectionEnd::Local,
-            read = socket.read(stream.inbound.space()) => match read {
-                Ok(0) => return ConnectionEnd::Closed,
-                Ok(bytes) => {
-                    heard = Instant::now();
-                    if let Err(error) = stream.filled(bytes) {
-                        return ConnectionEnd::Stream(error);
+        let read = match linger.read(&socket, stream.inbound.space()).await {
+            Some(read) if !link.has_ended() => read,
+            _ => tokio::select! {
+                biased;
+                () = &mut closed => return ConnectionEnd::Local,
+                read = socket.read(stream.inbound.space()) => read,
+                // One timer for many reads: it is set anew when it was too early.
+                () = &mut silent => {
+                    if heard + silence <= Instant::now() {
+                        return ConnectionEnd::Silent(u64::try_from(silence.as_millis()).unwrap_or(u64::MAX));
                     }
+                    silent.as_mut().reset(heard + silence);
+                    continue;
                 }
-                Err(error) => return ConnectionEnd::Io(error.to_string()),
             },
-            // One timer for many reads: it is set anew when it was too early.
-            () = &mut silent => {
-                if heard + silence <= Instant::now() {
-                    return ConnectionEnd::Silent(u64::try_from(silence.as_millis()).unwrap_or(u64::MAX));
+        };
+        match read {
+            Ok(0) => return ConnectionEnd::Closed,
+            Ok(bytes) => {
+                heard = Instant::now();
+                linger.came(heard, bytes);
+                if let Err(error) = stream.filled(bytes) {
+                    return ConnectionEnd::Stream(error);
                 }
-                silent.as_mut().reset(heard + silence);
             }
+            Err(error) => return ConnectionEnd::Io(error.to_string()),
         }
     }
 }
