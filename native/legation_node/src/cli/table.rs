@@ -167,15 +167,15 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let peers = json!([
-            {"realm": "bob", "state": "up", "profile": "tls", "role": "initiator", "address": "10.0.0.7:4040", "attempts": 0,
-             "last_error": null},
+            {"realm": "bob", "state": "up", "profile": "tls", "signing": "delegated", "role": "initiator",
+             "address": "10.0.0.7:4040", "attempts": 0, "last_error": null},
             {"realm": "größe", "state": "waiting", "attempts": 12, "last_error": "connection\nrefused"},
         ]);
         assert_eq!(
             super::peers(&peers),
-            "REALM  STATE    PROFILE  ROLE       ADDRESS        SINCE  ATTEMPTS  LAST ERROR\n\
-             bob    up       tls      initiator  10.0.0.7:4040  -      0         -\n\
-             größe  waiting  -        -          -              -      12        connection\\nrefused"
+            "REALM  STATE    PROFILE  SIGNING    ROLE       ADDRESS        SINCE  ATTEMPTS  LAST ERROR\n\
+             bob    up       tls      delegated  initiator  10.0.0.7:4040  -      0         -\n\
+             größe  waiting  -        -          -          -              -      12        connection\\nrefused"
         );
     }
 
