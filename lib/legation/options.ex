@@ -193,7 +193,7 @@ defmodule Legation.Options do
     failures_window_ms: {60_000, {1, @ms_max}},
     overflow: {:newest, [:newest, :oldest, :disconnect]},
     message_ttl_ms: {:infinity, :positive_or_infinity},
-    credit_bytes: {1_024 * 1_024, {0, @ms_max}},
+    credit_bytes: {1 * @mib, {0, @ms_max}},
     fragment_bytes: {128 * 1_024, {1, @bytes_max}},
     room_waiters_max: {16_384, :positive},
     checkpoint_ms: {5, {1, @ms_max}},
