@@ -2,7 +2,7 @@ defmodule Bench.Main do
   @moduledoc false
   # See scripts/bench, which calls this with what it has built.
 
-  alias Bench.{Announced, Cores, JSON, Loads, Paths, Peers, Profile, Report, Results, Schedulers, Table}
+  alias Bench.{Announced, Cores, JSON, Loads, Paths, Peers, Profile, Program, Report, Results, Schedulers, Table}
   alias Legation.{Native, Options}
 
   @realms ["client", "server", "near", "far"]
@@ -48,7 +48,7 @@ defmodule Bench.Main do
   defp loads(setup, config, loads) do
     paths = Paths.start(setup, config.only)
     {rows, failed} = Loads.measure(loads, paths, config)
-    Paths.stop(paths)
+    Program.stop_all()
     {rows, for(%{client: nil} = path <- paths, do: %{path: path.name, why: path.missing}) ++ failed}
   end
 
@@ -57,7 +57,9 @@ defmodule Bench.Main do
     config.progress.("#{part}")
     apply(module, function, [setup, config])
   rescue
-    error -> [%{path: part, why: Exception.message(error)}]
+    error ->
+      Program.stop_all()
+      [%{path: part, why: error |> Exception.message() |> String.split("\n") |> hd()}]
   end
 
   # `quick`, parts, paths or groups of them, rounds, milliseconds: in any order, numbers in theirs.

@@ -82,23 +82,30 @@ defmodule Bench.Paths do
     for name <- [:server, :tls_server], do: ends[name] |> VM.await() |> VM.call(Engines, :start_echoes, [@engines])
     for name <- [:client, :tls_client], do: ends[name] |> VM.await() |> VM.call(Engines, :start_sources, [@sources])
 
+    # The daemons' path to an embedded one needs the server's instance.
     started =
-      Enum.concat([
-        start_distribution(ends),
-        start_embedded(setup, ends),
-        start_daemons(setup, ends),
-        start_ei(setup, ends),
-        start_cores(setup),
-        start_sockets(setup, ends)
-      ])
+      for {group, start} <- [
+            dist: fn -> start_distribution(ends) end,
+            embedded: fn -> start_embedded(setup, ends) end,
+            daemon: fn -> start_daemons(setup, ends) ++ start_ei(setup, ends) end,
+            core: fn -> start_cores(setup) end,
+            sockets: fn -> start_sockets(setup, ends) end
+          ],
+          path <- start_group(group, start),
+          do: path
 
     for name <- wanted, path = Enum.find(started, &(&1.name == name)), do: path
   end
 
-  @doc "Ends all their programs."
-  def stop(paths) do
-    programs = for path <- paths, program <- [path.client | path.behind], program != nil, uniq: true, do: program
-    Enum.each(programs, &Program.stop/1)
+  # Without distribution there is no measure, without others there are the rest.
+  defp start_group(:dist, start), do: start.()
+
+  defp start_group(group, start) do
+    start.()
+  rescue
+    error ->
+      why = error |> Exception.message() |> String.split("\n") |> hd()
+      for {name, {_label, ^group, _main}} <- @known, do: path(name, missing: why)
   end
 
   defp sources, do: for(number <- 1..@sources, do: :"s#{number}")

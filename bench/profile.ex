@@ -24,7 +24,7 @@ defmodule Bench.Profile do
     paths = Paths.start(setup, [:embedded_tls])
     path = Enum.find(paths, &(&1.name == :embedded_tls))
     facts = for load <- [@cast, @call], do: stages_of(load, path, setup, config)
-    Paths.stop(paths)
+    Program.stop_all()
     facts
   end
 

@@ -20,7 +20,9 @@ defmodule Bench.Program do
     options = [:binary, :exit_status, {:line, @line_bytes}, args: args]
     port = Port.open({:spawn_executable, executable}, options)
     {:os_pid, process} = Port.info(port, :os_pid)
-    %__MODULE__{name: name, port: port, process: process}
+    program = %__MODULE__{name: name, port: port, process: process}
+    Process.put({__MODULE__, port}, program)
+    program
   end
 
   @doc "What stands behind one of these words, with the word. Other lines are shown."
@@ -60,6 +62,13 @@ defmodule Bench.Program do
   @spec tell(t, iodata) :: true
   def tell(%__MODULE__{port: port}, line), do: Port.command(port, [line, ?\n])
 
+  @doc "Ends all that were started and have not been stopped."
+  @spec stop_all() :: :ok
+  def stop_all do
+    programs = for {{__MODULE__, _port}, program} <- Process.get(), do: program
+    Enum.each(programs, &stop/1)
+  end
+
   @doc "Waits until a program has ended that ends by itself."
   @spec await_end(t) :: :ok
   def await_end(%__MODULE__{port: port, name: name}) do
@@ -74,6 +83,7 @@ defmodule Bench.Program do
   @doc "Ends it, and waits until it has ended."
   @spec stop(t) :: :ok
   def stop(%__MODULE__{port: port} = program) do
+    Process.delete({__MODULE__, port})
     if Port.info(port), do: Port.close(port)
     gone(program, System.monotonic_time(:millisecond) + @end_ms)
   end
