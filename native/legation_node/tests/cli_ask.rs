@@ -104,7 +104,7 @@ fn a_peer_that_a_reload_brings_is_linked_and_one_that_is_disconnected_is_not() {
     let config = alice.config();
     let peers = done(&["peers", "--config", &config]);
     let row = peers.lines().last().unwrap();
-    assert!(row.split_whitespace().take(4).eq(["bob", "up", "local", "responder"]), "{peers}");
+    assert!(row.split_whitespace().take(5).eq(["bob", "up", "local", "engine", "responder"]), "{peers}");
     assert!(row.contains("s ago "), "{peers}");
     assert_eq!(json(&["connections", "--config", &config, "--json"])[0]["realm"], "bob");
 
