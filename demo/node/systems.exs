@@ -264,8 +264,8 @@ defmodule Demo.Systems do
     socket = ["--socket", "bob/control.sock"]
     systems |> legation(["status" | socket]) |> told(~r/^realm +bob$/, "it is bob's")
     peers = legation(systems, ["peers" | socket])
-    told(peers, ~r/^alice +up +tls +initiator/, "linked with alice, over TLS")
-    told(peers, ~r/^carol +up +local +responder/, "and with carol, over a Unix socket")
+    told(peers, ~r/^alice +up +tls +engine +initiator/, "linked with alice, over TLS")
+    told(peers, ~r/^carol +up +local +engine +responder/, "and with carol, over a Unix socket")
     engines = legation(systems, ["engines" | socket])
     told(engines, ~r/^counter@alice +up/, "alice's counter is among the engines")
     told(engines, ~r/^ping@bob +published/, "and so is bob's ping")
