@@ -116,6 +116,10 @@ defmodule Demo.Systems do
     realm = "carol"
     key = "#{keys.carol}"
     export = ["ping"]
+
+    # What waits for one engine while a cable is cut: the ledger's 100,000 entries are 8.5 million bytes.
+    [limits]
+    engine_queue_bytes_max = 16777216
     """
   end
 

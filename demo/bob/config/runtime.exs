@@ -13,4 +13,6 @@ config :bob, Legation,
       connect: [tcp: [host: "127.0.0.1", port: String.to_integer(System.fetch_env!("DEMO_ALICE_PORT"))]],
       export: ["greeter"]
     ]
-  ]
+  ],
+  # What waits for one engine while a cable is cut: the ledger's 100,000 entries are 8.5 million bytes.
+  limits: [engine_queue_bytes_max: 16 * 1_024 * 1_024]
