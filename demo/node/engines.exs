@@ -153,6 +153,8 @@ defmodule Demo.Engines do
     publish = ~S|gen_server:call({legation, Daemon}, {publish, <<"notes">>, notes, []})|
     expect(bob, publish, :ok, "one more")
     check("alice is told", VM.await(alice, :engine_learned, "notes@bob").ops, [:call, :cast, :send])
+    # :global has it a little later, and until then a cast to nobody.
+    await_value(alice, ~S|is_pid(:global.whereis_name("notes@bob"))|, & &1)
     value(alice, ~S|GenServer.cast({:global, "notes@bob"}, {:note, "to be or not"})|)
     await_value(bob, "gen_server:call(notes, notes)", &(&1 != []))
     expect(bob, "gen_server:call(notes, notes)", ["to be or not"], "and can use it")
