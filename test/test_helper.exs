@@ -1,1 +1,1 @@
-ExUnit.start(Legation.TestTransport.configure!())
+ExUnit.start(Legation.TestTransport.configure!() ++ [formatters: [ExUnit.CLIFormatter, Legation.TestFailures]])
