@@ -2,7 +2,7 @@
 #
 #   elixir demo/run.exs DIR HOSTILE
 #
-# DIR is an empty directory for keys, sockets and logs; HOSTILE the program of rust_tests/src/bin/hostile.rs. This is a third VM, which
+# DIR is an empty directory for keys, sockets and logs; HOSTILE the program of rust_tests/hostile. This is a third VM, which
 # starts the other two (demo/alice, demo/bob), has them evaluate what it prints, and compares what comes of it with what it must be.
 
 files = ["vm.exs", "report.exs", "steps.exs", "pids.exs", "../test/support/cable.ex", "cable.exs"]

@@ -10,5 +10,6 @@ pub mod raw_batch;
 pub mod raw_chain;
 pub mod raw_peer;
 pub mod realm;
-pub mod term;
 pub mod vectors;
+
+pub use hostile::term;

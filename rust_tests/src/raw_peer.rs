@@ -400,6 +400,7 @@ impl RawPeer {
             payloads_length: None,
             messages,
             trailing: Vec::new(),
+            table: None,
         }
     }
 

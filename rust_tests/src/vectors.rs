@@ -662,6 +662,7 @@ fn raw_batch(mode: Mode, engine: &str, messages: Vec<RawMessage>) -> RawBatch {
         payloads_length: None,
         messages,
         trailing: Vec::new(),
+        table: None,
     }
 }
 

@@ -130,6 +130,7 @@ proptest! {
             session: ids[0], source: ids[1], destination: ids[2], first_sequence, count: None, mode: 1,
             engine: engine.clone().into_bytes(), table_length: None, payloads_length: None,
             messages: messages.clone(), trailing: Vec::new(),
+            table: None,
         };
         let header = Header {
             session: ids[0], source: RealmId(ids[1]), destination: RealmId(ids[2]), first_sequence,

@@ -1,6 +1,6 @@
 defmodule Legation.Hostile do
   @moduledoc """
-  The hostile peer of `rust_tests/src/bin/hostile.rs`, as a process of the operating system: real keys, a proper
+  The hostile peer of `rust_tests/hostile`, as a process of the operating system: real keys, a proper
   handshake, and then what no honest peer does.
 
       Hostile.build!()                                                    in setup_all: cargo may take a minute
@@ -30,7 +30,7 @@ defmodule Legation.Hostile do
 
   # Where it lies depends on CARGO_TARGET_DIR and cargo's configuration; cargo says where.
   defp cargo_build do
-    args = ~w(build --locked --quiet -p rust_tests --bin hostile --message-format=json-render-diagnostics)
+    args = ~w(build --locked --quiet -p hostile --bin hostile --message-format=json-render-diagnostics)
     {output, status} = System.cmd(System.get_env("CARGO", "cargo"), args, cd: @root)
 
     with 0 <- status,
@@ -45,7 +45,7 @@ defmodule Legation.Hostile do
   Lets it attack and returns what it has printed.
 
   `:connect` (a port of this machine) or `:unix` (a path); `:profile`, `:key`, `:network` (paths), `:peer` (text); of `:engine`, `:count`,
-  `:seed`, `:byte` and `:node` what the attack uses.
+  `:seed`, `:byte`, `:node` and `:file` what the attack uses.
   """
   def run(attack, opts) do
     address =
@@ -55,7 +55,7 @@ defmodule Legation.Hostile do
       end
 
     options =
-      for name <- [:profile, :key, :network, :peer, :engine, :count, :seed, :byte, :node],
+      for name <- [:profile, :key, :network, :peer, :engine, :count, :seed, :byte, :node, :file],
           value = opts[name],
           text <- ["--#{name}", to_string(value)],
           do: text

@@ -163,6 +163,7 @@ fn receipt() -> (Vec<u8>, Vec<u8>) {
         payloads_length: None,
         messages: vec![RawMessage::cast("pong", &payload)],
         trailing: Vec::new(),
+        table: None,
     };
     let by_engine = carol.sign_batch("ping", &network, &batch.body());
     let identity = carol.identity();
