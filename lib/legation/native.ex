@@ -165,6 +165,10 @@ defmodule Legation.Native do
   @spec key_check(public_key) :: :ok | error
   def key_check(_public_key), do: not_loaded()
 
+  @doc "Whether the key has signed exactly these bytes, strictly; not whether the key is one that `key_check/1` accepts."
+  @spec verify(public_key, message :: binary, signature) :: boolean
+  def verify(_public_key, _message, _signature), do: not_loaded()
+
   @spec realm_id(public_key) :: realm_id
   def realm_id(_public_key), do: not_loaded()
 

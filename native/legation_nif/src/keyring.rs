@@ -9,7 +9,7 @@ use legation_channel::tls::{LinkKey, TlsContext};
 use legation_proto::frame::cert::Cert;
 use legation_proto::frame::forget::{Forget, ForgetReason};
 use legation_proto::frame::learn::Learn;
-use legation_proto::identity::{check_public_key, NetworkKey, Purpose, RealmId};
+use legation_proto::identity::{check_public_key, checked_public_key, verify_message, NetworkKey, Purpose, RealmId};
 use legation_proto::key_text::{identity_pem, parse_network_key};
 use legation_proto::keyring::{Keyring, KeyringError};
 use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Resource, ResourceArc, Term};
@@ -183,6 +183,15 @@ fn key_check<'a>(env: Env<'a>, public: Binary<'a>) -> NifResult<Term<'a>> {
         Ok(_) => Ok(atoms::ok().encode(env)),
         Err(reason) => Ok(error(env, atoms::bad_key(), key_reason(reason))),
     }
+}
+
+/// False, too, for what is no point, and for a signature that is not of 64 bytes.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn verify(public: Binary<'_>, message: Binary<'_>, signature: Binary<'_>) -> NifResult<bool> {
+    Ok(match (checked_public_key(&array(&public)?), signature.as_slice().try_into()) {
+        (Some(key), Ok(signature)) => verify_message(&key, message.as_slice(), signature),
+        _ => false,
+    })
 }
 
 #[rustler::nif]

@@ -111,6 +111,11 @@ pub fn check_public_key(bytes: &[u8; 32]) -> Result<VerifyingKey, KeyError> {
     Ok(key)
 }
 
+/// A public key that has come through [`check_public_key`] before. None: it can't have.
+pub fn checked_public_key(bytes: &[u8; 32]) -> Option<VerifyingKey> {
+    VerifyingKey::from_bytes(bytes).ok()
+}
+
 /// The bytes that are signed (`protocol.md` 3.1): domain, a zero, the network, the body's hash.
 pub fn signing_input(purpose: Purpose, network: &NetworkId, body: &[u8]) -> Vec<u8> {
     signing_input_of_hash(purpose, network, blake3::hash(body).as_bytes())
@@ -127,9 +132,15 @@ pub fn signing_input_of_hash(purpose: Purpose, network: &NetworkId, hash: &[u8; 
     input
 }
 
-/// Strict verification and nothing else. The key must have come through [`check_public_key`].
+/// Strict verification and nothing else, of these very bytes: what every signature comes to in the end, those of TLS, too. The
+/// key must have come through [`check_public_key`].
+pub fn verify_message(key: &VerifyingKey, message: &[u8], signature: &[u8; 64]) -> bool {
+    key.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
+}
+
+/// [`verify_message`], of what a purpose makes of a body. The key must have come through [`check_public_key`].
 pub fn verify(key: &VerifyingKey, purpose: Purpose, network: &NetworkId, body: &[u8], signature: &[u8; 64]) -> bool {
-    key.verify_strict(&signing_input(purpose, network, body), &Signature::from_bytes(signature)).is_ok()
+    verify_message(key, &signing_input(purpose, network, body), signature)
 }
 
 /// Whether a name may be an engine's (`protocol.md` 2.4).

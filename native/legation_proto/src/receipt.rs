@@ -29,7 +29,7 @@ use std::io::{Cursor, Read};
 
 use bao::decode::SliceDecoder;
 use bao::encode::SliceExtractor;
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::VerifyingKey;
 use thiserror::Error;
 
 use crate::codec::{Reader, Writer};
@@ -38,7 +38,7 @@ use crate::frame::batch::{self, Batch};
 use crate::frame::cert::Cert;
 use crate::frame::learn::Learn;
 use crate::heads::read_chain;
-use crate::identity::{check_public_key, signing_input_of_hash, verify as verify_signature};
+use crate::identity::{check_public_key, signing_input_of_hash, verify as verify_signature, verify_message};
 use crate::identity::{KeyError, NetworkId, Purpose, RealmId};
 use crate::limits::{BATCH_MESSAGES_MAX, ONLINE_KEY_MS_MAX};
 use crate::rotation::{follow_chain, ChainError, Rotation};
@@ -281,9 +281,9 @@ pub fn verify(receipt: &[u8], identity_key: &[u8; 32], network_id: &[u8; 32]) ->
         }
     }
     let signed = signing_input_of_hash(Purpose::Batch, &network, &fields.root);
-    check_public_key(&announcement.key)?
-        .verify_strict(&signed, &Signature::from_bytes(&fields.signature))
-        .map_err(|_| ReceiptError::BatchSignature)?;
+    if !verify_message(&check_public_key(&announcement.key)?, &signed, &fields.signature) {
+        return Err(ReceiptError::BatchSignature);
+    }
 
     let payload = fields.payload(offset, row.payload_bytes)?;
     // Of two the time in which both are valid.

@@ -1,8 +1,7 @@
-//! Accepts any Ed25519 raw public key that passes the strict check, and verifies with dalek, strictly
+//! Accepts any Ed25519 raw public key that passes the strict check, and verifies strictly
 //! (`protocol.md` 2.6, 5.3).
 
-use ed25519_dalek::{Signature, VerifyingKey};
-use legation_proto::identity::check_public_key;
+use legation_proto::identity::{check_public_key, checked_public_key, verify_message};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -52,11 +51,11 @@ impl RawKeyVerifier {
         if signed.scheme != SignatureScheme::ED25519 {
             return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
         }
-        let key =
-            link_key(spki).and_then(|key| VerifyingKey::from_bytes(&key).ok()).ok_or(CertificateError::BadEncoding)?;
-        let signature = Signature::from_slice(signed.signature()).map_err(|_| CertificateError::BadSignature)?;
-        key.verify_strict(message, &signature).map_err(|_| CertificateError::BadSignature)?;
-        Ok(HandshakeSignatureValid::assertion())
+        let key = link_key(spki).and_then(|key| checked_public_key(&key)).ok_or(CertificateError::BadEncoding)?;
+        match signed.signature().try_into() {
+            Ok(signature) if verify_message(&key, message, signature) => Ok(HandshakeSignatureValid::assertion()),
+            _ => Err(CertificateError::BadSignature.into()),
+        }
     }
 }
 
