@@ -33,6 +33,7 @@ use legation_proto::keyring::Keyring;
 use legation_proto::receipt::{ReceiptMaker, ReceiptParts};
 use legation_proto::signing::Mode;
 
+use crate::edge_signatures;
 use crate::raw_batch::{fragment, staged, RawBatch, RawMessage, ALIGNED, STAGED};
 use crate::term;
 
@@ -77,6 +78,7 @@ pub fn files() -> Vec<(&'static str, String)> {
         ("batches.txt", batches()),
         ("receipts.txt", receipts()),
         ("terms.txt", terms()),
+        ("published/cctv_ed25519.txt", edge_signatures()),
     ]
 }
 
@@ -730,6 +732,18 @@ fn receipts() -> String {
                 .put("payload", &message.payload)
                 .put("receipt", &receipt.expect("a good batch"));
         }
+    }
+    file.0
+}
+
+fn edge_signatures() -> String {
+    let mut file = File::new(
+        "The vectors of C2SP CCTV for Ed25519, by their numbers and flags (README.md). `message` is text; `flags` stands in\n\
+         the name of the record.",
+    );
+    for (number, edge) in edge_signatures::edge_signatures().iter().enumerate() {
+        file.record([&[number.to_string().as_str()], &edge.flags[..]].concat().join(" ").as_str());
+        file.put("public_key", &edge.key).put("message", edge.message.as_bytes()).put("signature", &edge.signature);
     }
     file.0
 }

@@ -76,15 +76,20 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_first_signature_of_rfc_8032_is_made() {
-        // Section 7.1, test 1.
-        let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
-        let signature = "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b";
-        let bytes = |hex: &str| -> Vec<u8> {
-            (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
-        };
-        let key = PrivateKey::from_seed(&bytes(seed).try_into().unwrap());
-        assert_eq!(key.sign(b"").to_vec(), bytes(signature));
+    fn the_signatures_of_rfc_8032_are_made() {
+        let file = include_str!("../../../test/vectors/published/rfc8032.txt");
+        let records: Vec<&str> = file.split("record = ").skip(1).collect();
+        assert_eq!(records.len(), 5);
+        for record in records {
+            let field = |name: &str| -> Vec<u8> {
+                let hex = record.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" =")).unwrap().trim();
+                (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+            };
+            let key = PrivateKey::from_seed(&field("secret_key").try_into().unwrap());
+            assert_eq!(key.public().to_vec(), field("public_key"));
+            assert_eq!(key.sign(&field("message")).to_vec(), field("signature"));
+            assert_eq!(key.sign_by_dalek(&field("message")).to_vec(), field("signature"));
+        }
     }
 
     proptest! {
