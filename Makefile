@@ -5,13 +5,14 @@ export LC_ALL = C.UTF-8
 # cargo and mix use all cores themselves, and runners share the build directories.
 .NOTPARALLEL:
 
-.PHONY: help setup build test check test-rust test-elixir test-node test-conformance test-consumer test-netns netns format demo demo-node bench matrix clean
+.PHONY: help setup build test check audit test-rust test-elixir test-node test-conformance test-consumer test-netns netns format demo demo-node bench matrix clean
 
 help:
 	@echo 'make setup    check for what is needed; on Debian, install it'
 	@echo 'make build    the library, for use'
 	@echo 'make test     everything that has to pass'
 	@echo 'make check    only formatting and lints'
+	@echo 'make audit    the crates that are used: known holes, licences, where from; needs cargo-deny'
 	@echo 'make format   put the formatting right'
 	@echo 'make demo     two realms that talk'
 	@echo 'make demo-node  plain Erlang, with the daemon beside it'
@@ -33,6 +34,12 @@ check: setup
 	mix format --check-formatted
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	MIX_ENV=test mix compile --force --warnings-as-errors
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked check bans licenses sources; fi
+
+# Against the advisories of the day, so it is no part of what has to pass before a change goes in.
+audit:
+	@command -v cargo-deny >/dev/null || { echo 'make audit needs cargo-deny: cargo install --locked cargo-deny' >&2; exit 1; }
+	cargo deny --locked check
 
 test-rust:
 	cargo test --workspace --locked
