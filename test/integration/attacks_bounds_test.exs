@@ -13,16 +13,7 @@ defmodule Legation.AttacksBoundsTest do
 
   defp counters(instance, names), do: instance |> Legation.counters() |> Map.take(names)
 
-  # What nobody tells us of is asked for until it is so; each question is a round trip through the process that knows.
-  defp until(question, deadline_ms \\ System.monotonic_time(:millisecond) + 20_000) do
-    cond do
-      answer = question.() -> answer
-      System.monotonic_time(:millisecond) < deadline_ms -> :erlang.yield() && until(question, deadline_ms)
-      true -> flunk("it never came to that")
-    end
-  end
-
-  defp await_places(victim, profile, places), do: until(fn -> Victim.places(victim, profile) == places end)
+  defp await_places(victim, profile, places), do: until(Victim.places(victim, profile) == places)
 
   defp closed?(socket), do: :gen_tcp.recv(socket, 0, 0) not in [{:error, :timeout}]
 
@@ -36,8 +27,8 @@ defmodule Legation.AttacksBoundsTest do
       refute Enum.any?(sockets, &closed?/1)
 
       sockets = [RawClient.connect(at) | sockets]
-      until(fn -> counters(victim.alice, [:connections_evicted]) == %{connections_evicted: 1} end)
-      until(fn -> Enum.count(sockets, &closed?/1) == 1 end)
+      until(counters(victim.alice, [:connections_evicted]) == %{connections_evicted: 1})
+      until(Enum.count(sockets, &closed?/1) == 1)
       assert Victim.places(victim, :plain) == {8, 0}
       Enum.each(sockets, &:gen_tcp.close/1)
       await_places(victim, :plain, {0, 0})
@@ -47,7 +38,7 @@ defmodule Legation.AttacksBoundsTest do
     test "who fills all places evicts mostly itself, and an honest peer gets through" do
       victim = Victim.start(limits: [pending_connections_max: 8, handshake_ms: 60_000])
       sockets = for _ <- 1..200, do: RawClient.connect(port: victim.ports.tls)
-      until(fn -> counters(victim.alice, [:connections_evicted]).connections_evicted == 192 end)
+      until(counters(victim.alice, [:connections_evicted]).connections_evicted == 192)
       Victim.assert_well(victim)
       Enum.each(sockets, &:gen_tcp.close/1)
     end
@@ -67,7 +58,7 @@ defmodule Legation.AttacksBoundsTest do
       assert counters(victim.alice, [:handshakes_refused]) == %{handshakes_refused: 0}
 
       next = knocking(victim, :plain)
-      until(fn -> counters(victim.alice, [:handshakes_refused]) == %{handshakes_refused: 1} end)
+      until(counters(victim.alice, [:handshakes_refused]) == %{handshakes_refused: 1})
       RawClient.read_to_end(next.socket)
       assert Victim.places(victim, :plain) == {0, 3}
       Enum.each(clients, &RawClient.close/1)
@@ -81,7 +72,7 @@ defmodule Legation.AttacksBoundsTest do
       clients = for _ <- 1..6, do: knocking(victim, :tls)
       await_places(victim, :tls, {0, 6})
       next = knocking(victim, :tls)
-      until(fn -> counters(victim.alice, [:handshakes_refused]) == %{handshakes_refused: 1} end)
+      until(counters(victim.alice, [:handshakes_refused]) == %{handshakes_refused: 1})
       RawClient.read_to_end(next.socket)
       Enum.each(clients, &RawClient.close/1)
       await_places(victim, :tls, {0, 0})
@@ -113,7 +104,7 @@ defmodule Legation.AttacksBoundsTest do
       assert Enum.take(results, 5) == List.duplicate({:closed, :unlisted}, 5)
 
       # And who is on the list gets in when the second is over.
-      until(fn -> match?({:up, _client}, RawClient.handshake(RawClient.open(Victim.raw(victim, :plain)))) end)
+      until(match?({:up, _client}, RawClient.handshake(RawClient.open(Victim.raw(victim, :plain)))))
       Victim.assert_well(victim)
     end
 
@@ -128,7 +119,7 @@ defmodule Legation.AttacksBoundsTest do
 
       assert counters(victim.alice, [:knock_memory_full]) == %{knock_memory_full: 0}
       assert {:closed_silently, %{bytes_back: 0}} = RawClient.handshake(RawClient.open(Victim.raw(victim, :tls)))
-      until(fn -> counters(victim.alice, [:knock_memory_full]) == %{knock_memory_full: 1} end)
+      until(counters(victim.alice, [:knock_memory_full]) == %{knock_memory_full: 1})
       # The links that are up are none of its business.
       assert GenServer.call(via(victim.bob, "engine@alice"), :still) == :ok
     end
@@ -139,7 +130,7 @@ defmodule Legation.AttacksBoundsTest do
       {:tcp, [host: _, port: port]} = listen(late, :tcp_tls)
       raw = Victim.raw(victim, :tls, port: port)
       assert {:closed_silently, %{bytes_back: 0}} = RawClient.handshake(RawClient.open(raw))
-      until(fn -> counters(late, [:knocks_refused]) == %{knocks_refused: 1} end)
+      until(counters(late, [:knocks_refused]) == %{knocks_refused: 1})
     end
   end
 
@@ -148,7 +139,7 @@ defmodule Legation.AttacksBoundsTest do
       victim = Victim.start(limits: [calls_max: 3])
       :sys.suspend(victim.engine)
       held = for number <- 1..3, do: async_call(via(victim.bob, "engine@alice"), number)
-      until(fn -> session_counter(victim.alice, "bob", :calls_served) == 3 end)
+      until(session_counter(victim.alice, "bob", :calls_served) == 3)
 
       assert GenServer.call(via(victim.bob, "engine@alice"), 4) == {:error, {:legation, :overload}}
       assert session_counter(victim.alice, "bob", :overload_in) == 1
@@ -166,7 +157,7 @@ defmodule Legation.AttacksBoundsTest do
       await_engine(carol, "engine@alice")
       :sys.suspend(victim.engine)
       held = for number <- 1..3, do: async_call(via(carol, "engine@alice"), number)
-      until(fn -> session_counter(carol, "alice", :calls_pending) == 3 end)
+      until(session_counter(carol, "alice", :calls_pending) == 3)
 
       assert GenServer.call(via(carol, "engine@alice"), 4) == {:error, {:legation, :overload}}
       assert session_counter(carol, "alice", :overload_out) == 1
@@ -187,7 +178,7 @@ defmodule Legation.AttacksBoundsTest do
       assert Enum.map(callers, call) == [:ok, :ok, :ok, {:error, {:legation, :overload}}]
 
       Agent.stop(hd(callers))
-      until(fn -> call.(List.last(callers)) == :ok end)
+      until(call.(List.last(callers)) == :ok)
     end
   end
 
@@ -197,7 +188,7 @@ defmodule Legation.AttacksBoundsTest do
       name = via(victim.bob, "engine@alice")
       :sys.suspend(victim.engine)
       for number <- 1..3, do: GenServer.cast(name, number)
-      until(fn -> Process.info(victim.engine, :message_queue_len) == {:message_queue_len, 3} end)
+      until(Process.info(victim.engine, :message_queue_len) == {:message_queue_len, 3})
       assert counters(victim.alice, [:dropped_overload]) == %{dropped_overload: 0}
 
       GenServer.cast(name, 4)
@@ -302,7 +293,7 @@ defmodule Legation.AttacksBoundsTest do
     # The proxy has pushed it when it answers. (Its own `:sys` is the engine's, so it is asked for its mailbox.)
     defp cast_and_settle(proxy, message) do
       GenServer.cast(proxy, message)
-      until(fn -> Process.info(proxy, [:message_queue_len, :status]) == [message_queue_len: 0, status: :waiting] end)
+      until(Process.info(proxy, [:message_queue_len, :status]) == [message_queue_len: 0, status: :waiting])
     end
 
     test "is bounded; the newest casts are dropped and calls refused, and it goes on afterwards" do
@@ -315,7 +306,7 @@ defmodule Legation.AttacksBoundsTest do
       assert GenServer.call(proxy, :binary.copy("z", 10_000)) == {:error, {:legation, :overload}}
 
       Memory.set(wire, stall: false)
-      until(fn -> session_counter(carol, "alice", :queue_bytes) == 0 end)
+      until(session_counter(carol, "alice", :queue_bytes) == 0)
       assert GenServer.call(proxy, :last) == :ok
       told = Victim.told(victim)
       assert List.last(told) == {:call, :last}
@@ -331,7 +322,7 @@ defmodule Legation.AttacksBoundsTest do
       assert session_counter(carol, "alice", :queue_bytes) <= 20_000
 
       Memory.set(wire, stall: false)
-      until(fn -> session_counter(carol, "alice", :queue_bytes) == 0 end)
+      until(session_counter(carol, "alice", :queue_bytes) == 0)
       assert GenServer.call(proxy, :last) == :ok
       # Those that were on their way already can't be dropped any more; a new one had to be, now and then.
       newest = counters(carol, [:dropped_overload]).dropped_overload
@@ -354,7 +345,7 @@ defmodule Legation.AttacksBoundsTest do
       cast_and_settle(other, {:other, :binary.copy("y", 10_000)})
 
       Memory.set(wire, stall: false)
-      until(fn -> session_counter(carol, "alice", :queue_bytes) == 0 end)
+      until(session_counter(carol, "alice", :queue_bytes) == 0)
       assert GenServer.call(other, :last) == :ok
       told = Victim.told(victim)
       assert Enum.any?(told, &match?({:cast, {:other, _}}, &1))
@@ -376,7 +367,7 @@ defmodule Legation.AttacksBoundsTest do
         RawClient.close(client)
       end
 
-      until(fn -> counters(victim.alice, [:handshakes_failed]) == %{handshakes_failed: before + 4} end)
+      until(counters(victim.alice, [:handshakes_failed]) == %{handshakes_failed: before + 4})
       Victim.assert_well(victim)
     end
 
@@ -391,7 +382,7 @@ defmodule Legation.AttacksBoundsTest do
       await_engine(carol, "engine@alice")
       :sys.suspend(victim.engine)
       held = async_call(via(carol, "engine@alice"), :held)
-      until(fn -> session_counter(victim.alice, "carol", :calls_served) == 1 end)
+      until(session_counter(victim.alice, "carol", :calls_served) == 1)
       watch = watch(carol)
       Memory.set(wire, stall: true)
       assert {:fault, :timeout, _words} = await(watch, {:peer_down, "alice"})

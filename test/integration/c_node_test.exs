@@ -14,21 +14,6 @@ defmodule Legation.CNodeTest do
 
   defp kill(os_pid), do: System.cmd("kill", ["-KILL", Integer.to_string(os_pid)])
 
-  # The kernel tells nobody but its parent.
-  defp gone?(os_pid, tries \\ 1_000)
-  defp gone?(_os_pid, 0), do: false
-
-  defp gone?(os_pid, tries) do
-    if File.exists?("/proc/#{os_pid}") do
-      receive do
-      after
-        10 -> gone?(os_pid, tries - 1)
-      end
-    else
-      true
-    end
-  end
-
   describe "a daemon" do
     test "is ready, linked and listening when start_link returns" do
       alice = start_realm("alice", listen: [listen_address(:tcp_tls), listen_address(:unix)])
@@ -183,7 +168,8 @@ defmodule Legation.CNodeTest do
       assert File.exists?("/proc/#{os_pid}")
       assert TestVM.kill(vm) == 128 + 9
       await(watch, {:peer_down, "dora"})
-      assert gone?(os_pid)
+      # The kernel tells nobody but its parent.
+      until(not File.exists?("/proc/#{os_pid}"))
     end
 
     test "of ten daemons, one after the other, harms nobody", %{alice: alice, bob: bob} do

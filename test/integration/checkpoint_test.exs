@@ -24,13 +24,6 @@ defmodule Legation.CheckpointTest do
     %{alice: alice, bob: bob, proxy: proxy, back: back, watch: watch(alice), watch_bob: watch(bob)}
   end
 
-  defp until(fun, left \\ 1_000) do
-    unless fun.() do
-      assert left > 0
-      receive(do: (:never -> :ok), after: (10 -> until(fun, left - 1)))
-    end
-  end
-
   defp proven?(instance, realm) do
     counters = Legation.counters(instance).sessions[realm]
     counters.checkpoints_in > 0 and counters.unproven_now == 0
@@ -53,10 +46,10 @@ defmodule Legation.CheckpointTest do
       assert_receive {:cast, :last}
       # One in so many milliseconds, and not one for each.
       assert session_counter(bob, "alice", :signed) - before < 400
-      until(fn -> proven?(alice, "bob") end)
+      until(proven?(alice, "bob"))
 
       for n <- 1..100, do: assert(GenServer.call(back, {:echo, n}) == n)
-      until(fn -> proven?(bob, "alice") end)
+      until(proven?(bob, "alice"))
       assert session_counter(alice, "bob", :mode_refused) == 0
       refute_received {:legation, _ref, {:peer_down, _realm, _reason}}
 
@@ -96,7 +89,7 @@ defmodule Legation.CheckpointTest do
     end
 
     assert GenServer.call(proxy, {:echo, :end}) == :end
-    until(fn -> proven?(alice, "bob") end)
+    until(proven?(alice, "bob"))
     refute_received {:cast, _again}
     refute_received {:legation, _ref, {:unproven, _realm, _first, _last}}
     refute_received {:legation, _ref, {:peer_down, _realm, _reason}}

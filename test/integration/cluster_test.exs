@@ -119,18 +119,6 @@ defmodule Legation.ClusterTest do
     assert_receive {:DOWN, ^monitor, :process, ^proxy, :killed}, 5_000
   end
 
-  # What is to happen in other systems, of which nobody tells us.
-  defp eventually(true?, tries \\ 1_000)
-  defp eventually(_true?, 0), do: flunk("it does not happen")
-
-  defp eventually(true?, tries) do
-    true?.() ||
-      receive do
-      after
-        10 -> eventually(true?, tries - 1)
-      end
-  end
-
   test "two nodes that learn of one engine and then meet keep one name; the other stands by, and takes over", context do
     %{alice: alice, vm: vm} = context
     {:ok, echo} = Echo.start_link(owner: self(), instance: alice)
@@ -153,7 +141,7 @@ defmodule Legation.ClusterTest do
     whereis = fn vm -> TestVM.call(vm, :global, :whereis_name, ["echo@alice"]) end
     held = fn vm -> TestVM.call(vm, Legation.GlobalNames, :info, [instances[vm]]) end
     one_holds = Enum.sort([%{held: 1, standby: 0}, %{held: 0, standby: 1}])
-    eventually(fn -> whereis.(vm) == whereis.(other) and Enum.sort([held.(vm), held.(other)]) == one_holds end)
+    until(whereis.(vm) == whereis.(other) and Enum.sort([held.(vm), held.(other)]) == one_holds)
 
     kept = whereis.(vm)
     winner = Map.fetch!(proxies, kept)
@@ -164,7 +152,7 @@ defmodule Legation.ClusterTest do
     assert TestVM.call(loser, GenServer, :call, [via(instances[loser], "echo@alice"), {:echo, 1}]) == 1
 
     TestVM.kill(winner)
-    eventually(fn -> whereis.(loser) == mine end)
+    until(whereis.(loser) == mine)
     assert TestVM.call(loser, GenServer, :call, [{:global, "echo@alice"}, {:echo, 1}]) == 1
   end
 
@@ -198,7 +186,7 @@ defmodule Legation.ClusterTest do
     {late, node} = TestCluster.start_plain!(cluster, "late", range)
     assert TestVM.call(vm, :net_kernel, :connect_node, [node]) == true
     # It may have it for a moment, before it has seen that it has no way there.
-    eventually(fn -> called?(late, [{:global, "counter@alice"}, :get]) end)
+    until(called?(late, [{:global, "counter@alice"}, :get]))
     :peer.call(late, :global, :sync, [])
     assert :peer.call(late, :gen_server, :call, [{:global, "counter@alice"}, :get]) == 1
   end

@@ -29,13 +29,6 @@ defmodule Legation.FlowTest do
     }
   end
 
-  defp until(fun, left \\ 1_000) do
-    unless fun.() do
-      assert left > 0
-      receive(do: (:never -> :ok), after: (10 -> until(fun, left - 1)))
-    end
-  end
-
   # A call that is refused on its way out is answered behind everything before it.
   defp pushed(proxy), do: {:error, {:legation, _reason}} = GenServer.call(proxy, fn -> :no end)
 
@@ -52,7 +45,7 @@ defmodule Legation.FlowTest do
     assert session_counter(bob, "alice", :queue_bytes) > 400_000
     :sys.resume(slow)
     for n <- 1..500, do: assert_receive({:cast, {^n, @kilobyte}})
-    until(fn -> session_counter(bob, "alice", :queue_bytes) == 0 end)
+    until(session_counter(bob, "alice", :queue_bytes) == 0)
   end
 
   test "credit outlives the link that it was used on" do

@@ -48,13 +48,6 @@ defmodule Legation.HandlesTest do
     tell(test)
   end
 
-  defp until(fun, left \\ 1_000) do
-    unless fun.() do
-      assert left > 0
-      receive(do: (:never -> :ok), after: (10 -> until(fun, left - 1)))
-    end
-  end
-
   defp handles(instance, realm) do
     counters = Legation.counters(instance).sessions[realm]
     {counters.handles_exported, counters.handles_imported}
@@ -107,7 +100,7 @@ defmodule Legation.HandlesTest do
     GenServer.cast(at_carol, {:answer, from})
     assert_receive {:cast, {:answer, {caller, tag}}}
     send(caller, {tag, :forged})
-    until(fn -> Legation.counters(alice).dropped_forbidden == 1 end)
+    until(Legation.counters(alice).dropped_forbidden == 1)
     GenServer.call(via(bob, "echo@alice"), {:release, 1, :honest})
     assert await_call(call) == {:reply, :honest}
   end
@@ -184,7 +177,7 @@ defmodule Legation.HandlesTest do
       pid = process()
       there = given(proxy, pid)
       send(pid, {:end, :normal})
-      until(fn -> not Process.alive?(pid) end)
+      until(not Process.alive?(pid))
       again = given(proxy, pid)
       monitor = monitor(again)
       assert_receive {:DOWN, ^monitor, :process, ^again, reason}
@@ -249,7 +242,7 @@ defmodule Legation.HandlesTest do
       ours = process()
       send(ours, {:do, fn -> Process.link(proxy) end})
       send(ours, {:end, :oops})
-      until(fn -> Legation.counters(alice).exits_refused == 1 end)
+      until(Legation.counters(alice).exits_refused == 1)
       assert Process.alive?(echo)
       assert GenServer.call(proxy, {:echo, 1}) == 1
     end
@@ -266,7 +259,7 @@ defmodule Legation.HandlesTest do
     test "does nothing where it isn't" do
       %{alice: alice, proxy: proxy, echo: echo} = realms()
       Process.exit(proxy, :shutdown)
-      until(fn -> Legation.counters(alice).exits_refused == 1 end)
+      until(Legation.counters(alice).exits_refused == 1)
       assert GenServer.call(proxy, {:echo, 1}) == 1
       assert Process.alive?(echo)
     end
@@ -275,7 +268,7 @@ defmodule Legation.HandlesTest do
     test "kills nobody's: an embedded proxy can't keep it off, and that is all" do
       %{bob: bob, proxy: proxy, echo: echo} = realms(allow: [:call, :cast, :exit])
       Process.exit(proxy, :kill)
-      until(fn -> Legation.whereis("echo@alice", bob) not in [nil, proxy] end)
+      until(Legation.whereis("echo@alice", bob) not in [nil, proxy])
       assert GenServer.call(via(bob, "echo@alice"), {:echo, 1}) == 1
       assert Process.alive?(echo)
     end
@@ -294,7 +287,8 @@ defmodule Legation.HandlesTest do
       assert {0, 100} = handles(alice, "bob")
       for pid <- pids, do: send(pid, {:end, :normal})
       for monitor <- monitors, do: assert_receive({:DOWN, ^monitor, :process, _pid, :normal})
-      until(fn -> handles(bob, "alice") == {0, 0} and handles(alice, "bob") == {0, 0} end)
+      until(handles(bob, "alice") == {0, 0})
+      until(handles(alice, "bob") == {0, 0})
     end
 
     test "goes when nobody uses it any more, on both sides" do
@@ -305,7 +299,8 @@ defmodule Legation.HandlesTest do
       # Whoever is watched stays.
       [watched | _others] = there
       monitor = monitor(watched)
-      until(fn -> handles(bob, "alice") == {1, 0} and handles(alice, "bob") == {0, 1} end)
+      until(handles(bob, "alice") == {1, 0})
+      until(handles(alice, "bob") == {0, 1})
       refute_received {:DOWN, ^monitor, :process, _pid, _reason}
       # It is another one from then on.
       again = given(proxy, self())
@@ -326,7 +321,7 @@ defmodule Legation.HandlesTest do
       for pid <- pids, do: send(pid, {:end, :normal})
       for monitor <- monitors, do: assert_receive({:DOWN, ^monitor, :process, _pid, :normal})
       more = for _ <- 1..20, do: process()
-      until(fn -> match?({:many, _echoed}, GenServer.call(proxy, {:echo, {:many, Enum.take(more, 10)}})) end)
+      until(match?({:many, _echoed}, GenServer.call(proxy, {:echo, {:many, Enum.take(more, 10)}})))
       assert {_exported, imported} = handles(alice, "bob")
       assert imported <= 20
       assert GenServer.call(proxy, {:echo, more ++ [self()]}) == {:error, {:legation, :overload}}
@@ -349,17 +344,18 @@ defmodule Legation.HandlesTest do
         end)
 
       Task.await(calls, 100_000)
-      until(fn -> handles(bob, "alice") == {0, 0} and handles(alice, "bob") == {0, 0} end)
+      until(handles(bob, "alice") == {0, 0})
+      until(handles(alice, "bob") == {0, 0})
 
       # Each ends by a message of its own, after its handle is free, and its Peer hears of it by the next.
       if transport(alice) == :embedded do
-        until(fn -> :sys.get_state(peer_process(alice, "bob")).stand_ins == %{} end)
+        until(:sys.get_state(peer_process(alice, "bob")).stand_ins == %{})
         assert links(peer_process(alice, "bob")) == links
         assert :ets.info(Legation.Instance.fetch!(alice).stand_ins, :size) == 0
       end
 
       if transport(bob) == :embedded do
-        until(fn -> :sys.get_state(peer_process(bob, "alice")).exports == %{} end)
+        until(:sys.get_state(peer_process(bob, "alice")).exports == %{})
         # Its Reader, and nobody else.
         assert {:monitors, [_reader]} = Process.info(peer_process(bob, "alice"), :monitors)
       end
@@ -377,7 +373,7 @@ defmodule Legation.HandlesTest do
       Process.exit(peer_process(alice, "bob"), :kill)
       await(watch, {:peer_down, "bob"})
       await(watch, {:peer_up, "bob"})
-      until(fn -> :ets.info(table, :size) == 0 end)
+      until(:ets.info(table, :size) == 0)
       proxy = await_engine(Process.get(:bob), "echo@alice")
       given(proxy, process())
       assert :ets.info(table, :size) > 0
@@ -406,7 +402,7 @@ defmodule Legation.HandlesTest do
       for monitor <- monitors, do: assert_receive({:DOWN, ^monitor, :process, _pid, :noconnection})
       await(watch, {:peer_down, "bob"})
 
-      until(fn -> :ets.info(Legation.Instance.fetch!(alice).stand_ins, :size) == 0 end)
+      until(:ets.info(Legation.Instance.fetch!(alice).stand_ins, :size) == 0)
 
       for pid <- pids, do: send(pid, {:end, :normal})
     end

@@ -27,12 +27,7 @@ defmodule Legation.LinksTest do
   defp links(instance),
     do: Enum.sort(for %{links: links} <- Legation.peers(instance), link <- links, do: {link.profile, link.state})
 
-  defp until_links(instance, links, left \\ 1_000) do
-    if links(instance) != Enum.sort(links) do
-      assert left > 0, "its links are #{inspect(links(instance))}"
-      receive(do: (:never -> :ok), after: (10 -> until_links(instance, links, left - 1)))
-    end
-  end
+  defp until_links(instance, links), do: until(links(instance) == Enum.sort(links))
 
   defp session_ids(instance), do: Enum.uniq(for(%{session_id: id} <- Legation.connections(instance), do: id))
 
@@ -132,12 +127,7 @@ defmodule Legation.LinksTest do
     assert length(Legation.connections(alice)) == 4
   end
 
-  defp until_refused(alice, left \\ 1_000) do
-    if Legation.counters(alice).hellos_duplicate == 0 do
-      assert left > 0
-      receive(do: (:never -> :ok), after: (10 -> until_refused(alice, left - 1)))
-    end
-  end
+  defp until_refused(alice), do: until(Legation.counters(alice).hellos_duplicate > 0)
 
   test "a peer's own limits hold for it alone" do
     alice = start_realm("alice")
@@ -281,7 +271,7 @@ defmodule Legation.LinksTest do
     Cable.slow(first, 500_000)
     for n <- 1..100, do: GenServer.cast(proxy, {n, :binary.copy("x", 1_000)})
     # They have all left the proxy, whose end is the session's.
-    until_empty(proxy)
+    until(Process.info(proxy, :message_queue_len) == {:message_queue_len, 0})
     :ok = Legation.disconnect("alice", bob)
     for n <- 1..100, do: assert_receive({:cast, {^n, _x}})
   end
@@ -307,21 +297,5 @@ defmodule Legation.LinksTest do
     assert Legation.connect("alice", bob) == {:error, :draining}
   end
 
-  defp until_empty(pid, left \\ 1_000) do
-    if Process.info(pid, :message_queue_len) != {:message_queue_len, 0} do
-      assert left > 0
-      receive(do: (:never -> :ok), after: (10 -> until_empty(pid, left - 1)))
-    end
-  end
-
-  defp until_draining(proxy, left \\ 1_000) do
-    case GenServer.call(proxy, {:echo, 1}) do
-      {:error, {:legation, :draining}} ->
-        :ok
-
-      1 ->
-        assert left > 0
-        until_draining(proxy, left - 1)
-    end
-  end
+  defp until_draining(proxy), do: until(GenServer.call(proxy, {:echo, 1}) == {:error, {:legation, :draining}})
 end

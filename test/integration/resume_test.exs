@@ -20,6 +20,9 @@ defmodule Legation.ResumeTest do
     id
   end
 
+  # Of each link.
+  defp session_ids(instance), do: for(%{session_id: id} <- Legation.connections(instance), do: id)
+
   # Returns what the first call that gets through after everything before it has replied.
   defp settled(name), do: GenServer.call(name, {:echo, :settled}, 60_000)
 
@@ -152,14 +155,8 @@ defmodule Legation.ResumeTest do
   end
 
   # Until what was pushed has been signed: from then on it is the peer's to acknowledge.
-  defp until_sent(bob, left \\ 1_000) do
-    counters = Legation.counters(bob).sessions["alice"]
-
-    if counters.queue_bytes > 0 or counters.resume_bytes == 0 do
-      assert left > 0
-      receive(do: (:never -> :ok), after: (10 -> until_sent(bob, left - 1)))
-    end
-  end
+  defp until_sent(bob),
+    do: until(match?(%{queue_bytes: 0, resume_bytes: sent} when sent > 0, Legation.counters(bob).sessions["alice"]))
 
   test "what waited unsigned when a session ended goes out in the next" do
     # Nothing is signed while so little waits to be acknowledged.
@@ -245,17 +242,8 @@ defmodule Legation.ResumeTest do
 
     # Sooner or later one has been settled upon.
     settled(proxy)
-    until_one_link(alice, bob)
-    assert [%{session_id: id}] = Legation.connections(alice)
-    assert [%{session_id: ^id}] = Legation.connections(bob)
+    until(match?({[id], [id]}, {session_ids(alice), session_ids(bob)}))
     assert Legation.whereis("echo@alice", bob) in [proxy, await_engine(bob, "echo@alice")]
-  end
-
-  defp until_one_link(alice, bob, left \\ 1_000) do
-    if Enum.map([alice, bob], &length(Legation.connections(&1))) != [1, 1] do
-      assert left > 0
-      receive(do: (:never -> :ok), after: (10 -> until_one_link(alice, bob, left - 1)))
-    end
   end
 
   for direction <- [:both, :to_listener, :to_dialler] do
@@ -277,20 +265,8 @@ defmodule Legation.ResumeTest do
 
   test "a round trip can be read, of each link" do
     %{bob: bob} = realms(limits: [ping_ms: 50])
-    assert %{rtt_ms: rtt_ms} = until_rtt(bob)
-    assert rtt_ms in 0..5_000
+    until(match?([%{rtt_ms: rtt_ms}] when rtt_ms in 0..5_000, Legation.connections(bob)))
     assert [%{links: [%{rtt_ms: _}]}] = Legation.peers(bob)
-  end
-
-  defp until_rtt(bob, left \\ 1_000) do
-    case Legation.connections(bob) do
-      [%{rtt_ms: rtt_ms} = link] when rtt_ms != nil ->
-        link
-
-      _none_yet ->
-        assert left > 0
-        receive(do: (:never -> :ok), after: (10 -> until_rtt(bob, left - 1)))
-    end
   end
 
   describe "bounds" do
@@ -316,7 +292,7 @@ defmodule Legation.ResumeTest do
       Cable.stall(cable, :to_dialler)
       kilobyte = :binary.copy("x", 1_000)
       for n <- 1..40, do: GenServer.cast(proxy, {n, kilobyte})
-      until(fn -> session_counter(bob, "alice", :resume_bytes) >= 30_000 end)
+      until(session_counter(bob, "alice", :resume_bytes) >= 30_000)
       # What is over the bound waits, unsigned.
       for n <- 41..200, do: GenServer.cast(proxy, {n, kilobyte})
       # Refused on this side, behind them.
@@ -325,14 +301,7 @@ defmodule Legation.ResumeTest do
       assert session_counter(bob, "alice", :messages_out) <= 40
       Cable.go_on(cable, :to_dialler)
       for n <- 1..200, do: assert_receive({:cast, {^n, ^kilobyte}})
-      until(fn -> session_counter(bob, "alice", :resume_bytes) == 0 end)
-    end
-
-    defp until(fun, left \\ 1_000) do
-      unless fun.() do
-        assert left > 0
-        receive(do: (:never -> :ok), after: (10 -> until(fun, left - 1)))
-      end
+      until(session_counter(bob, "alice", :resume_bytes) == 0)
     end
   end
 end

@@ -321,7 +321,7 @@ defmodule Legation.RotationTest do
       :sys.replace_state(peer, &%{&1 | revoked: true})
       assert {:reply, {:close, :revoked}, _state} = Legation.Peer.handle_call({:up, %{}}, self(), :sys.get_state(peer))
       :ok = Legation.connect(peer("alice", connect: [address]), bob)
-      until(fn -> Legation.counters(alice).hellos_revoked > 0 end)
+      until(Legation.counters(alice).hellos_revoked > 0)
       assert Legation.connections(alice) == []
     end
 
@@ -428,22 +428,13 @@ defmodule Legation.RotationTest do
   end
 
   # What nobody is told of is asked for until it is so.
-  defp await_links(instance, count), do: until(fn -> length(Legation.connections(instance)) == count end)
+  defp await_links(instance, count), do: until(length(Legation.connections(instance)) == count)
 
   defp await_state(instance, realm, state),
-    do: until(fn -> Enum.any?(Legation.peers(instance), &(&1.realm == realm and &1.state == state)) end)
+    do: until(Enum.any?(Legation.peers(instance), &(&1.realm == realm and &1.state == state)))
 
-  defp await_file(dir),
-    do:
-      until(fn ->
-        match?({:ok, [_ | _]}, File.ls(dir)) and not Enum.any?(File.ls!(dir), &String.ends_with?(&1, ".new"))
-      end)
-
-  defp until(fun, left_ms \\ 10_000) do
-    cond do
-      fun.() -> :ok
-      left_ms <= 0 -> flunk("it has not come about")
-      true -> receive(do: (:never -> :ok), after: (10 -> until(fun, left_ms - 10)))
-    end
+  defp await_file(dir) do
+    until(match?({:ok, [_ | _]}, File.ls(dir)))
+    until(not Enum.any?(File.ls!(dir), &String.ends_with?(&1, ".new")))
   end
 end

@@ -146,7 +146,7 @@ defmodule Legation.SemanticsCallsTest do
     pair = pair()
     {call, from} = hold(pair)
     drain = Task.async(fn -> Legation.drain(10_000, pair.bob) end)
-    until(fn -> match?([%{state: :drained}], Legation.peers(pair.bob)) end)
+    until(match?([%{state: :drained}], Legation.peers(pair.bob)))
     refused = called(pair.proxy, {:note, 1})
     before = fired(pair)
     GenServer.reply(from, :ok)
@@ -199,10 +199,7 @@ defmodule Legation.SemanticsCallsTest do
     pair = full(pair(limits: [queue_bytes_max: 1_000]))
     :ok = GenServer.cast(pair.proxy, :binary.copy("x", 500))
 
-    until(fn ->
-      [counters] = for %{name: "echo@alice", counters: counters} <- Legation.engines(pair.bob), do: counters
-      counters.dropped == 1
-    end)
+    until(dropped(pair, "echo@alice") == 1)
 
     resume(pair)
     [:ok, log(pair), fired(pair)]
@@ -306,12 +303,12 @@ defmodule Legation.SemanticsCallsTest do
     filler = publish(pair.alice, "filler", spawn_link(fn -> receive do: (:never -> :ok) end), [pair.bob])
     lose(pair)
 
-    until(fn ->
-      GenServer.cast(filler, :binary.copy("x", 800))
-      [counters] = for %{name: "filler@alice", counters: counters} <- Legation.engines(pair.bob), do: counters
-      counters.dropped > 0
-    end)
-
+    until(GenServer.cast(filler, :binary.copy("x", 800)) == :ok and dropped(pair, "filler@alice") > 0)
     pair
+  end
+
+  defp dropped(pair, name) do
+    [dropped] = for %{name: ^name, counters: %{dropped: dropped}} <- Legation.engines(pair.bob), do: dropped
+    dropped
   end
 end

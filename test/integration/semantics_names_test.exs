@@ -335,7 +335,7 @@ defmodule Legation.SemanticsNamesTest do
   scenario "stop_lost" do
     pair = lose(pair(@sys))
     stop = Task.async(fn -> GenServer.stop(pair.proxy) end)
-    until(fn -> Legation.counters(pair.bob).sessions["alice"].calls_pending == 1 end)
+    until(Legation.counters(pair.bob).sessions["alice"].calls_pending == 1)
     resume(pair)
     [Task.await(stop), lives(pair)]
   end
@@ -347,7 +347,7 @@ defmodule Legation.SemanticsNamesTest do
     pair = imported(:echo_for_multi_call)
     settle_global(pair.bob)
     test = Task.async(fn -> GenServer.multi_call([node()], :echo_for_multi_call, {:note, 1}, 10_000) end)
-    until(fn -> Legation.counters(pair.bob).sessions["alice"].calls_pending == 1 end)
+    until(Legation.counters(pair.bob).sessions["alice"].calls_pending == 1)
     resume(pair)
     {replies, []} = Task.await(test, 10_000)
     [Keyword.values(replies), log(pair)]

@@ -117,7 +117,7 @@ defmodule Legation.SemanticsWatchingTest do
 
     if transport(pair.bob) == :embedded do
       fired = fires(pair)
-      until(fn -> Legation.whereis("echo@alice", pair.bob) not in [nil, pair.proxy] end)
+      until(Legation.whereis("echo@alice", pair.bob) not in [nil, pair.proxy])
       after_exit(pair, fired)
     else
       synchronize(pair)

@@ -21,7 +21,7 @@ defmodule Legation.TakeoverTest do
 
     # A node of alice's that has no library reaches bob by whoever has the link.
     learned(one)
-    until(fn -> echoes?(plain, 1) end)
+    until(echoes?(plain, 1))
 
     assert TestVM.kill(one.vm) == 128 + 9
     await(watch, {:engine_learned, "counter@alice"})
@@ -29,7 +29,7 @@ defmodule Legation.TakeoverTest do
     assert GenServer.call(via(bob, "counter@alice"), :get) >= 20
     learned(two)
     # It stands by until `:global` has noticed that the other node is gone.
-    until(fn -> echoes?(plain, 2) end)
+    until(echoes?(plain, 2))
     assert [%{realm: "alice"}] = Legation.connections(bob)
   end
 
@@ -52,13 +52,6 @@ defmodule Legation.TakeoverTest do
     :peer.call(plain, :gen_server, :call, [{:global, "echo@bob"}, {:echo, number}]) == number
   catch
     :exit, {reason, _call} when reason != :timeout -> false
-  end
-
-  defp until(fun, left \\ 1_000) do
-    unless fun.() do
-      assert left > 0
-      receive(do: (:never -> :ok), after: (10 -> until(fun, left - 1)))
-    end
   end
 
   defp learned(%{vm: vm}) do

@@ -22,8 +22,8 @@ defmodule Legation.Case do
 
   alias Legation.{CNode, Instance, Native, Options, TestTransport}
 
-  # Generous, and never waited for in full: what is waited for is a message.
-  @patience_ms 10_000
+  # Generous, for a machine with other work, and never waited for in full: what is waited for is a message.
+  @patience_ms 20_000
 
   using do
     quote do
@@ -256,6 +256,33 @@ defmodule Legation.Case do
     watch = watch(instance)
     if is_map_key(watch.snapshot.engines, full_name), do: await(watch, {:engine_forgotten, full_name})
     unwatch(watch)
+  end
+
+  @doc """
+  For what nobody is told of: waits until the expression is true, and returns its value. If it does not come to that, the test fails
+  as by `assert`, with what it is by then.
+  """
+  defmacro until(expression) do
+    quote do
+      Legation.Case.__until__(fn -> unquote(expression) end) || ExUnit.Assertions.assert(unquote(expression))
+    end
+  end
+
+  @doc false
+  def __until__(fun, deadline_ms \\ System.monotonic_time(:millisecond) + @patience_ms) do
+    cond do
+      value = fun.() ->
+        value
+
+      System.monotonic_time(:millisecond) > deadline_ms ->
+        nil
+
+      true ->
+        receive do
+        after
+          5 -> __until__(fun, deadline_ms)
+        end
+    end
   end
 
   @doc "Returns when the instance has registered in `:global` what it has learned by now."

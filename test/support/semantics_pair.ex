@@ -156,7 +156,7 @@ defmodule Legation.Semantics.Pair do
   def call(pair, request, server \\ nil) do
     before = pending(pair)
     call = async_call(server || pair.proxy, request)
-    until(fn -> pending(pair) > before end)
+    until(pending(pair) > before)
     call
   end
 
@@ -234,23 +234,6 @@ defmodule Legation.Semantics.Pair do
       ^last -> [last]
       kind when kind in [:peer_up, :peer_lost, :peer_resumed, :peer_down] -> [kind | events(%{ref: ref}, last)]
       _of_engines_or_a_gap -> events(%{ref: ref}, last)
-    end
-  end
-
-  @doc "For what nobody is told of."
-  def until(is?, left_ms \\ @patience_ms) do
-    cond do
-      is?.() ->
-        :ok
-
-      left_ms <= 0 ->
-        flunk("it has not come about")
-
-      true ->
-        receive do
-        after
-          2 -> until(is?, left_ms - 2)
-        end
     end
   end
 end

@@ -3,6 +3,8 @@ defmodule Legation.CNode.NamesTest do
   # difference.
   use ExUnit.Case, async: false
 
+  import Legation.Case, only: [until: 1]
+
   alias Legation.{FakeDaemon, GlobalNames, TestCluster, TestVM}
   alias Legation.TestEngines.Counter
 
@@ -41,18 +43,6 @@ defmodule Legation.CNode.NamesTest do
 
   defp sync(vm), do: TestVM.call(vm, :global, :sync, [])
 
-  # It is known to have happened only by its having happened.
-  defp eventually(true?, tries \\ 1_000)
-  defp eventually(_true?, 0), do: flunk("it does not happen")
-
-  defp eventually(true?, tries) do
-    true?.() ||
-      receive do
-      after
-        10 -> eventually(true?, tries - 1)
-      end
-  end
-
   test "a name comes back on a node that had no way to the daemon when it came", %{cluster: cluster} do
     bob = start_vm(cluster, "bob")
     {plain, plain_node} = TestCluster.start_plain!(cluster, "plain")
@@ -66,12 +56,12 @@ defmodule Legation.CNode.NamesTest do
 
     learned(bob, "counter@alice", counter)
     assert whereis(bob, "counter@alice") == counter
-    eventually(fn -> :peer.call(plain, :global, :whereis_name, ["counter@alice"]) == :undefined end)
+    until(:peer.call(plain, :global, :whereis_name, ["counter@alice"]) == :undefined)
 
     # The daemon dials that one, too, and says so.
     connect(daemon, plain_node)
     TestVM.call(bob, GlobalNames, :register_again, [Bob])
-    eventually(fn -> :peer.call(plain, :global, :whereis_name, ["counter@alice"]) == counter end)
+    until(:peer.call(plain, :global, :whereis_name, ["counter@alice"]) == counter)
     assert :peer.call(plain, :gen_server, :call, [{:global, "counter@alice"}, :get]) == 1
   end
 
@@ -85,10 +75,10 @@ defmodule Legation.CNode.NamesTest do
 
     {plain, plain_node} = TestCluster.start_plain!(cluster, "plain")
     connect(bob, plain_node)
-    eventually(fn -> :peer.call(plain, :global, :whereis_name, ["counter@alice"]) == counter end)
+    until(:peer.call(plain, :global, :whereis_name, ["counter@alice"]) == counter)
     assert :peer.call(plain, :gen_server, :call, [{:global, "counter@alice"}, :get]) == 1
     TestVM.call(bob, GlobalNames, :drop, [Bob, "counter@alice", counter])
-    eventually(fn -> :peer.call(plain, :global, :whereis_name, ["counter@alice"]) == :undefined end)
+    until(:peer.call(plain, :global, :whereis_name, ["counter@alice"]) == :undefined)
   end
 
   test "two nodes that meet keep one name, and the loser's daemon is told by a message", %{cluster: cluster} do
@@ -106,17 +96,17 @@ defmodule Legation.CNode.NamesTest do
     connect(one, node_of(two))
     # The lower node's stays: daemon_one.
     assert_receive {:vm, ^two_daemon, {:info, {:global_name_conflict, "echo@alice", ^one_echo}}}
-    eventually(fn -> whereis(two, "echo@alice") == one_echo end)
+    until(whereis(two, "echo@alice") == one_echo)
     assert whereis(one, "echo@alice") == one_echo
     refute_received {:vm, ^one_daemon, {:info, _message}}
 
     # Which its daemon hands on. Ours stands by, and takes over when theirs goes.
     TestVM.call(two, GlobalNames, :lost, [Bob, "echo@alice", one_echo])
-    eventually(fn -> TestVM.call(two, GlobalNames, :info, [Bob]) == %{held: 0, standby: 1} end)
+    until(TestVM.call(two, GlobalNames, :info, [Bob]) == %{held: 0, standby: 1})
     TestVM.call(one, GlobalNames, :drop, [Bob, "echo@alice", one_echo])
     TestVM.kill(one_daemon)
-    eventually(fn -> whereis(two, "echo@alice") == two_echo end)
-    eventually(fn -> whereis(one, "echo@alice") == two_echo end)
+    until(whereis(two, "echo@alice") == two_echo)
+    until(whereis(one, "echo@alice") == two_echo)
   end
 
   test "one that nobody has told of its loss finds out when it registers again", %{cluster: cluster} do
@@ -132,7 +122,7 @@ defmodule Legation.CNode.NamesTest do
       end
 
     connect(one, node_of(two))
-    eventually(fn -> TestVM.call(two, GlobalNames, :info, [Bob]) == %{held: 0, standby: 1} end)
+    until(TestVM.call(two, GlobalNames, :info, [Bob]) == %{held: 0, standby: 1})
     assert whereis(two, "echo@alice") == one_echo
   end
 
