@@ -73,6 +73,8 @@ defmodule Legation.AttacksDistributedTest do
 
   # Before anything is counted all code has to be loaded.
   defp warm_up(context) do
+    {:ok, modules} = :application.get_key(:legation, :modules)
+    :ok = TestVM.call(context.vm, :code, :ensure_modules_loaded, [modules])
     attacks = ["none", "call", "pids", "new-atoms", "disguised-sends", "reserved-targets"]
     for attack <- attacks, do: attack(context, attack, count: 10)
     attack(context, "call", engine: "an@other")

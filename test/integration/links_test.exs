@@ -81,6 +81,7 @@ defmodule Legation.LinksTest do
     refute_received {:cast, _again}
   end
 
+  @tag timeout: 180_000
   test "100,000 casts are there once and in order while the links fail in turns" do
     %{alice: alice, bob: bob, first: first, second: second, watch: watch} = realms(links: 2)
     {:ok, sequence} = Sequence.start_link([])
@@ -104,7 +105,7 @@ defmodule Legation.LinksTest do
       until_links(bob, tls: :active, plain: :standby)
     end
 
-    assert_receive :cast, 60_000
+    assert_receive :cast, 120_000
     assert GenServer.call(to, :taken) == {100_000, []}
     refute_received {:legation, _ref, {:peer_down, _realm, _reason}}
     unwatch(watch)

@@ -159,8 +159,8 @@ defmodule Legation.ResumeTest do
     do: until(match?(%{queue_bytes: 0, resume_bytes: sent} when sent > 0, Legation.counters(bob).sessions["alice"]))
 
   test "what waited unsigned when a session ended goes out in the next" do
-    # Nothing is signed while so little waits to be acknowledged.
-    %{bob: bob, cable: cable, proxy: proxy, watch: watch} = realms(limits: [grace_ms: 300])
+    # A grace that is longer than it takes to hand over what is to wait.
+    %{bob: bob, cable: cable, proxy: proxy, watch: watch} = realms(limits: [grace_ms: 2_000])
     Cable.cut(cable, :down)
     await(watch, {:peer_lost, "alice"})
     for n <- 1..100, do: GenServer.cast(proxy, {:kept, n})

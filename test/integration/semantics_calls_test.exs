@@ -205,8 +205,9 @@ defmodule Legation.SemanticsCallsTest do
     [:ok, log(pair), fired(pair)]
   end
 
+  # A grace that is longer than it takes to cast.
   scenario "cast_grace_over" do
-    pair = pair(limits: [grace_ms: 300])
+    pair = pair(limits: [grace_ms: 2_000])
     lose(pair)
     sent = GenServer.cast(pair.proxy, 1)
     fired = fires(pair)

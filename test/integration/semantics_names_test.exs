@@ -154,7 +154,8 @@ defmodule Legation.SemanticsNamesTest do
   end
 
   scenario "peer_stalled" do
-    pair = pair(limits: [ping_ms: 50])
+    # Not so little that a busy machine passes for a silent peer.
+    pair = pair(limits: [ping_ms: 300])
     Cable.stall(pair.cable)
     lost = both(pair, :peer_lost)
     Cable.go_on(pair.cable)

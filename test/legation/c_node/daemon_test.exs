@@ -151,7 +151,8 @@ defmodule Legation.CNode.DaemonTest do
 
   test "one that is not ready in time is ended", context do
     cat = watch(context)
-    options = options(context, "", transport: [start_ms: 200])
+    # A program of a busy machine has begun by then, and holds its fifo open.
+    options = options(context, "", transport: [start_ms: 1_000])
     assert {:daemon, :timeout} = not_started(options)
     await_end(cat)
   end
@@ -209,7 +210,7 @@ defmodule Legation.CNode.DaemonTest do
 
   test "one that can't have its port again for a while listens where it was told to at first", context do
     script = ~S(if [[ "$config" == *:4711* ]]; then echo "ERROR address in use" >&2; exit 1; fi; ) <> @ready
-    options = options(context, script, listen: [tcp: [port: 0]], transport: [start_ms: 300])
+    options = options(context, script, listen: [tcp: [port: 0]], transport: [start_ms: 1_000])
     fake = start(options)
     FakeDaemon.answer(fake, :listeners, [%{id: "elixir:0", carrier: :tcp, profile: :tls, address: [port: 4711]}])
     Legation.CNode.Directory.daemon_ready(options.name, 1)
@@ -268,7 +269,7 @@ defmodule Legation.CNode.DaemonTest do
 
   test "one that runs and has lost the link for as long as a start may take is ended, and another is started",
        context do
-    options = options(context, @ready, transport: [start_ms: 500])
+    options = options(context, @ready, transport: [start_ms: 1_000])
     start(options)
     flush()
     # Its node is gone, and it does not come back.
