@@ -236,6 +236,22 @@ fn a_hello_relayed_by_somebody_between_is_refused() {
     }
 }
 
+/// A limit that the protocol states (17.11), held here so that nobody takes it for a promise.
+#[test]
+fn who_answers_in_a_responders_place_sees_who_dials_and_gets_no_further() {
+    for profile in [Profile::Tls, Profile::Plain] {
+        // Without the network key, and without anybody's identity.
+        let mut config = RawPeerConfig::dialled(profile);
+        (config.network, config.realm) = (NetworkKey::new([10; 32]), Realm::number(66));
+        let mut versus = Versus::dialled(config, Limits::default());
+        versus.settle();
+        let seen = Hello::decode(&versus.peer.hello_received).unwrap().0;
+        assert_eq!((seen.own, seen.peer), (Realm::alice().id(), Realm::bob().id()));
+        assert!(!versus.side.is_up());
+        assert!(versus.side.link.session().is_none());
+    }
+}
+
 #[test]
 fn a_hello_of_an_earlier_link_is_refused() {
     for profile in PROFILES {
