@@ -157,6 +157,10 @@ defmodule Legation.GlobalNames do
 
     case state.held do
       %{^full_name => pid} ->
+        # Registered again while the nodes met, ours has come over the winner's, and `:global` asks nobody then.
+        if :global.whereis_name(global_name) == pid,
+          do: :global.re_register_name(global_name, winner, &__MODULE__.resolve/3)
+
         {:noreply, stand_by(full_name, pid, winner, %{state | held: Map.delete(state.held, full_name)})}
 
       _not_ours ->

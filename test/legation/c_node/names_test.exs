@@ -126,6 +126,31 @@ defmodule Legation.CNode.NamesTest do
     assert whereis(two, "echo@alice") == one_echo
   end
 
+  test "one that was registered again just when the nodes met gives the name back", %{cluster: cluster} do
+    [{one, one_echo}, {two, two_echo}] =
+      for name <- ["one", "two"] do
+        vm = start_vm(cluster, name)
+        daemon = hidden(cluster, "daemon_#{name}")
+        echo = TestVM.here(daemon, TestVM, :start_echo, [])
+        connect(daemon, node_of(vm))
+        instance(vm)
+        learned(vm, "echo@alice", echo)
+        {vm, echo}
+      end
+
+    connect(one, node_of(two))
+    until(whereis(two, "echo@alice") == one_echo)
+    until(TestVM.call(two, GlobalNames, :info, [Bob]) == %{held: 0, standby: 1})
+    # As it is when that comes a moment later than the question who has the name.
+    TestVM.call(two, GlobalNames, :drop, [Bob, "echo@alice", two_echo])
+    assert TestVM.call(two, :global, :re_register_name, ["echo@alice", two_echo]) == :yes
+    learned(two, "echo@alice", two_echo)
+    assert TestVM.call(two, GlobalNames, :info, [Bob]) == %{held: 1, standby: 0}
+    TestVM.call(two, GlobalNames, :lost, [Bob, "echo@alice", one_echo])
+    assert TestVM.call(two, GlobalNames, :info, [Bob]) == %{held: 0, standby: 1}
+    for vm <- [one, two], do: assert(whereis(vm, "echo@alice") == one_echo)
+  end
+
   test "an imported local name is a process here, and ends as the engine's does", %{cluster: cluster} do
     bob = start_vm(cluster, "bob")
     daemon = hidden(cluster, "daemon")
