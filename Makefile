@@ -5,7 +5,7 @@ export LC_ALL = C.UTF-8
 # cargo and mix use all cores themselves, and runners share the build directories.
 .NOTPARALLEL:
 
-.PHONY: help setup build test check audit test-rust test-elixir test-node test-conformance test-consumer test-netns netns format demo demo-node bench matrix clean
+.PHONY: help setup build test check audit model test-rust test-elixir test-node test-conformance test-consumer test-netns netns format demo demo-node bench matrix clean
 
 help:
 	@echo 'make setup    check for what is needed; on Debian, install it'
@@ -13,6 +13,7 @@ help:
 	@echo 'make test     everything that has to pass'
 	@echo 'make check    only formatting and lints'
 	@echo 'make audit    the crates that are used: known holes, licences, where from; needs cargo-deny'
+	@echo 'make model    the handshake, proven on paper by ProVerif; some ten minutes'
 	@echo 'make format   put the formatting right'
 	@echo 'make demo     two realms that talk'
 	@echo 'make demo-node  plain Erlang, with the daemon beside it'
@@ -40,6 +41,10 @@ check: setup
 audit:
 	@command -v cargo-deny >/dev/null || { echo 'make audit needs cargo-deny: cargo install --locked cargo-deny' >&2; exit 1; }
 	cargo deny --locked check
+
+# The handshake as terms, with broken variants that have to be found out; needs ProVerif.
+model:
+	models/check
 
 test-rust:
 	cargo test --workspace --locked
