@@ -69,7 +69,7 @@ defmodule Legation.Victim do
     :ok = Legation.connect(peer("alice", connect: [{:tcp, host: "127.0.0.1", port: ports.tls}]), bob)
     await_up(watch, "alice")
     unwatch(watch)
-    await_engine(bob, "count@alice")
+    await_engines(bob)
 
     %__MODULE__{
       alice: alice,
@@ -81,6 +81,9 @@ defmodule Legation.Victim do
       watch: watch(alice)
     }
   end
+
+  # At the beginning of a session they come in any order.
+  defp await_engines(bob), do: for(name <- ["engine", "count", "private"], do: await_engine(bob, name <> "@alice"))
 
   @doc "An engine at an instance; its owner is who calls this. For `Legation.TestVM.here/4`."
   def publish_engine(instance, name) do
@@ -145,7 +148,7 @@ defmodule Legation.Victim do
     :ok = Legation.connect("alice", bob)
     await_up(watch, "alice")
     unwatch(watch)
-    await_engine(bob, "count@alice")
+    await_engines(bob)
     assert GenServer.call(name, {:add, 1}) == before + 2
     assert listeners(alice) == victim.listeners
   end
