@@ -68,7 +68,7 @@ defmodule Legation.AttacksDistributedTest do
 
   defp well(%{bob: bob, vm: vm}) do
     assert GenServer.call(via(bob, "engine@alice"), :hello) == :ok
-    assert_receive {:vm, ^vm, {:told, {:call, :hello}}}, 5_000
+    assert_receive {:vm, ^vm, {:told, {:call, :hello}}}
   end
 
   # Before anything is counted all code has to be loaded.

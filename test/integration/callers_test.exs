@@ -118,7 +118,7 @@ defmodule Legation.CallersTest do
   defp call({:held, event}, language, way, infinite?, %{vm: vm} = context) do
     server = server(way, "echo", language, context)
     pid = start_call(language, server, {:hold, 1}, timeout(infinite?))
-    assert_receive {:vm, ^vm, {:held, 1, _from}}, 5_000
+    assert_receive {:vm, ^vm, {:held, 1, _from}}
     happen(event, context)
     ended(pid, language, server, {:hold, 1}, timeout(infinite?))
   end
@@ -126,7 +126,7 @@ defmodule Legation.CallersTest do
   defp call(:nobody_answers, language, way, true, %{vm: vm} = context) do
     server = server(way, "echo", language, context)
     pid = start_call(language, server, {:hold, 1}, :infinity)
-    assert_receive {:vm, ^vm, {:held, 1, _from}}, 5_000
+    assert_receive {:vm, ^vm, {:held, 1, _from}}
     # Somebody else's call has come and gone meanwhile.
     assert GenServer.call(server, {:echo, 1}) == 1
     assert Process.alive?(pid)
@@ -249,7 +249,7 @@ defmodule Legation.CallersTest do
   defp watched(:monitor, proxy, happen) do
     ref = :erlang.monitor(:process, proxy)
     happen.()
-    assert_receive {:DOWN, ^ref, :process, ^proxy, reason}, 5_000
+    assert_receive {:DOWN, ^ref, :process, ^proxy, reason}
     reason
   end
 
@@ -257,7 +257,7 @@ defmodule Legation.CallersTest do
     Process.flag(:trap_exit, true)
     Process.link(proxy)
     happen.()
-    assert_receive {:EXIT, ^proxy, reason}, 5_000
+    assert_receive {:EXIT, ^proxy, reason}
     reason
   end
 

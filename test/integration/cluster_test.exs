@@ -97,12 +97,12 @@ defmodule Legation.ClusterTest do
     watch = TestVM.here(vm, Legation, :monitor_peers, [Bob])
     assert {:ok, _ref, _snapshot} = watch
     :ok = Legation.withdraw("counter", alice)
-    assert_receive {:vm, ^vm, {:legation, _ref, {:engine_forgotten, "counter@alice", :withdrawn}}}, 5_000
+    assert_receive {:vm, ^vm, {:legation, _ref, {:engine_forgotten, "counter@alice", :withdrawn}}}
     TestVM.call(vm, Legation.Case, :settle_global, [Bob])
     assert {:noproc, _call} = catch_exit_of_plain(plain, [{:global, "counter@alice"}, :get, :infinity])
 
     :ok = Legation.publish("counter", counter, [], alice)
-    assert_receive {:vm, ^vm, {:legation, _ref, {:engine_learned, "counter@alice", _info}}}, 5_000
+    assert_receive {:vm, ^vm, {:legation, _ref, {:engine_learned, "counter@alice", _info}}}
     TestVM.call(vm, Legation.Case, :settle_global, [Bob])
     assert :peer.call(plain, :gen_server, :call, [{:global, "counter@alice"}, :get]) == 1
   end
@@ -116,7 +116,7 @@ defmodule Legation.ClusterTest do
     proxy = await_engine(alice, "far@bob")
     monitor = monitor(proxy)
     :peer.call(plain, :erlang, :exit, [pid, :kill])
-    assert_receive {:DOWN, ^monitor, :process, ^proxy, :killed}, 5_000
+    assert_receive {:DOWN, ^monitor, :process, ^proxy, :killed}
   end
 
   test "two nodes that learn of one engine and then meet keep one name; the other stands by, and takes over", context do

@@ -17,7 +17,7 @@ defmodule Legation.IntegrationDirectoryTest do
     assert watch.snapshot == %{peers: %{}, engines: %{}}
     link(alice, bob, :tcp_tls)
     # In whatever order they come.
-    for _n <- 1..@many, do: assert_receive({:legation, _ref, {:engine_learned, _name, _info}}, 10_000)
+    for _n <- 1..@many, do: assert_receive({:legation, _ref, {:engine_learned, _name, _info}})
 
     for n <- Enum.shuffle(1..@many), do: assert(GenServer.call(via(bob, "counter#{n}@alice"), :get) == n)
     assert length(Legation.engines(bob)) == @many
@@ -35,7 +35,7 @@ defmodule Legation.IntegrationDirectoryTest do
     # More than one read, and by no order of their names.
     names = for n <- 1..200, do: "engine#{rem(n * 77, 201)}"
     for name <- names, do: :ok = Legation.publish(name, engine, [], alice)
-    told = for _name <- names, do: assert_receive({:legation, _ref, {:engine_learned, _name, _info}}, 5_000)
+    told = for _name <- names, do: assert_receive({:legation, _ref, {:engine_learned, _name, _info}})
     assert for({_, _, {_, name, _info}} <- told, do: name) == for(name <- names, do: name <> "@alice")
   end
 
@@ -89,7 +89,7 @@ defmodule Legation.IntegrationDirectoryTest do
   end
 
   defp await_learned(ref, seen?) do
-    assert_receive {:legation, ^ref, {:engine_learned, name, _info}}, 10_000
+    assert_receive {:legation, ^ref, {:engine_learned, name, _info}}
     if not seen?.(name), do: await_learned(ref, seen?)
   end
 

@@ -156,7 +156,7 @@ defmodule Legation.FlowTest do
         Task.async(fn -> Legation.call("slow@alice", {:echo, @kilobyte}, 5_000, block: 10_000, instance: bob) end)
 
       Cable.mend(cable)
-      assert Task.await(waiting) == @kilobyte
+      assert Task.await(waiting, 20_000) == @kilobyte
       assert Legation.cast("nobody@alice", 1, opts) == {:error, :noproc}
       assert_raise ArgumentError, fn -> Legation.cast("slow@alice", 1, block: -1) end
       refute_received {:cast, {:late, _kilobyte}}
