@@ -132,7 +132,11 @@ defmodule Bench.Table do
         [
           ["handshakes per second, both ends on one core", Results.number(fact["both_per_second"])],
           ["of that the listener's part, by itself", Results.number(fact["server_per_second"])],
-          ["of that the dialler's part, by itself", Results.number(fact["client_per_second"])]
+          ["of that the dialler's part, by itself", Results.number(fact["client_per_second"])],
+          [
+            "handshakes per second, of realms that meet for the first time",
+            Results.number(fact["strangers_per_second"])
+          ]
         ]
       end
 

@@ -69,7 +69,8 @@ struct Client {
 pub fn run(profile: Profile, address: &str) -> Outcome<()> {
     let realm = Realm::new(Role::Client);
     let carrier = Carrier::connect(profile, address)?;
-    let driven = Driven::new(realm.connect(profile)?);
+    let server = *Realm::new(Role::Server).keyring.public();
+    let driven = Driven::new(realm.connect(profile, &server)?);
     let inbox = Inbox::default();
     let (reader, mut sink) = (driven.clone(), inbox.clone());
     let up = inbox.clone();

@@ -32,7 +32,17 @@ pub struct Realm {
 
 impl Realm {
     pub fn new(role: Role) -> Realm {
-        let seed = |part: u8| [[role as u8, part]; 16].concat().try_into().unwrap_or([part; 32]);
+        Realm::numbered(role, 0)
+    }
+
+    /// One of many that have the same role.
+    pub fn numbered(role: Role, number: u64) -> Realm {
+        let seed = |part: u8| {
+            let mut seed = [part; 32];
+            seed[0] = role as u8;
+            seed[1..9].copy_from_slice(&number.to_le_bytes());
+            seed
+        };
         // As if it had been up for long: nobody has to wait for it.
         let knocks = KnockMemory::new(KnockSettings::default(), now().saturating_sub(60_000));
         Realm {
@@ -42,10 +52,9 @@ impl Realm {
         }
     }
 
-    /// Dials the server. On tcp strangers could, so there is a knock.
-    pub fn connect(&self, profile: Profile) -> Outcome<Link> {
-        let server = *Realm::new(Role::Server).keyring.public();
-        Ok(Link::connect(self.config(profile)?, &server, profile != Profile::Local, None)?)
+    /// Dials the realm with this key. On tcp strangers could, so there is a knock.
+    pub fn connect(&self, profile: Profile, peer: &[u8; 32]) -> Outcome<Link> {
+        Ok(Link::connect(self.config(profile)?, peer, profile != Profile::Local, None)?)
     }
 
     pub fn accept(&self, profile: Profile) -> Outcome<Link> {

@@ -5,7 +5,7 @@
 //! legation_bench client tls|local ADDRESS    READY, then loads from standard input, one a line:
 //!     call BYTES CALLERS MILLISECONDS
 //!     cast BYTES SENDERS ENGINES MILLISECONDS
-//! legation_bench handshakes MILLISECONDS     whole handshakes, both ends in one thread
+//! legation_bench handshakes MILLISECONDS     whole handshakes, both ends in one thread, of old acquaintances and of strangers
 //! legation_bench stages BYTES BATCH          nanoseconds that each stage takes for one message of a batch
 //! legation_bench wire BYTES BATCH            bytes that go for a batch beyond its payloads
 //! ```

@@ -23,8 +23,11 @@ impl Pair {
     /// A whole handshake, with knock, channel and hellos.
     pub fn up(realms: &[Realm; 2], profile: Profile) -> Outcome<Pair> {
         let [client, server] = realms;
-        let mut pair =
-            Pair { client: client.connect(profile)?, server: server.accept(profile)?, serving: Duration::ZERO };
+        let mut pair = Pair {
+            client: client.connect(profile, server.keyring.public())?,
+            server: server.accept(profile)?,
+            serving: Duration::ZERO,
+        };
         pair.client.handle_timeout(now(), &mut |_| {});
         while pair.carry()? > 0 {}
         match pair.client.session().and(pair.server.session()) {
@@ -71,19 +74,33 @@ pub fn realms() -> [Realm; 2] {
     [Realm::new(Role::Client), Realm::new(Role::Server)]
 }
 
+/// Of two realms that come back to each other again and again, and of such that meet for the first time.
 pub fn handshakes(millis: u64) -> Outcome<()> {
+    let time = Duration::from_millis(millis);
     let realms = realms();
-    let begun = Instant::now();
+    // Their first; and AWS-LC gathers its first randomness for thirty milliseconds.
+    Pair::up(&realms, Profile::Tls)?;
     let (mut count, mut serving) = (0.0, 0.0);
-    while begun.elapsed() < Duration::from_millis(millis) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
         serving += Pair::up(&realms, Profile::Tls)?.serving.as_secs_f64();
         count += 1.0;
     }
     let both = begun.elapsed().as_secs_f64();
+
+    let (mut meeting, mut met) = (Duration::ZERO, 0);
+    while meeting < time {
+        let strangers = [Role::Client, Role::Server].map(|role| Realm::numbered(role, met));
+        let begun = Instant::now();
+        Pair::up(&strangers, Profile::Tls)?;
+        meeting += begun.elapsed();
+        met += 1;
+    }
     result(&[
         ("both_per_second", count / both),
         ("server_per_second", count / serving),
         ("client_per_second", count / (both - serving)),
+        ("strangers_per_second", met as f64 / meeting.as_secs_f64()),
     ]);
     Ok(())
 }
