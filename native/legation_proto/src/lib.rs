@@ -27,7 +27,7 @@ pub mod key_file;
 pub mod key_text;
 pub mod keyring;
 pub mod limits;
-mod private_key;
+pub mod private_key;
 pub mod receipt;
 mod recent;
 pub mod rotation;

@@ -1,6 +1,6 @@
 //! An Ed25519 private key, wiped when dropped.
 //!
-//! A signature is what a lone message waits for twice on each of its ways. With the feature `aws-lc` AWS-LC makes it, in half
+//! A signature is what a lone message waits for twice on each of its ways, and each end makes three in a handshake. With the feature `aws-lc` AWS-LC makes it, in half
 //! the time that `ed25519-dalek` takes; without, the core is Rust alone. Either way it is the same signature, bit by bit (RFC
 //! 8032), and it is dalek that verifies.
 
@@ -9,8 +9,9 @@ use std::sync::Arc;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::SigningKey;
 
+/// Clones share the key. Whoever holds one can sign anything: a [`crate::keyring::Keyring`] doesn't give its own away.
 #[derive(Clone)]
-pub(crate) struct PrivateKey(Arc<Inner>);
+pub struct PrivateKey(Arc<Inner>);
 
 struct Inner {
     key: SigningKey,
@@ -25,7 +26,7 @@ impl PrivateKey {
     }
 
     /// From a PKCS#8 PEM. None: it is something else.
-    pub fn from_pem(pem: &str) -> Option<PrivateKey> {
+    pub(crate) fn from_pem(pem: &str) -> Option<PrivateKey> {
         SigningKey::from_pkcs8_pem(pem).ok().map(PrivateKey::of)
     }
 
@@ -37,7 +38,7 @@ impl PrivateKey {
         }))
     }
 
-    pub fn seed(&self) -> &[u8; 32] {
+    pub(crate) fn seed(&self) -> &[u8; 32] {
         self.0.key.as_bytes()
     }
 
@@ -67,6 +68,12 @@ impl PrivateKey {
 
     fn sign_by_dalek(&self, message: &[u8]) -> [u8; 64] {
         ed25519_dalek::Signer::sign(&self.0.key, message).to_bytes()
+    }
+}
+
+impl std::fmt::Debug for PrivateKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("PrivateKey(..)")
     }
 }
 

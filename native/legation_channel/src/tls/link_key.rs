@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ed25519_dalek::{Signer as _, SigningKey};
+use legation_proto::private_key::PrivateKey;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use rustls::sign::{CertifiedKey, Signer};
 use rustls::{SignatureAlgorithm, SignatureScheme};
@@ -12,18 +12,18 @@ use super::verifier::spki;
 
 /// An Ed25519 key, wiped when the last channel that uses it is gone.
 #[derive(Clone)]
-pub struct LinkKey(Arc<SigningKey>);
+pub struct LinkKey(PrivateKey);
 
 impl LinkKey {
     /// `seed` is fresh randomness; one per start of the process.
     pub fn generate(mut seed: [u8; 32]) -> LinkKey {
-        let key = LinkKey(Arc::new(SigningKey::from_bytes(&seed)));
+        let key = LinkKey(PrivateKey::from_seed(&seed));
         seed.zeroize();
         key
     }
 
     pub fn public(&self) -> [u8; 32] {
-        self.0.verifying_key().to_bytes()
+        self.0.public()
     }
 
     /// For rustls: the raw public key in the place of a certificate.
@@ -39,7 +39,7 @@ impl std::fmt::Debug for LinkKey {
     }
 }
 
-/// Signs handshakes by the same implementation that verifies them.
+/// Signs handshakes.
 #[derive(Clone, Debug)]
 struct TlsSigner(LinkKey);
 
