@@ -2,6 +2,7 @@
 //!
 //! `protocol.md` 2 and 3.
 
+use curve25519_dalek::{EdwardsPoint, Scalar};
 use ed25519_dalek::{Signature, VerifyingKey};
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -83,7 +84,7 @@ impl std::fmt::Debug for NetworkKey {
 }
 
 /// A public key that can't be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum KeyError {
     #[error("not a point on the curve")]
     NotAPoint,
@@ -101,11 +102,10 @@ pub fn check_public_key(bytes: &[u8; 32]) -> Result<VerifyingKey, KeyError> {
     if key.is_weak() {
         return Err(KeyError::Weak);
     }
-    let point = key.to_edwards();
-    if point.compress().as_bytes() != bytes {
+    if !is_reduced(bytes) {
         return Err(KeyError::NotCanonical);
     }
-    if !point.is_torsion_free() {
+    if !is_torsion_free(&key.to_edwards()) {
         return Err(KeyError::Torsion);
     }
     Ok(key)
@@ -114,6 +114,17 @@ pub fn check_public_key(bytes: &[u8; 32]) -> Result<VerifyingKey, KeyError> {
 /// A public key that has come through [`check_public_key`] before. None: it can't have.
 pub fn checked_public_key(bytes: &[u8; 32]) -> Option<VerifyingKey> {
     VerifyingKey::from_bytes(bytes).ok()
+}
+
+/// Whether the y-coordinate is below 2²⁵⁵ − 19. The other encodings that are not canonical are of points with x = 0, which are weak.
+fn is_reduced(bytes: &[u8; 32]) -> bool {
+    let [low, middle @ .., high] = bytes;
+    *low < 0xed || *high & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
+}
+
+/// Whether (ℓ − 1)·P = −P. A public key is no secret, so this need not take the same time for each, as dalek's own check does.
+fn is_torsion_free(point: &EdwardsPoint) -> bool {
+    EdwardsPoint::vartime_double_scalar_mul_basepoint(&-Scalar::ONE, point, &Scalar::ZERO) == -point
 }
 
 /// The bytes that are signed (`protocol.md` 3.1): domain, a zero, the network, the body's hash.
@@ -174,6 +185,58 @@ mod tests {
         again[31] = 0x7f;
         assert!(check_public_key(&again).is_err());
         assert_eq!(check_public_key(&[2; 32]), Err(KeyError::NotAPoint));
+    }
+
+    /// As dalek has it, in constant time and by encoding the point again.
+    fn check_by_the_book(bytes: &[u8; 32]) -> Result<(), KeyError> {
+        let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::NotAPoint)?;
+        let point = key.to_edwards();
+        match () {
+            () if key.is_weak() => Err(KeyError::Weak),
+            () if point.compress().as_bytes() != bytes => Err(KeyError::NotCanonical),
+            () if !point.is_torsion_free() => Err(KeyError::Torsion),
+            () => Ok(()),
+        }
+    }
+
+    fn checked(bytes: &[u8; 32]) -> Result<(), KeyError> {
+        check_public_key(bytes).map(|key| assert_eq!(key.as_bytes(), bytes))
+    }
+
+    #[test]
+    fn every_encoding_at_the_edge_of_the_field_is_judged_as_dalek_would() {
+        let mut seen = std::collections::HashSet::new();
+        for low in 0..=255_u8 {
+            for sign in [0x7f, 0xff] {
+                let mut bytes = [0xff; 32];
+                (bytes[0], bytes[31]) = (low, sign);
+                assert_eq!(checked(&bytes), check_by_the_book(&bytes), "{bytes:?}");
+                seen.insert(check_by_the_book(&bytes).err());
+                let mut bytes = [0; 32];
+                (bytes[0], bytes[31]) = (low, sign & 0x80);
+                assert_eq!(checked(&bytes), check_by_the_book(&bytes), "{bytes:?}");
+            }
+        }
+        assert!(seen.contains(&Some(KeyError::NotCanonical)) && seen.contains(&Some(KeyError::Weak)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_key_with_any_torsion_is_refused(seed: [u8; 32]) {
+            use curve25519_dalek::constants::EIGHT_TORSION;
+            let key = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key();
+            for (number, torsion) in EIGHT_TORSION.iter().enumerate() {
+                let bytes = (key.to_edwards() + torsion).compress().to_bytes();
+                let expected = if number == 0 { Ok(()) } else { Err(KeyError::Torsion) };
+                proptest::prop_assert_eq!(checked(&bytes), expected);
+                proptest::prop_assert_eq!(checked(&bytes), check_by_the_book(&bytes));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_judged_as_dalek_would(bytes: [u8; 32]) {
+            proptest::prop_assert_eq!(checked(&bytes), check_by_the_book(&bytes));
+        }
     }
 
     #[test]
