@@ -1,6 +1,10 @@
 //! Accepts any Ed25519 raw public key that passes the strict check, and verifies strictly
 //! (`protocol.md` 2.6, 5.3).
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ed25519_dalek::VerifyingKey;
 use legation_proto::identity::{check_public_key, checked_public_key, verify_message};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -26,9 +30,13 @@ pub(super) fn link_key(spki: &[u8]) -> Option<[u8; 32]> {
     spki.strip_prefix(&SPKI_PREFIX)?.try_into().ok()
 }
 
-/// One verifier for both roles.
+/// Link keys that are known at most: those of a thousand peers, in 250 KB. Beyond it any other makes room.
+const LINK_KEYS_MAX: usize = 1_024;
+
+/// One verifier for both roles. It knows the link keys that have passed the check and have signed a handshake: a peer shows the same
+/// one as long as its process lives.
 #[derive(Debug, Default)]
-pub(super) struct RawKeyVerifier(());
+pub(super) struct RawKeyVerifier(Mutex<HashMap<[u8; 32], VerifyingKey>>);
 
 impl RawKeyVerifier {
     fn check(&self, spki: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), Error> {
@@ -37,8 +45,23 @@ impl RawKeyVerifier {
             return Err(CertificateError::BadEncoding.into());
         }
         let key = link_key(spki).ok_or(CertificateError::BadEncoding)?;
-        check_public_key(&key).map_err(|_| CertificateError::BadEncoding)?;
+        if !self.known().contains_key(&key) {
+            check_public_key(&key).map_err(|_| CertificateError::BadEncoding)?;
+        }
         Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<[u8; 32], VerifyingKey>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, key: VerifyingKey) {
+        let mut known = self.known();
+        if known.len() >= LINK_KEYS_MAX {
+            let any = known.keys().next().copied();
+            any.map(|any| known.remove(&any));
+        }
+        known.insert(key.to_bytes(), key);
     }
 
     /// The key has passed [`RawKeyVerifier::check`].
@@ -51,11 +74,17 @@ impl RawKeyVerifier {
         if signed.scheme != SignatureScheme::ED25519 {
             return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
         }
-        let key = link_key(spki).and_then(|key| checked_public_key(&key)).ok_or(CertificateError::BadEncoding)?;
+        let bytes = link_key(spki).ok_or(CertificateError::BadEncoding)?;
+        let known = self.known().get(&bytes).copied();
+        let key = known.or_else(|| checked_public_key(&bytes)).ok_or(CertificateError::BadEncoding)?;
         match signed.signature().try_into() {
-            Ok(signature) if verify_message(&key, message, signature) => Ok(HandshakeSignatureValid::assertion()),
-            _ => Err(CertificateError::BadSignature.into()),
+            Ok(signature) if verify_message(&key, message, signature) => {}
+            _ => return Err(CertificateError::BadSignature.into()),
         }
+        if known.is_none() {
+            self.keep(key);
+        }
+        Ok(HandshakeSignatureValid::assertion())
     }
 }
 
@@ -142,5 +171,36 @@ impl ClientCertVerifier for RawKeyVerifier {
 
     fn requires_raw_public_keys(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_the_limit_one_link_key_makes_room_for_the_next() {
+        let verifier = RawKeyVerifier::default();
+        for number in 0..=LINK_KEYS_MAX as u64 {
+            let mut seed = [9; 32];
+            seed[..8].copy_from_slice(&number.to_le_bytes());
+            let key = super::super::LinkKey::generate(seed).public();
+            verifier.keep(VerifyingKey::from_bytes(&key).unwrap());
+            assert_eq!(verifier.known().len(), LINK_KEYS_MAX.min(number as usize + 1));
+            assert!(verifier.known().contains_key(&key));
+        }
+    }
+
+    #[test]
+    fn a_link_key_is_known_once_it_has_signed_and_is_checked_until_then() {
+        let verifier = RawKeyVerifier::default();
+        let mut weak = [0; 32];
+        weak[0] = 1;
+        for _ in 0..2 {
+            assert!(verifier.check(&CertificateDer::from(spki(&weak).to_vec()), &[]).is_err());
+        }
+        let key = super::super::LinkKey::generate([9; 32]).public();
+        assert!(verifier.check(&CertificateDer::from(spki(&key).to_vec()), &[]).is_ok());
+        assert!(verifier.known().is_empty());
     }
 }
