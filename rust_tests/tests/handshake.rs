@@ -59,7 +59,10 @@ fn every_profile_comes_up_and_both_ends_agree() {
             let (alice, bob) = (alice.agreed(), bob.agreed());
             assert_eq!((alice.session, alice.version), (bob.session, bob.version));
             assert_eq!((alice.peer, bob.peer), (bob.own, alice.own));
-            assert_eq!((alice.peer_key, bob.peer_key), (Realm::bob().key(), Realm::alice().key()));
+            assert_eq!(
+                (alice.peer_key.to_bytes(), bob.peer_key.to_bytes()),
+                (Realm::bob().key(), Realm::alice().key())
+            );
             assert!(pair.bob.events.contains(&Seen::Decide { peer: Realm::alice().id(), resume: None }));
         }
     }

@@ -305,7 +305,7 @@ fn rotations() {
                 let records: Vec<Rotation> =
                     record.get("chain").chunks(Rotation::BYTES).map(|bytes| Rotation::decode(bytes).unwrap()).collect();
                 let (realm, head) = (RealmId(record.array("realm_id")), record.array("identity_key"));
-                match follow_chain(&realm, &head, &records, &[], &network, start) {
+                match follow_chain(&realm, &head, &records, &[], &network, start, &check_public_key) {
                     Ok(key) => assert_eq!((name.starts_with("good"), key.to_bytes()), (true, head)),
                     Err(error) => {
                         let code = CloseCode::from(&LinkError::from(error)).name();

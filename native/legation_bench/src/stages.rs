@@ -36,7 +36,7 @@ struct Side {
 impl Side {
     /// As the handshake left it.
     fn of(agreed: &Session, realm: &Realm) -> Outcome<Side> {
-        let session = Session::new(agreed.agreed().clone(), Limits::default(), realm.keyring.clone())?;
+        let session = Session::new(agreed.agreed().clone(), Limits::default(), realm.keyring.clone());
         let link = session.attach(true, agreed.agreed().profile, now());
         realm.announce(&session, &[SOURCE.to_owned()])?;
         Ok(Side { session, link })

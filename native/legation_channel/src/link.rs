@@ -581,10 +581,7 @@ impl Link {
         let (resumed, additional, profile) = (agreed.resumed, agreed.additional, agreed.profile);
         let session = match opening.resume.take() {
             Some(session) if resumed => session,
-            _ => match Session::new(agreed, opening.limits.clone(), self.keyring.clone()) {
-                Ok(session) => Arc::new(session),
-                Err(_) => return own(self.fail(opening, LinkError::from(HelloRefused::BadKey).into(), sink)),
-            },
+            _ => Arc::new(Session::new(agreed, opening.limits.clone(), self.keyring.clone())),
         };
         opening.over = true;
         let link = session.attach(!resumed, profile, now);

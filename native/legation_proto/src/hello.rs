@@ -12,13 +12,16 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use ed25519_dalek::VerifyingKey;
+
+use crate::acquaintances::SignedLink;
 use crate::certificate::LinkCertificate;
 use crate::error::{HelloRefused, InvalidFrame, LinkError, PeerMisbehaved};
 use crate::frame::hello::{Hello, Offer};
 use crate::frame::{self, FrameType};
 use crate::identity::{verify, NetworkId, Purpose, RealmId};
 use crate::keyring::{Identity, Keyring};
-use crate::limits::{Limits, CLOCK_SKEW_MS, VERSION_MAX, VERSION_MIN};
+use crate::limits::{Limits, CLOCK_SKEW_MS, LINK_CERTIFICATE_MS, VERSION_MAX, VERSION_MIN};
 use crate::rotation::{follow_chain, Revocation, Rotation};
 use crate::signing::Modes;
 use crate::UnixMs;
@@ -30,9 +33,6 @@ pub enum Role {
     Initiator = 1,
     Responder = 2,
 }
-
-/// How long a link key is certified for. It is made anew at each start of a process.
-const LINK_CERTIFICATE_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What the channel has to say once it stands.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +98,8 @@ pub struct Agreed {
     pub peer: RealmId,
     /// The identity keys in force when the hellos were said.
     pub own_key: [u8; 32],
-    pub peer_key: [u8; 32],
+    /// Fit for use.
+    pub peer_key: VerifyingKey,
     /// How many rotations our hello told of; a session tells of later ones.
     pub own_rotations: usize,
     pub peer_chain: Vec<Rotation>,
@@ -114,7 +115,7 @@ pub struct Agreed {
 impl Agreed {
     /// The peer's first identity key, by which it is known.
     pub fn peer_realm_key(&self) -> &[u8; 32] {
-        self.peer_chain.first().map_or(&self.peer_key, |first| &first.old)
+        self.peer_chain.first().map_or(self.peer_key.as_bytes(), |first| &first.old)
     }
 }
 
@@ -127,13 +128,20 @@ enum State {
     Done,
 }
 
+/// What the peer has said and proven.
+struct Proven {
+    hello: Hello,
+    identity: VerifyingKey,
+    link: Option<SignedLink>,
+}
+
 pub struct Handshake {
     config: HandshakeConfig,
     own: RealmId,
     /// What our hello speaks for, from its first signature on.
     identity: Arc<Identity>,
     facts: Option<ChannelFacts>,
-    peer: Option<Hello>,
+    peer: Option<Proven>,
     state: State,
     next_id: u64,
     now: UnixMs,
@@ -180,7 +188,10 @@ impl Handshake {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::LinkSignature { id: open, not_after } if open == id => {
                 let key = self.facts.and_then(|facts| facts.own_link_key).unwrap_or([0; 32]);
-                self.sign_hello(Some(LinkCertificate { key, not_after, signature: *signature }));
+                let certificate = LinkCertificate { key, not_after, signature: *signature };
+                let (network, from, to) = (self.config.network, self.own, self.peer_id());
+                self.identity.keep_link(SignedLink { network, from, to, certificate: certificate.clone() });
+                self.sign_hello(Some(certificate));
             }
             State::HelloSignature { id: open, mut body } if open == id => {
                 body.extend_from_slice(signature);
@@ -205,9 +216,10 @@ impl Handshake {
         if !matches!(self.state, State::AwaitPeer) {
             return Err(PeerMisbehaved::UnexpectedFrame(FrameType::Hello as u8).into());
         }
-        let hello = self.check(body)?;
+        let proven = self.check(body)?;
+        let hello = &proven.hello;
         let (peer, key, resume) = (hello.own, *hello.realm_key(), hello.resume);
-        self.peer = Some(hello);
+        self.peer = Some(proven);
         match self.config.role {
             Role::Initiator => {
                 self.note_head()?;
@@ -233,7 +245,7 @@ impl Handshake {
             if let Some(limits) = limits {
                 self.config.limits = limits.clone();
             }
-            let asked = self.peer.as_ref().and_then(|hello| hello.resume);
+            let asked = self.peer.as_ref().and_then(|peer| peer.hello.resume);
             self.config.resume = asked.filter(|_| resume);
             self.begin_own_hello();
         }
@@ -242,25 +254,26 @@ impl Handshake {
 
     /// The peer is one of ours, and its hello is verified: from now on its key doesn't go back behind this.
     fn note_head(&self) -> Result<(), LinkError> {
-        let Some(hello) = &self.peer else { return Ok(()) };
+        let Some(Proven { hello, identity, link }) = &self.peer else { return Ok(()) };
         let heads = self.config.keyring.heads();
         heads.advance(&hello.own, &hello.chain)?;
         if hello.revocation.is_some() {
             heads.revoke(&hello.own);
             return Err(HelloRefused::Revoked.into());
         }
+        self.config.keyring.acquaintances().keep(*identity, link.clone());
         Ok(())
     }
 
     /// Whether a session is one with this peer, and the one that its hello asks for.
     pub fn asks_for(&self, session: &Agreed) -> bool {
         let asked = |hello: &Hello| hello.resume.is_some_and(|offer| offer.session == session.session);
-        self.peer.as_ref().is_some_and(|hello| hello.own == session.peer && asked(hello))
+        self.peer.as_ref().is_some_and(|peer| peer.hello.own == session.peer && asked(&peer.hello))
     }
 
     fn peer_id(&self) -> RealmId {
         match (&self.peer, self.config.expected_peer) {
-            (Some(hello), _) => hello.own,
+            (Some(peer), _) => peer.hello.own,
             (None, Some(expected)) => expected,
             (None, None) => RealmId([0; 32]),
         }
@@ -270,6 +283,9 @@ impl Handshake {
         self.identity = self.config.keyring.identity();
         match self.facts.and_then(|facts| facts.own_link_key) {
             Some(key) => {
+                if let Some(link) = self.identity.link(&self.config.network, &self.peer_id(), &key, self.now) {
+                    return self.sign_hello(Some(link));
+                }
                 let not_after = self.now.saturating_add(LINK_CERTIFICATE_MS);
                 let body = LinkCertificate::body(&self.own, &self.peer_id(), &key, not_after);
                 let id = self.request(Purpose::Link, body);
@@ -313,7 +329,7 @@ impl Handshake {
     }
 
     /// In the order of `protocol.md` 7.4: what is cheap first, signatures last.
-    fn check(&self, body: &[u8]) -> Result<Hello, LinkError> {
+    fn check(&self, body: &[u8]) -> Result<Proven, LinkError> {
         let facts = self.facts.ok_or(PeerMisbehaved::UnexpectedFrame(FrameType::Hello as u8))?;
         let (hello, signature, signed) = Hello::decode(body)?;
         let other_role = match self.config.role {
@@ -343,15 +359,22 @@ impl Handshake {
             .into());
         }
         let (network, now) = (&self.config.network, self.now);
-        let known = self.config.keyring.heads().check(&hello.own, &hello.chain)?;
-        let identity = follow_chain(&hello.own, &hello.identity_key, &hello.chain, &known, network, now)?;
-        match (&hello.link, facts.peer_link_key) {
+        let (heads, acquaintances) = (self.config.keyring.heads(), self.config.keyring.acquaintances());
+        let known = heads.check(&hello.own, &hello.chain)?;
+        let check = |key: &[u8; 32]| acquaintances.check_public_key(key);
+        let identity = follow_chain(&hello.own, &hello.identity_key, &hello.chain, &known, network, now, &check)?;
+        let signed_link = |certificate: &LinkCertificate| {
+            let (network, from, to) = (*network, hello.own, hello.peer);
+            SignedLink { network, from, to, certificate: certificate.clone() }
+        };
+        let link = hello.link.as_ref().map(signed_link);
+        match (&link, facts.peer_link_key) {
             (None, None) => {}
-            (Some(link), Some(shown)) if link.key == shown => {
-                if link.not_after.saturating_add(CLOCK_SKEW_MS) < self.now {
+            (Some(link), Some(shown)) if link.certificate.key == shown => {
+                if link.certificate.not_after.saturating_add(CLOCK_SKEW_MS) < self.now {
                     return Err(HelloRefused::Expired.into());
                 }
-                if !link.verify(&identity, network, &hello.own, &hello.peer) {
+                if !acquaintances.verify_link(&identity, link) {
                     return Err(HelloRefused::BadSignature.into());
                 }
             }
@@ -368,11 +391,13 @@ impl Handshake {
         if !hello.revocation.as_ref().is_none_or(ends) {
             return Err(HelloRefused::BadSignature.into());
         }
-        Ok(hello)
+        Ok(Proven { hello, identity, link })
     }
 
     fn finish(&mut self) {
-        let (Some(facts), Some(peer)) = (self.facts, &self.peer) else { return };
+        let (Some(facts), Some(Proven { hello: peer, identity: peer_key, .. })) = (self.facts, &self.peer) else {
+            return;
+        };
         let (initiator, responder) = match self.config.role {
             Role::Initiator => ((self.own, self.config.random), (peer.own, peer.random)),
             Role::Responder => ((peer.own, peer.random), (self.own, self.config.random)),
@@ -402,7 +427,7 @@ impl Handshake {
             own: self.own,
             peer: peer.own,
             own_key: *self.identity.public(),
-            peer_key: peer.identity_key,
+            peer_key: *peer_key,
             own_rotations: self.identity.chain().len(),
             peer_chain: peer.chain.clone(),
             peer_message_bytes_max: peer.message_bytes_max,

@@ -4,17 +4,23 @@
 //! key, and a key per engine. It signs for a stated purpose only; there is no way to have it sign bytes of one's choice.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use ed25519_dalek::VerifyingKey;
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::acquaintances::{Acquaintances, SignedLink};
+use crate::certificate::LinkCertificate;
 use crate::heads::Heads;
 use crate::identity::{check_public_key, signing_input, KeyError, NetworkId, Purpose, RealmId};
-use crate::limits::ROTATIONS_MAX;
+use crate::limits::{LINK_CERTIFICATE_MS, ROTATIONS_MAX};
 use crate::private_key::PrivateKey;
 use crate::rotation::{follow_chain, ChainError, Revocation, Rotation};
 use crate::UnixMs;
+
+/// Peers whose link certificates are kept. Beyond it any other makes room, and its next is signed anew.
+const LINKS_MAX: usize = 4_096;
 
 pub struct Keyring {
     /// The realm's first identity key: what peers have on their lists. It never changes.
@@ -23,6 +29,7 @@ pub struct Keyring {
     online: PrivateKey,
     engines: RwLock<Engines>,
     heads: Heads,
+    acquaintances: Acquaintances,
 }
 
 /// The identity key in force, and how the realm came by it.
@@ -31,6 +38,8 @@ pub struct Identity {
     public: [u8; 32],
     chain: Vec<Rotation>,
     revocation: Option<Revocation>,
+    /// The last link certificate for each peer.
+    links: Mutex<HashMap<RealmId, SignedLink>>,
 }
 
 struct Engines {
@@ -88,6 +97,48 @@ impl Identity {
             (Some(key), _) => Ok(key.sign(&signing_input(purpose, network, body))),
         }
     }
+
+    fn of(
+        signing: Option<PrivateKey>,
+        public: [u8; 32],
+        chain: Vec<Rotation>,
+        revocation: Option<Revocation>,
+    ) -> Identity {
+        Identity { signing, public, chain, revocation, links: Mutex::default() }
+    }
+
+    /// A certificate for `key` on links to `peer` that was made before and is still good for half of its time.
+    pub(crate) fn link(
+        &self,
+        network: &NetworkId,
+        peer: &RealmId,
+        key: &[u8; 32],
+        now: UnixMs,
+    ) -> Option<LinkCertificate> {
+        let good = |link: &SignedLink| {
+            let left = link.certificate.not_after.saturating_sub(now);
+            // More than there is from the start: the clock was set back.
+            let in_time = (LINK_CERTIFICATE_MS / 2..=LINK_CERTIFICATE_MS).contains(&left);
+            in_time && link.network == *network && link.certificate.key == *key
+        };
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.get(peer).filter(|link| good(link)).map(|link| link.certificate.clone())
+    }
+
+    /// A certificate that this identity has made, for the next link to the same peer. Another than the keyring may have made it: a bad
+    /// one is not shown twice.
+    pub(crate) fn keep_link(&self, link: SignedLink) {
+        let good = || VerifyingKey::from_bytes(&self.public).is_ok_and(|key| link.verify(&key));
+        if self.signing.is_none() && !good() {
+            return;
+        }
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if links.len() >= LINKS_MAX && !links.contains_key(&link.to) {
+            let any = links.keys().next().copied();
+            any.map(|any| links.remove(&any));
+        }
+        links.insert(link.to, link);
+    }
 }
 
 impl Keyring {
@@ -115,10 +166,11 @@ impl Keyring {
     fn of(public: [u8; 32], signing: Option<PrivateKey>, root: Zeroizing<[u8; 32]>, online_seed: &[u8; 32]) -> Keyring {
         Keyring {
             public,
-            identity: RwLock::new(Arc::new(Identity { signing, public, chain: Vec::new(), revocation: None })),
+            identity: RwLock::new(Arc::new(Identity::of(signing, public, Vec::new(), None))),
             online: PrivateKey::from_seed(online_seed),
             engines: RwLock::new(Engines { root, keys: HashMap::new(), before: HashMap::new() }),
             heads: Heads::default(),
+            acquaintances: Acquaintances::default(),
         }
     }
 
@@ -139,7 +191,7 @@ impl Keyring {
             return Err(KeyringError::Revocation);
         }
         self.public = chain.first().map_or(identity.public, |first| first.old);
-        self.identity = RwLock::new(Arc::new(Identity { chain, revocation, ..identity }));
+        self.identity = RwLock::new(Arc::new(Identity::of(identity.signing, identity.public, chain, revocation)));
         Ok(self)
     }
 
@@ -149,7 +201,7 @@ impl Keyring {
     /// [`KeyringError::Chain`], [`KeyringError::Revocation`].
     pub fn check(&self, network: &NetworkId, now: UnixMs) -> Result<(), KeyringError> {
         let (identity, realm) = (self.identity(), self.realm_id());
-        let head = follow_chain(&realm, &identity.public, &identity.chain, &[], network, now)?;
+        let head = follow_chain(&realm, &identity.public, &identity.chain, &[], network, now, &check_public_key)?;
         match &identity.revocation {
             Some(revocation) if !revocation.ends(&realm, identity.chain.len(), &head, network) => {
                 Err(KeyringError::Revocation)
@@ -175,6 +227,11 @@ impl Keyring {
     /// What is known of the keys of other realms.
     pub fn heads(&self) -> &Heads {
         &self.heads
+    }
+
+    /// What earlier handshakes have proven.
+    pub(crate) fn acquaintances(&self) -> &Acquaintances {
+        &self.acquaintances
     }
 
     pub fn holds_identity(&self) -> bool {
@@ -276,7 +333,7 @@ impl Keyring {
         let mut chain = identity.chain.clone();
         chain.push(rotation);
         let public = next.0.public;
-        *identity = Arc::new(Identity { signing: Some(signing), public, chain, revocation: None });
+        *identity = Arc::new(Identity::of(Some(signing), public, chain, None));
         let mut engines = self.engines_mut();
         engines.root = next.1.root.clone();
         let before = std::mem::take(&mut engines.keys).into_values();
@@ -310,7 +367,7 @@ impl Keyring {
         }
         let Identity { signing, public, chain, .. } = &**identity;
         let (signing, chain) = (signing.clone(), chain.clone());
-        *identity = Arc::new(Identity { signing, public: *public, chain, revocation: Some(revocation) });
+        *identity = Arc::new(Identity::of(signing, *public, chain, Some(revocation)));
         Ok(())
     }
 

@@ -15,6 +15,7 @@
 //! The wire is specified in `docs/protocol.md`; comments cite its paragraphs.
 #![forbid(unsafe_code)]
 
+pub mod acquaintances;
 pub mod certificate;
 pub mod codec;
 pub mod error;

@@ -25,6 +25,9 @@ pub const BATCH_OVERHEAD_MAX: usize = 64 * 1024;
 /// Clocks of two realms may differ by this much, in ms, where validity is checked.
 pub const CLOCK_SKEW_MS: u64 = 30_000;
 
+/// How long a link key is certified for. It is made anew at each start of a process.
+pub const LINK_CERTIFICATE_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// The longest an online key may be certified for: 24 h (`protocol.md` 11.3).
 pub const ONLINE_KEY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 

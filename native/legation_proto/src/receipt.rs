@@ -263,7 +263,7 @@ pub fn verify(receipt: &[u8], identity_key: &[u8; 32], network_id: &[u8; 32]) ->
     check_public_key(&fields.identity_key)?;
     // When is not what a receipt proves, so no rotation comes too early.
     let (realm, rotations) = (&header.source, &fields.rotations);
-    let identity = follow_chain(realm, &fields.identity_key, rotations, &[], &network, UnixMs::MAX)?;
+    let identity = follow_chain(realm, &fields.identity_key, rotations, &[], &network, UnixMs::MAX, &check_public_key)?;
     let delegation = match fields.learn {
         None => None,
         // By the same realm, under any key that it has had: engines are not announced anew at the moment in which it has another.

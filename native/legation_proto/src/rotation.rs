@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::codec::{Reader, Writer};
 use crate::error::InvalidFrame;
-use crate::identity::{check_public_key, verify, NetworkId, Purpose, RealmId};
+use crate::identity::{check_public_key, verify, KeyError, NetworkId, Purpose, RealmId};
 use crate::limits::{CLOCK_SKEW_MS, ROTATIONS_MAX};
 use crate::UnixMs;
 
@@ -177,7 +177,8 @@ pub enum ChainError {
 
 /// Follows a chain from the realm's first key. Returns its head, fit for use. With no rotations `identity` is the first key.
 ///
-/// `known` are rotations of the realm that were verified before: the same ones aren't again.
+/// `known` are rotations of the realm that were verified before: the same ones aren't again. `check` is [`check_public_key`], or
+/// knows what that has said.
 ///
 /// # Errors
 /// The first thing that is wrong with it.
@@ -188,6 +189,7 @@ pub fn follow_chain(
     known: &[Rotation],
     network: &NetworkId,
     now: UnixMs,
+    check: &dyn Fn(&[u8; 32]) -> Result<VerifyingKey, KeyError>,
 ) -> Result<VerifyingKey, ChainError> {
     let first = chain.first().map_or(identity, |rotation| &rotation.old);
     if RealmId::of(first) != *realm || chain.iter().any(|rotation| rotation.realm != *realm) {
@@ -199,7 +201,7 @@ pub fn follow_chain(
     let verified = chain.iter().zip(known).take_while(|(one, other)| one == other).count();
     let (verified, unknown) = chain.split_at(verified);
     let head = verified.last().map_or(first, |last| &last.new);
-    let mut head = check_public_key(head).map_err(|_| ChainError::BadKey)?;
+    let mut head = check(head).map_err(|_| ChainError::BadKey)?;
     for (number, rotation) in unknown.iter().enumerate() {
         head = rotation.follow(&chain[..verified.len() + number], &head, network, now)?;
     }

@@ -27,7 +27,7 @@ fn realm(count: u64) -> Keyring {
 }
 
 fn follow_all(realm: &RealmId, identity: &[u8; 32], chain: &[Rotation]) -> Result<[u8; 32], ChainError> {
-    follow_chain(realm, identity, chain, &[], &network(), NOW).map(|head| head.to_bytes())
+    follow_chain(realm, identity, chain, &[], &network(), NOW, &check_public_key).map(|head| head.to_bytes())
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_chain_that_was_tampered_with_is_refused() {
     let weak = |chain: &mut Vec<Rotation>| (chain[1].new, chain[2].old) = ([0; 32], [0; 32]);
     assert_eq!(changed(&weak), ChainError::BadKey);
     let another_network = NetworkKey::none().id();
-    let elsewhere = follow_chain(&id, head, good, &[], &another_network, NOW);
+    let elsewhere = follow_chain(&id, head, good, &[], &another_network, NOW, &check_public_key);
     assert_eq!(elsewhere, Err(ChainError::BadSignature));
 }
 
@@ -120,7 +120,8 @@ fn rotations_that_are_known_are_not_verified_again_but_others_are() {
     let realm = realm(3);
     let (id, identity) = (realm.realm_id(), realm.identity());
     let follow = |chain: &[Rotation], known: &[Rotation]| {
-        follow_chain(&id, identity.public(), chain, known, &network(), NOW).map(|head| head.to_bytes())
+        follow_chain(&id, identity.public(), chain, known, &network(), NOW, &check_public_key)
+            .map(|head| head.to_bytes())
     };
     let mut forged = identity.chain().to_vec();
     forged[0].signature = [0; 64];

@@ -53,7 +53,6 @@ use crate::frame::handle_release::Release;
 use crate::frame::learn::Learn;
 use crate::frame::FrameType;
 use crate::hello::Agreed;
-use crate::identity::{check_public_key, KeyError};
 use crate::keyring::Keyring;
 use crate::limits::{Limits, Overflow};
 use crate::rotation::Rotation;
@@ -312,11 +311,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// # Errors
-    /// When the peer's identity key is unusable; [`crate::hello::Handshake`] has checked it before.
-    pub fn new(agreed: Agreed, limits: Limits, keyring: Arc<Keyring>) -> Result<Session, KeyError> {
-        let identity = check_public_key(&agreed.peer_key)?;
-        Ok(Session {
+    pub fn new(agreed: Agreed, limits: Limits, keyring: Arc<Keyring>) -> Session {
+        Session {
             ended: AtomicBool::new(false),
             told_rotations: AtomicUsize::new(agreed.own_rotations),
             told_revocation: AtomicBool::new(false),
@@ -324,7 +320,7 @@ impl Session {
             active: AtomicU64::new(0),
             checkpoint_due: AtomicBool::new(false),
             checkpoint_asked: AtomicBool::new(false),
-            inbound: Mutex::new(Inbound::new(PeerIdentity::new(identity, &agreed), &agreed, &limits)),
+            inbound: Mutex::new(Inbound::new(PeerIdentity::new(&agreed), &agreed, &limits)),
             outbound: Mutex::new(Outbound::new(&agreed)),
             replay: Mutex::new(Replay::new(limits.resume_bytes_max)),
             calls: Mutex::new(Calls::new(&limits)),
@@ -342,7 +338,7 @@ impl Session {
                 exports_ended: AtomicUsize::new(0),
                 unproven: Published::default(),
             },
-        })
+        }
     }
 
     pub fn agreed(&self) -> &Agreed {

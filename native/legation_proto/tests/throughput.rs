@@ -12,7 +12,7 @@ use legation_proto::frame::cert::Cert;
 use legation_proto::frame::learn::Learn;
 use legation_proto::frame::FrameType;
 use legation_proto::hello::{Agreed, Role};
-use legation_proto::identity::{NetworkKey, Purpose};
+use legation_proto::identity::{check_public_key, NetworkKey, Purpose};
 use legation_proto::keyring::Keyring;
 use legation_proto::limits::Limits;
 use legation_proto::session::{Attachment, Delivery, Session};
@@ -44,7 +44,7 @@ fn side(own: &Arc<Keyring>, peer: &Keyring, role: Role, limits: &Limits) -> Side
         own: own.realm_id(),
         peer: peer.realm_id(),
         own_key: *own.public(),
-        peer_key: *peer.public(),
+        peer_key: check_public_key(peer.public()).unwrap(),
         peer_message_bytes_max: limits.message_bytes_max,
         own_rotations: 0,
         peer_chain: Default::default(),
@@ -52,7 +52,7 @@ fn side(own: &Arc<Keyring>, peer: &Keyring, role: Role, limits: &Limits) -> Side
         peer_credit_bytes: limits.credit_bytes,
         peer_accepts: limits.accept_signing,
     };
-    let session = Session::new(agreed, limits.clone(), own.clone()).unwrap();
+    let session = Session::new(agreed, limits.clone(), own.clone());
     let link = session.attach(true, 1, NOW);
     let cert = Cert {
         realm: own.realm_id(),

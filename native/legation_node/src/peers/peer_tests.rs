@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use legation_channel::channel::Profile;
 use legation_proto::hello::Agreed;
-use legation_proto::identity::NetworkKey;
+use legation_proto::identity::{check_public_key, NetworkKey};
 use legation_proto::keyring::Keyring;
 use legation_proto::session::{Event, Exported};
 use legation_proto::signing::Modes;
@@ -103,7 +103,7 @@ fn session(tag: u64, initiator: bool) -> Arc<PeerSession> {
         own: RealmId([0; 32]),
         peer: keyring.realm_id(),
         own_key: [0; 32],
-        peer_key: *keyring.public(),
+        peer_key: check_public_key(keyring.public()).unwrap(),
         own_rotations: 0,
         peer_chain: Vec::new(),
         peer_message_bytes_max: 1,
@@ -111,7 +111,7 @@ fn session(tag: u64, initiator: bool) -> Arc<PeerSession> {
         peer_credit_bytes: 0,
         peer_accepts: Modes::of([]),
     };
-    let core = Session::new(agreed, legation_proto::limits::Limits::default(), Arc::new(keyring)).unwrap();
+    let core = Session::new(agreed, legation_proto::limits::Limits::default(), Arc::new(keyring));
     Arc::new(PeerSession::new(tag, "bob".into(), Arc::new(core), status(), Arc::default()))
 }
 

@@ -24,11 +24,11 @@ struct Old {
 }
 
 impl PeerIdentity {
-    /// As the hello has it; `key` is its identity key.
-    pub fn new(key: VerifyingKey, agreed: &Agreed) -> PeerIdentity {
+    /// As the hello has it.
+    pub fn new(agreed: &Agreed) -> PeerIdentity {
         let chain = agreed.peer_chain.clone();
         let old = chain.last().and_then(|last| check_public_key(&last.old).ok());
-        PeerIdentity { key, chain, old: old.map(|key| Old { key, until: None }) }
+        PeerIdentity { key: agreed.peer_key, chain, old: old.map(|key| Old { key, until: None }) }
     }
 
     /// That in force.
