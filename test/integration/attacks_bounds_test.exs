@@ -1,15 +1,9 @@
 defmodule Legation.AttacksBoundsTest do
   # Each bound of an instance at its limit and one past it, with what is counted. Those of options are in
   # options_limits_test.exs, those of the core alone in rust_tests/tests/limits.rs.
-  use Legation.Case, async: false
+  use Legation.AttackCase
 
   alias Legation.Carriers.Memory
-  alias Legation.{Hostile, RawClient, Victim}
-
-  setup_all do
-    Hostile.build!()
-    :ok
-  end
 
   defp counters(instance, names), do: instance |> Legation.counters() |> Map.take(names)
 
@@ -18,6 +12,8 @@ defmodule Legation.AttacksBoundsTest do
   defp closed?(socket), do: :gen_tcp.recv(socket, 0, 0) not in [{:error, :timeout}]
 
   describe "connections" do
+    @describetag rows: [77, 117]
+
     test "before the knock: at the limit all stay, one past it one of all goes" do
       victim = Victim.start(limits: [pending_connections_max: 8, handshake_ms: 60_000])
       at = [port: victim.ports.plain]
@@ -39,7 +35,7 @@ defmodule Legation.AttacksBoundsTest do
       victim = Victim.start(limits: [pending_connections_max: 8, handshake_ms: 60_000])
       sockets = for _ <- 1..200, do: RawClient.connect(port: victim.ports.tls)
       until(counters(victim.alice, [:connections_evicted]).connections_evicted == 192)
-      Victim.assert_well(victim)
+      Victim.assert_well(victim, held: 8)
       Enum.each(sockets, &:gen_tcp.close/1)
     end
 
@@ -107,7 +103,7 @@ defmodule Legation.AttacksBoundsTest do
 
       # And who is on the list gets in when the second is over.
       until(match?({:up, _client}, RawClient.handshake(RawClient.open(Victim.raw(victim, :plain)))))
-      Victim.assert_well(victim)
+      Victim.assert_well(victim, held: 1)
     end
 
     test "knocks are remembered up to the limit, and then the answer is no" do
@@ -137,8 +133,10 @@ defmodule Legation.AttacksBoundsTest do
   end
 
   describe "calls" do
+    @describetag rows: [77]
+
     test "of a peer are served up to the limit, and the next is refused as overload" do
-      victim = Victim.start(limits: [calls_max: 3])
+      victim = Victim.start(neighbours: false, limits: [calls_max: 3])
       :sys.suspend(victim.engine)
       held = for number <- 1..3, do: async_call(via(victim.bob, "engine@alice"), number)
       until(session_counter(victim.alice, "bob", :calls_served) == 3)
@@ -169,7 +167,7 @@ defmodule Legation.AttacksBoundsTest do
     end
 
     test "come from as many processes of a peer as the limit says, until one of them ends" do
-      victim = Victim.start(limits: [callers_max: 3])
+      victim = Victim.start(neighbours: false, limits: [callers_max: 3])
       # Callers that stay.
       callers = for _ <- 1..4, do: start_supervised!({Agent, fn -> nil end}, id: make_ref())
       call = fn caller -> Agent.get(caller, fn _ -> GenServer.call(via(victim.bob, "engine@alice"), :hello) end) end
@@ -185,8 +183,10 @@ defmodule Legation.AttacksBoundsTest do
   end
 
   describe "an engine's mailbox" do
+    @describetag rows: [76, 77]
+
     test "takes messages of peers up to the limit; then casts are dropped and calls refused" do
-      victim = Victim.start(limits: [engine_queue_max: 3])
+      victim = Victim.start(neighbours: false, limits: [engine_queue_max: 3])
       name = via(victim.bob, "engine@alice")
       :sys.suspend(victim.engine)
       for number <- 1..3, do: GenServer.cast(name, number)
@@ -205,11 +205,11 @@ defmodule Legation.AttacksBoundsTest do
   end
 
   describe "a message" do
-    # Row 74
     for {direction, limits} <- [
           {"we accept", {[message_bytes_max: 1_000], []}},
           {"the peer sends", {[], [message_bytes_max: 1_000]}}
         ] do
+      @tag rows: [74]
       test "is as large as the limit of what #{direction}, and no larger" do
         {accepts, sends} = unquote(Macro.escape(limits))
         victim = Victim.start(limits: accepts)
@@ -232,6 +232,8 @@ defmodule Legation.AttacksBoundsTest do
   end
 
   describe "the terms of a message" do
+    @describetag rows: [71]
+
     test "are nested as deep as the limit says, and no deeper" do
       victim = Victim.start(limits: [depth_max: 10])
       nested = fn depth -> Enum.reduce(1..depth, :ok, fn _level, term -> {term} end) end

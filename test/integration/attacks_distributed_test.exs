@@ -1,16 +1,11 @@
 defmodule Legation.AttacksDistributedTest do
   # The victim is a node of its own, so that pids, references and names of nodes mean something to it, and its own are there to be forged.
-  use Legation.Case, async: false
+  use Legation.AttackCase
 
-  alias Legation.{Hostile, TestTransport, TestVM, Victim}
+  alias Legation.{TestTransport, TestVM}
 
   # It listens for no other node, so that no epmd is needed or left behind.
   @distributed ["-sname", "legation_victim", "-dist_listen", "false", "-setcookie", "nobody_knows"]
-
-  setup_all do
-    Hostile.build!()
-    :ok
-  end
 
   setup do
     # Behind a daemon it is one that listens.
@@ -93,7 +88,7 @@ defmodule Legation.AttacksDistributedTest do
     end
   end
 
-  # Rows 70, 112, 114
+  @tag rows: [70, 112, 114]
   test "pids, references and ports of its own node, and of one that nobody knows, are refused", context do
     warm_up(context)
     before = known(context)
@@ -108,7 +103,7 @@ defmodule Legation.AttacksDistributedTest do
     refute_received {:vm, _vm, {:told, _message}}
   end
 
-  # Rows 69, 112
+  @tag rows: [69, 112]
   test "a hundred thousand new atoms make none", context do
     warm_up(context)
     before = known(context)
@@ -120,7 +115,7 @@ defmodule Legation.AttacksDistributedTest do
     refute_received {:vm, _vm, {:told, _message}}
   end
 
-  # Rows 66, 106, 107
+  @tag rows: [66, 106, 107]
   test "nothing of the node itself is reached, by name or by a message in disguise", context do
     warm_up(context)
     before = known(context)

@@ -1,14 +1,9 @@
 defmodule Legation.AttacksHandshakeTest do
   # Those who are not let in, or never finish. Not async: processes, ports and tables are counted.
-  use Legation.Case, async: false
+  use Legation.AttackCase
 
   alias Legation.Carriers.Memory
-  alias Legation.{Hostile, Native, RawClient, Relay, Victim}
-
-  setup_all do
-    Hostile.build!()
-    :ok
-  end
+  alias Legation.{Native, Relay}
 
   # A TLS 1.3 ClientHello as OTP makes one, with its record.
   defp client_hello do
@@ -36,7 +31,8 @@ defmodule Legation.AttacksHandshakeTest do
   end
 
   describe "who lacks the network key gets not one byte" do
-    # Rows 42, 103
+    @describetag rows: [61, 103]
+
     for profile <- [:tls, :plain] do
       test "whatever is said (#{profile})" do
         {:ok, _started} = Application.ensure_all_started(:ssl)
@@ -125,8 +121,8 @@ defmodule Legation.AttacksHandshakeTest do
     end
   end
 
-  # Rows 60, 104
   @tag :embedded
+  @tag rows: [60, 104]
   test "a recorded session delivers nothing again, in the clear on a local carrier, before and after a restart" do
     {:ok, engine} = Victim.Engine.start_link(self())
     test = self()
@@ -191,8 +187,8 @@ defmodule Legation.AttacksHandshakeTest do
   end
 
   describe "keys" do
-    # Row 61
     for profile <- [:tls, :plain, :local] do
+      @tag rows: [61]
       test "that are on no list are turned away with a word, when they have proven themselves (#{profile})" do
         victim = Victim.start()
         report = Victim.attack(victim, "none", profile: unquote(profile), realm: "stranger")
@@ -203,20 +199,12 @@ defmodule Legation.AttacksHandshakeTest do
       end
     end
 
-    # Row 108
+    @tag rows: [108]
     test "wrong ones a thousand times do not keep the right one out" do
       victim = Victim.start(limits: [failed_handshakes_per_s: 10_000])
       snapshot = Victim.snapshot()
-
-      for _ <- 1..1_000 do
-        {result, client} = RawClient.handshake(RawClient.open(Victim.raw(victim, :tls, realm: "stranger")))
-        assert result == {:closed, :unlisted}
-        RawClient.close(client)
-      end
-
-      {:up, client} = RawClient.handshake(RawClient.open(Victim.raw(victim, :tls)))
-      await(victim.watch, {:peer_up, "mallory"})
-      RawClient.close(client)
+      report = Victim.attack(victim, "wrong-keys", count: 1_000)
+      assert %{"unlisted" => 1_000, "link" => "alive"} = report
       await(victim.watch, {:peer_down, "mallory"})
       until(Legation.counters(victim.alice).hellos_unlisted == 1_000)
       Victim.assert_nothing_left(snapshot)
@@ -225,28 +213,20 @@ defmodule Legation.AttacksHandshakeTest do
   end
 
   describe "a handshake that is not finished" do
-    # Row 109
     for profile <- [:tls, :plain, :local] do
+      @tag rows: [109]
       test "but cut at any byte leaves nothing behind (#{profile})" do
         victim = Victim.start(limits: [failed_handshakes_per_s: 100_000])
-        {:up, %{sent: whole} = client} = RawClient.handshake(RawClient.open(Victim.raw(victim, unquote(profile))))
-        await(victim.watch, {:peer_up, "mallory"})
-        RawClient.close(client)
-        await(victim.watch, {:peer_down, "mallory"})
         snapshot = Victim.snapshot()
-
-        for bytes <- 0..(whole - 1) do
-          {:stalled, client} = RawClient.handshake(RawClient.open(Victim.raw(victim, unquote(profile), bytes: bytes)))
-          assert client.sent == bytes
-          RawClient.close(client)
-        end
-
+        report = Victim.attack(victim, "cut-everywhere", profile: unquote(profile))
+        assert %{"whole" => whole, "sent" => whole} = report
+        assert whole > 300
         Victim.assert_nothing_left(snapshot)
-        assert Victim.told(victim) == []
-        assert Legation.counters(victim.alice).ended["mallory"].sessions == 1
+        assert_one_session(victim)
         Victim.assert_well(victim)
       end
 
+      @tag rows: [109]
       test "but stalled at any byte ends within its time (#{profile})" do
         limits = [
           failed_handshakes_per_s: 100_000,
@@ -256,31 +236,19 @@ defmodule Legation.AttacksHandshakeTest do
         ]
 
         victim = Victim.start(limits: limits)
-        {:up, %{sent: whole} = client} = RawClient.handshake(RawClient.open(Victim.raw(victim, unquote(profile))))
-        await(victim.watch, {:peer_up, "mallory"})
-        RawClient.close(client)
-        await(victim.watch, {:peer_down, "mallory"})
         snapshot = Victim.snapshot()
-
-        for bytes <- Enum.chunk_every(0..(whole - 1), 500) do
-          clients =
-            for bytes <- bytes do
-              {:stalled, client} =
-                RawClient.handshake(RawClient.open(Victim.raw(victim, unquote(profile), bytes: bytes)))
-
-              client
-            end
-
-          for client <- clients do
-            RawClient.read_to_end(client.socket)
-            RawClient.close(client)
-          end
-        end
-
+        report = Victim.attack(victim, "stall-everywhere", profile: unquote(profile))
+        assert %{"whole" => whole, "sent" => whole, "left_open" => 0} = report
         Victim.assert_nothing_left(snapshot)
-        assert Legation.counters(victim.alice).ended["mallory"].sessions == 1
+        assert_one_session(victim)
         Victim.assert_well(victim)
       end
+    end
+
+    # The one with which the hostile peer finds out how long a handshake is.
+    defp assert_one_session(victim) do
+      assert %{sessions: 1, messages_in: 0} = Victim.counted(victim)
+      assert Victim.told(victim) == []
     end
 
     test "the hostile peer's, stalled behind its knock, is closed when its time is over" do
@@ -294,9 +262,9 @@ defmodule Legation.AttacksHandshakeTest do
   end
 
   describe "bytes" do
-    # Row 73
     for profile <- [:tls, :plain],
         {words, cut} <- [{"one by one", 1}, {"in threes", 3}, {"in pieces of 1,000", 1_000}] do
+      @tag rows: [73]
       test "mean the same #{words} (#{profile})" do
         victim = Victim.start()
         cut = fn bytes -> for <<piece::binary-size(unquote(cut)) <- bytes>>, do: piece end
@@ -313,7 +281,7 @@ defmodule Legation.AttacksHandshakeTest do
       end
     end
 
-    # Row 110
+    @tag rows: [110]
     test "of a length that can't be, anywhere in a frame, harm their own link only, and memory is bounded" do
       victim = Victim.start()
       {:ok, link} = local(victim)

@@ -1,19 +1,14 @@
 defmodule Legation.AttacksSessionTest do
   # A listed peer with a good key that turns hostile once its session is up. Not async: processes, atoms and nodes are counted.
-  use Legation.Case, async: false
+  use Legation.AttackCase
 
-  alias Legation.{Hostile, Native, Victim}
-
-  setup_all do
-    Hostile.build!()
-    :ok
-  end
+  alias Legation.Native
 
   defp counted(victim, names), do: victim |> Victim.counted() |> Map.take(names)
 
   describe "batches" do
-    # Rows 57, 58
     for profile <- [:tls, :plain, :local] do
+      @tag rows: [57, 58]
       test "a tampered one is dropped and counted, and those around it arrive (#{profile})" do
         victim = Victim.start()
         report = Victim.attack(victim, "tampered-batch", profile: unquote(profile))
@@ -24,6 +19,7 @@ defmodule Legation.AttacksSessionTest do
       end
     end
 
+    @tag rows: [58]
     test "nine tampered ones within the minute leave the link alive and the tenth closes it" do
       victim = Victim.start()
       assert %{"link" => "closed:abuse"} = Victim.attack(victim, "ten-tampered")
@@ -32,6 +28,7 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
+    @tag rows: [58]
     test "how many may be bad is a setting: of eleven ten are not too many" do
       victim = Victim.start(limits: [failures_max: 11])
       assert %{"link" => "alive"} = Victim.attack(victim, "ten-tampered")
@@ -39,7 +36,7 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
-    # Rows 60, 104
+    @tag rows: [60, 104]
     test "one that is sent twice is delivered once" do
       victim = Victim.start()
       assert %{"link" => "alive"} = Victim.attack(victim, "replayed-batch")
@@ -48,6 +45,7 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
+    @tag rows: [60, 104]
     test "one of another session is not delivered" do
       victim = Victim.start()
       assert %{"link" => "alive", "sent" => 1} = Victim.attack(victim, "other-session")
@@ -63,7 +61,7 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
-    # Row 105
+    @tag rows: [105]
     test "one engine's is not taken for another's" do
       victim = Victim.start()
       assert %{"link" => "alive", "sent" => 2} = Victim.attack(victim, "rewrapped")
@@ -72,6 +70,7 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
+    @tag rows: [57, 105]
     test "an engine that signs for itself is never spoken for by its realm" do
       victim = Victim.start()
       assert %{"link" => "alive", "replies" => 0} = Victim.attack(victim, "spoken-for")
@@ -86,6 +85,7 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
+    @tag rows: [57]
     test "one that the realm signs is not taken from a peer of which that is not said, and ten close the link" do
       victim = Victim.start(mallory: [export: ["engine", "count"], accept_signing: [:engine]])
       assert %{"link" => "closed:abuse"} = Victim.attack(victim, "delegated", count: 10)
@@ -94,6 +94,7 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
+    @tag rows: [105]
     test "none is spliced or reordered" do
       victim = Victim.start()
       assert %{"link" => "alive", "sent" => 2} = Victim.attack(victim, "spliced")
@@ -102,6 +103,7 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
+    @tag rows: [105, 120]
     test "a gap in the sequence closes the link" do
       victim = Victim.start()
       assert %{"link" => "closed:protocol"} = Victim.attack(victim, "gap")
@@ -112,7 +114,7 @@ defmodule Legation.AttacksSessionTest do
   end
 
   describe "targets" do
-    # Rows 66, 106
+    @tag rows: [66, 106]
     test "nothing that isn't exported can be reached, whatever its name" do
       victim = Victim.start()
       report = Victim.attack(victim, "reserved-targets")
@@ -126,6 +128,7 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
+    @tag rows: [66]
     test "an engine that is exported to others only looks like one that isn't there" do
       victim = Victim.start()
       assert %{"link" => "alive"} = Victim.attack(victim, "none", engine: "private")
@@ -136,7 +139,7 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
-    # Row 67
+    @tag rows: [67]
     test "what policy forbids does not happen" do
       victim = Victim.start(mallory: [export: :all, allow: [:send]])
       assert %{"errors" => %{"forbidden" => 1}, "replies" => 0} = Victim.attack(victim, "call")
@@ -156,7 +159,7 @@ defmodule Legation.AttacksSessionTest do
   end
 
   describe "messages" do
-    # Row 107
+    @tag rows: [107]
     test "in disguise are dropped and counted, and reach no engine" do
       victim = Victim.start()
       report = Victim.attack(victim, "disguised-sends", node: node())
@@ -170,7 +173,7 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
-    # Rows 69, 112
+    @tag rows: [69, 112]
     test "with a hundred thousand new atoms make none" do
       # Mallory does as if there were no credit.
       victim = Victim.start(limits: [credit_bytes: 0])
@@ -189,7 +192,7 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
-    # Rows 70, 112, 114
+    @tag rows: [70, 112, 114]
     test "with identifiers are refused, and no node becomes known" do
       victim = Victim.start()
       # Once, so that all code is loaded.
@@ -210,7 +213,7 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
-    # Rows 71, 72, 113
+    @tag rows: [71, 72, 113]
     test "that are no terms are refused before anything is allocated for them" do
       victim = Victim.start()
       memory = :erlang.memory(:total)
@@ -227,7 +230,7 @@ defmodule Legation.AttacksSessionTest do
   end
 
   describe "announcements" do
-    # Rows 63, 115
+    @tag rows: [63, 115]
     test "of names that aren't its own are refused, and nothing has changed" do
       victim = Victim.start()
       before = for engine <- Legation.engines(victim.alice), do: Map.take(engine, [:name, :pid, :local])
@@ -239,6 +242,7 @@ defmodule Legation.AttacksSessionTest do
     end
 
     for {past, max} <- [{"at the limit", 100}, {"one past it", 99}] do
+      @tag rows: [77, 115]
       test "are bounded: #{past} (#{max} of 100)" do
         # Two engines are always announced.
         victim = Victim.start(limits: [engines_max: unquote(max) + 2])
@@ -248,6 +252,7 @@ defmodule Legation.AttacksSessionTest do
       end
     end
 
+    @tag rows: [77, 115]
     test "by the ten thousand past the bound cost nothing" do
       victim = Victim.start(limits: [engines_max: 10])
       processes = length(Process.list())
@@ -260,7 +265,7 @@ defmodule Legation.AttacksSessionTest do
   end
 
   describe "frames" do
-    # Row 111
+    @tag rows: [111]
     test "of unknown types are skipped, and close the link when they are critical" do
       victim = Victim.start()
       report = Victim.attack(victim, "unknown-frames")
@@ -269,8 +274,8 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
-    # Rows 110, 111, 120
     for profile <- [:tls, :plain, :local] do
+      @tag rows: [110, 111, 120]
       test "of garbage harm their own link only (#{profile})" do
         victim = Victim.start()
 

@@ -48,10 +48,18 @@ defmodule Legation.Hostile do
   `:seed`, `:byte`, `:node` and `:file` what the attack uses.
   """
   def run(attack, opts) do
+    case System.cmd(build!(), arguments(attack, Map.new(opts)), stderr_to_stdout: true) do
+      {output, 0} -> parse(output)
+      {output, status} -> raise "hostile --attack #{attack} ended with #{status}: #{output}"
+    end
+  end
+
+  defp arguments(attack, opts) do
     address =
-      case opts[:unix] do
-        nil -> ["--connect", "127.0.0.1:#{opts[:connect]}"]
-        path -> ["--unix", path]
+      case opts do
+        %{unix: path} -> ["--unix", path]
+        %{connect: port} -> ["--connect", "127.0.0.1:#{port}"]
+        _dialled -> []
       end
 
     options =
@@ -60,11 +68,42 @@ defmodule Legation.Hostile do
           text <- ["--#{name}", to_string(value)],
           do: text
 
-    case System.cmd(build!(), address ++ options ++ ["--attack", attack], stderr_to_stdout: true) do
-      {output, 0} -> parse(output)
-      {output, status} -> raise "hostile --attack #{attack} ended with #{status}: #{output}"
+    address ++ options ++ ["--attack", attack]
+  end
+
+  @doc """
+  Lets it attack, and returns when it says that it is ready: `{held, what it has said by then}`. It goes on until `release/1`, and ends with
+  the test in any case. It may open as many files as there may be.
+  """
+  def hold(attack, opts) do
+    shell = ~S[ulimit -n "$(ulimit -H -n)"; exec "$0" "$@"]
+    args = ["-c", shell, build!() | arguments(attack, Map.new(opts))]
+    # It ends when its input does.
+    port =
+      Port.open({:spawn_executable, System.find_executable("sh")}, [:binary, :exit_status, line: 4_096, args: args])
+
+    {port, port |> said([]) |> parse()}
+  end
+
+  @doc "Ends what `hold/2` has begun. Returns what it has printed since."
+  def release({port, _said}) do
+    Port.command(port, "\n")
+    port |> said([]) |> parse()
+  end
+
+  # Until it is ready or has ended.
+  defp said(port, lines) do
+    receive do
+      {^port, {:data, {:eol, "ready"}}} -> said_by(lines)
+      {^port, {:data, {:eol, line}}} -> said(port, [line | lines])
+      {^port, {:exit_status, 0}} -> said_by(lines)
+      {^port, {:exit_status, status}} -> raise "hostile ended with #{status}: #{said_by(lines)}"
+    after
+      120_000 -> raise "hostile says nothing more: #{said_by(lines)}"
     end
   end
+
+  defp said_by(lines), do: lines |> Enum.reverse() |> Enum.join("\n")
 
   defp parse(output) do
     for word <- String.split(output), [name, value] <- [String.split(word, "=", parts: 2)], into: %{} do

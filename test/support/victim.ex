@@ -31,13 +31,14 @@ defmodule Legation.Victim do
   """
 
   import ExUnit.Assertions
+  import Legation.AttackCase
   import Legation.Case
 
-  alias Legation.Hostile
+  alias Legation.{Hostile, Neighbours}
   alias Legation.TestEngines.Counter
   alias Legation.Victim.Engine
 
-  defstruct [:alice, :bob, :listeners, :ports, :path, :engine, :watch]
+  defstruct [:alice, :bob, :listeners, :ports, :path, :engine, :watch, :neighbours, :before]
 
   @doc """
   Engines: `"engine"`, which tells the test what it gets (see `told/0`), `"count"`, and `"private"`, which mallory may not
@@ -46,6 +47,7 @@ defmodule Legation.Victim do
     * `:limits` - alice's; without grace, unless they say so
     * `:mallory` - what stands in alice's options for mallory (default `export: ["engine", "count"]`)
     * `:alice` - more of alice's options
+    * `:neighbours` - whether bob calls and casts all the time (default `true`); see `Legation.Neighbours`
   """
   def start(opts \\ []) do
     # Whoever attacks doesn't come back to a session: what its end brings is looked at.
@@ -70,6 +72,7 @@ defmodule Legation.Victim do
     await_up(watch, "alice")
     unwatch(watch)
     await_engines(bob)
+    neighbours = if Keyword.get(opts, :neighbours, true), do: Neighbours.start(alice, bob)
 
     %__MODULE__{
       alice: alice,
@@ -78,7 +81,9 @@ defmodule Legation.Victim do
       ports: ports,
       path: path,
       engine: engine,
-      watch: watch(alice)
+      watch: watch(alice),
+      neighbours: neighbours,
+      before: resources(alice)
     }
   end
 
@@ -101,6 +106,17 @@ defmodule Legation.Victim do
 
   @doc "Mallory, or who `key:` says, attacks over `profile:` (default `:tls`). Returns what the program has printed."
   def attack(victim, attack, opts \\ []) do
+    begun(victim)
+    tried(Hostile.run(attack, hostile_options(victim, opts)))
+  end
+
+  @doc "The same for attacks that last until `Legation.Hostile.release/1`."
+  def hold(victim, attack, opts \\ []) do
+    begun(victim)
+    Hostile.hold(attack, hostile_options(victim, opts))
+  end
+
+  defp hostile_options(victim, opts) do
     {profile, opts} = Keyword.pop(opts, :profile, :tls)
     {realm, opts} = Keyword.pop(opts, :realm, "mallory")
     address = if profile == :local, do: [unix: victim.path], else: [connect: victim.ports[profile]]
@@ -113,8 +129,11 @@ defmodule Legation.Victim do
       engine: "engine"
     ]
 
-    Hostile.run(attack, address ++ Keyword.merge(defaults, opts))
+    address ++ Keyword.merge(defaults, opts)
   end
+
+  defp begun(%{neighbours: nil}), do: :ok
+  defp begun(%{neighbours: neighbours}), do: Neighbours.attacked(neighbours)
 
   @doc """
   What comes of `count` messages with new atoms, half of them calls, at an instance of this transport. A daemon asks the node
@@ -137,8 +156,12 @@ defmodule Legation.Victim do
     Legation.counters(victim.alice).ended["mallory"]
   end
 
-  @doc "An honest peer still works, on its old link and on a new one; no listener has gone."
-  def assert_well(%{alice: alice, bob: bob} = victim) do
+  @doc """
+  Nobody has suffered: all that bob has sent was delivered, once, in order and as it was; he still works, on his old link and on a new one; no
+  listener has gone, and what there was of files, sockets, nodes and memory is as it was; but for `:held`, connections that the test holds itself.
+  """
+  def assert_well(%{alice: alice, bob: bob} = victim, opts \\ []) do
+    if victim.neighbours, do: assert_undisturbed(victim, opts)
     name = via(bob, "count@alice")
     before = GenServer.call(name, :get)
     assert GenServer.call(name, {:add, 1}) == before + 1
@@ -151,6 +174,91 @@ defmodule Legation.Victim do
     await_engines(bob)
     assert GenServer.call(name, {:add, 1}) == before + 2
     assert listeners(alice) == victim.listeners
+
+    if victim.neighbours do
+      await_engine(bob, "ledger@alice")
+      Neighbours.go_on(victim.neighbours)
+    end
+  end
+
+  # How much more memory anything may have taken while it went on.
+  @memory_bytes 64 * 1024 * 1024
+
+  defp assert_undisturbed(%{alice: alice, before: before} = victim, opts) do
+    figures = Neighbours.pause(victim.neighbours)
+    bound = Keyword.get(opts, :memory_bytes, @memory_bytes)
+    assert figures.memory - before.memory < bound, "the VM has taken #{figures.memory - before.memory} bytes"
+    # Those of earlier tests may be forgotten meanwhile.
+    assert Node.list(:known) -- before.nodes == []
+
+    if transport(alice) == :c_node do
+      assert peak_bytes(daemon_pid(alice)) - before.daemon_bytes < bound
+      until(files(daemon_pid(alice)) <= before.files + Keyword.get(opts, :held, 0))
+    end
+
+    report(transport(alice), figures, refused(alice))
+  end
+
+  @doc "What an attack must leave as it was."
+  def resources(alice) do
+    resources = %{memory: :erlang.memory(:total), nodes: Node.list(:known)}
+
+    case transport(alice) do
+      :embedded ->
+        resources
+
+      :c_node ->
+        pid = daemon_pid(alice)
+        Map.merge(resources, %{files: files(pid), daemon_bytes: peak_bytes(pid)})
+    end
+  end
+
+  # Of a process of the operating system: files and sockets that are open, the most memory that it has had.
+  defp files(pid), do: length(File.ls!("/proc/#{pid}/fd"))
+
+  defp peak_bytes(pid) do
+    [_, kib] = Regex.run(~r/VmHWM:\s+(\d+) kB/, File.read!("/proc/#{pid}/status"))
+    String.to_integer(kib) * 1024
+  end
+
+  @refusals_of_instance [
+    :dropped_noproc,
+    :dropped_forbidden,
+    :dropped_filtered,
+    :dropped_undecodable,
+    :dropped_overload,
+    :calls_refused,
+    :connections_evicted,
+    :connections_refused,
+    :handshakes_refused,
+    :handshakes_failed,
+    :exits_refused
+  ]
+  @refusals_of_session [
+    :bad_signature,
+    :stale_session,
+    :duplicate,
+    :bad_announcement,
+    :stale_announcement,
+    :engines_over_limit,
+    :mode_refused,
+    :not_delegated,
+    :disguised,
+    :identifiers,
+    :bad_term,
+    :too_large,
+    :credit_exceeded,
+    :unknown_kind,
+    :unknown_handle,
+    :skipped_frames,
+    :late_reply
+  ]
+
+  @doc "How much of what mallory and others did has been refused and counted."
+  def refused(alice) do
+    counters = Legation.counters(alice)
+    sum = fn counted, names -> counted |> Map.take(names) |> Map.values() |> Enum.sum() end
+    sum.(counters, @refusals_of_instance) + sum.(counters.ended["mallory"] || %{}, @refusals_of_session)
   end
 
   # The same ones, and where they are processes of ours the same processes.
@@ -178,6 +286,7 @@ defmodule Legation.Victim do
 
   @doc "For `Legation.RawClient`: where alice listens and who knocks, mallory unless `realm:` says another."
   def raw(victim, profile, opts \\ []) do
+    begun(victim)
     {realm, opts} = Keyword.pop(opts, :realm, "mallory")
     address = if profile == :local, do: [unix: victim.path], else: [port: victim.ports[profile]]
 

@@ -12,6 +12,8 @@ use crate::peer::{Config, Peer};
 
 /// For an answer, where one has to come.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// For a second link, on a machine that is busy with everything else.
+const AGAIN_WAIT: Duration = Duration::from_secs(60);
 /// Longer than a handshake may take at the other side.
 pub const STALL_WAIT: Duration = Duration::from_secs(12);
 /// Engines of ours.
@@ -159,7 +161,7 @@ impl Options {
     /// # Errors
     /// When it isn't up in time.
     pub fn up_again(&self) -> Result<Link, String> {
-        let deadline = std::time::Instant::now() + ANSWER_WAIT;
+        let deadline = std::time::Instant::now() + AGAIN_WAIT;
         loop {
             let (link, up) = self.up()?;
             if up && link.peer.told.is_none() {

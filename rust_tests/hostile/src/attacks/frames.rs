@@ -42,6 +42,8 @@ pub(super) fn print_outcomes(outcomes: &BTreeMap<String, usize>) {
     println!("outcomes={}", all.join(","));
 }
 
+const KINDS: [u8; 7] = [kind::SEND, kind::GENCALL, kind::REPLY, kind::ERROR, 6, kind::EXIT, 13];
+
 /// What counters, sizes and numbers go wrong with.
 fn number(random: &mut Random) -> u64 {
     let edge =
@@ -64,18 +66,21 @@ fn name(random: &mut Random, options: &Options) -> String {
     }
 }
 
-/// Harmless to who gets it, or refused: the engines of a test tell what they are given, and must be told nothing.
-fn payload(random: &mut Random) -> Vec<u8> {
+/// What no engine ever gets: the engines of a test tell what they are given, and must be told nothing. A call may hold what looks like
+/// something else, as it does not look so to who is called.
+fn payload(random: &mut Random, kind: u8) -> Vec<u8> {
     match random.below(6) {
-        0 => term::disguises()[random.below(20) as usize].1.clone(),
+        0 if kind != kind::GENCALL => term::disguises()[random.below(20) as usize].1.clone(),
         1 => term::payload(&term::pid("nobody@nowhere", random.next() as u32)),
         2 => {
             let length = random.below(60) as usize;
             [vec![131, 108], random.bytes(length)].concat()
         }
         3 => term::payload(&term::atom(&format!("unknown_{:x}", random.next()))),
-        4 => vec![131, 108, 255, 255, 255, 255],
-        _ => term::payload(&term::tuple(&[term::atom("EXIT"), term::small(1), term::small(2)])),
+        4 if kind != kind::GENCALL => {
+            term::payload(&term::tuple(&[term::atom("EXIT"), term::small(1), term::small(2)]))
+        }
+        _ => vec![131, 108, 255, 255, 255, 255],
     }
 }
 
@@ -88,16 +93,19 @@ fn one_plausible(link: &mut Link, options: &Options, random: &mut Random) {
             // Most batches are.
             let formed = well_formed(random.below(8) > 0);
             let messages: Vec<RawMessage> = (0..count)
-                .map(|_| RawMessage {
-                    kind: random.of_these(&[kind::SEND, kind::GENCALL, kind::REPLY, kind::ERROR, 6, kind::EXIT, 13]),
-                    flags: 0,
-                    call_id: if random.below(2) == 0 { 0 } else { number(random) },
-                    caller: if random.below(2) == 0 { 0 } else { number(random) },
-                    detail: random.below(9) as u8,
-                    source: Vec::new(),
-                    destination: if random.below(6) == 0 { Vec::new() } else { name(random, options).into() },
-                    payload: payload(random),
-                    length: None,
+                .map(|_| {
+                    let kind = random.of_these(&KINDS);
+                    RawMessage {
+                        kind,
+                        flags: 0,
+                        call_id: if random.below(2) == 0 { 0 } else { number(random) },
+                        caller: if random.below(2) == 0 { 0 } else { number(random) },
+                        detail: random.below(9) as u8,
+                        source: Vec::new(),
+                        destination: if random.below(6) == 0 { Vec::new() } else { name(random, options).into() },
+                        payload: payload(random, kind),
+                        length: None,
+                    }
                 })
                 .map(formed)
                 .collect();

@@ -29,6 +29,13 @@ impl Attack<'_> {
                     self.send(link, vec![cast]);
                 }
             }
+            // Each from another process of ours.
+            "many-callers" => {
+                for number in 1..=self.options.count as u64 {
+                    let call = self.call(&self.options.engine, &term::text("hello"));
+                    self.send(link, vec![RawMessage { caller: number, ..call }]);
+                }
+            }
             // It asks for credit from nobody, takes nothing, and says so.
             "stalled-reader" => {
                 link.pump();
