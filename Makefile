@@ -5,7 +5,7 @@ export LC_ALL = C.UTF-8
 # cargo and mix use all cores themselves, and runners share the build directories.
 .NOTPARALLEL:
 
-.PHONY: help setup build test check audit model test-rust test-elixir test-node test-conformance test-consumer test-netns netns format demo demo-node bench matrix clean
+.PHONY: help setup build test check audit model test-rust test-elixir test-node test-conformance test-consumer test-netns netns attack format demo demo-node bench matrix clean
 
 help:
 	@echo 'make setup    check for what is needed; on Debian, install it'
@@ -19,6 +19,7 @@ help:
 	@echo 'make demo-node  plain Erlang, with the daemon beside it'
 	@echo 'make bench    how fast it is'
 	@echo 'make netns    two networks whose cable goes, whose ends hang and are killed; as root, on Linux'
+	@echo 'make attack   every attack of docs/attacks.md in its full size, and what has come of it'
 	@echo 'make matrix   the tests on OTP 25, 27 and 29, and clusters of several; as root, on Linux'
 
 setup:
@@ -73,6 +74,10 @@ test-netns:
 # The same behind daemons, too.
 netns: setup
 	test/netns/run
+
+# A short version is in test-elixir and test-node.
+attack: setup
+	scripts/attack
 
 format:
 	cargo fmt --all

@@ -1,5 +1,5 @@
 defmodule Legation.SecurityPageTest do
-  # Each promise of docs/security.md names the tests that show it, and each of them exists.
+  # Each promise of docs/security.md, and each attack of docs/attacks.md, names the tests that show it, and each of them exists.
   use ExUnit.Case, async: true
 
   @root Path.expand("../..", __DIR__)
@@ -38,6 +38,22 @@ defmodule Legation.SecurityPageTest do
     promises = Enum.concat(tables)
     assert {length(tables), length(promises) > 40} == {11, true}
     assert Enum.filter(promises, &(cited(&1) == [])) == []
+  end
+
+  test "each attack has a test that exists, and each row of the table of attacks is there" do
+    page = File.read!(Path.join(@root, "docs/attacks.md"))
+    assert Enum.reject(cited(page), &there?/1) == []
+    attacks = for [_all, numbers, rest] <- Regex.scan(~r/^\| ([\d, ]+) \| (.*)$/m, page), do: {numbers, rest}
+    assert Enum.filter(attacks, fn {_numbers, rest} -> cited(rest) == [] end) == []
+
+    named = for {numbers, _rest} <- attacks, number <- String.split(numbers, ", "), do: String.to_integer(number)
+    wanted = Enum.concat([58..63, 66..72, [77], 103..120])
+    assert wanted -- named == []
+    # Tests say which they show by `@tag rows:`.
+    for file <- Path.wildcard(Path.join(@root, "test/integration/attacks_*_test.exs")),
+        [_all, rows] <- Regex.scan(~r/tag rows: \[([\d, ]+)\]/, File.read!(file)),
+        row <- String.split(rows, ", "),
+        do: assert(String.to_integer(row) in (named ++ [57, 74, 79]), "row #{row} of #{file} is not on the page")
   end
 
   test "a test that isn't there would be missed" do
