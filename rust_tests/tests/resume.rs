@@ -246,7 +246,7 @@ fn the_window_of_what_is_not_acknowledged_is_kept_to_and_opens_again() {
 }
 
 #[test]
-fn without_anything_to_resume_by_nothing_is_kept() {
+fn without_anything_to_resume_by_nothing_is_kept_but_how_much_may_be_lost() {
     let limits = Limits { resume_bytes_max: 0, ..Limits::default() };
     let config = PairConfig { limits: [limits.clone(), limits], ..PairConfig::of(Profile::Local) };
     let mut pair = Pair::up(config);
@@ -254,7 +254,13 @@ fn without_anything_to_resume_by_nothing_is_kept() {
     pair.settle();
     assert_eq!(pair.bob.take_payloads().len(), 100);
     assert!(!pair.alice.session().can_resume());
-    assert_eq!((pair.alice.session().gap(), pair.alice.count("resume_bytes")), (0, 0));
+    // Bob has had no reason to say so.
+    assert_eq!((pair.alice.session().gap(), pair.alice.count("resume_bytes")), (100, 0));
+    let bob = pair.bob.session();
+    bob.delivered();
+    pair.bob.woken(bob.acknowledge_now());
+    pair.settle();
+    assert_eq!(pair.alice.session().gap(), 0);
 }
 
 #[test]

@@ -14,6 +14,9 @@
 
 use std::collections::VecDeque;
 
+/// Where nothing is kept: so many frames are counted one by one, and those beyond together with the last of them.
+const COUNTED_MAX: usize = 1_024;
+
 #[derive(Debug)]
 struct Kept {
     first: u64,
@@ -39,7 +42,7 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// `bytes_max` 0: nothing is kept, and there is no window.
+    /// `bytes_max` 0: nothing is kept but how many messages there were, and there is no window.
     pub fn new(bytes_max: usize) -> Replay {
         Replay { kept: VecDeque::new(), next: 0, bytes: 0, bytes_max, acknowledged: 0, waited: false, moved: false }
     }
@@ -47,11 +50,23 @@ impl Replay {
     /// A frame with header, as it is being sent now.
     pub fn keep(&mut self, first: u64, count: u64, messages: u64, frame: &[u8]) {
         if self.bytes_max == 0 {
-            return;
+            return self.count_only(first, count, messages);
         }
         debug_assert_eq!(self.next, self.kept.len(), "what is to be sent again goes first");
         self.bytes += frame.len();
         self.kept.push_back(Kept { first, count, messages, bytes: frame.into() });
+        self.next = self.kept.len();
+    }
+
+    /// Whoever owns the session is told how many messages may be lost with it, also where none can be sent again.
+    fn count_only(&mut self, first: u64, count: u64, messages: u64) {
+        match self.kept.back_mut().filter(|_| self.next >= COUNTED_MAX) {
+            Some(last) => {
+                last.count += count;
+                last.messages += messages;
+            }
+            None => self.kept.push_back(Kept { first, count, messages, bytes: Box::default() }),
+        }
         self.next = self.kept.len();
     }
 
@@ -154,6 +169,24 @@ mod tests {
         assert_eq!(replay.rewind(), Some(4));
         assert_eq!(sent(&mut replay), b"d");
         assert!(!replay.take_moved());
+    }
+
+    #[test]
+    fn where_nothing_is_kept_it_is_counted_how_much_may_be_lost() {
+        let mut replay = Replay::new(0);
+        replay.keep(1, 2, 2, b"ab");
+        replay.keep(3, 1, 0, b"c");
+        assert_eq!((replay.messages(), replay.bytes(), replay.must_wait()), (2, 0, false));
+        replay.acknowledge(3);
+        assert_eq!(replay.messages(), 0);
+        // Past a bound it is what it may be at most.
+        let frames = COUNTED_MAX as u64 + 10;
+        (4..4 + frames).for_each(|first| replay.keep(first, 1, 1, b"d"));
+        assert_eq!((replay.messages(), replay.kept.len()), (frames, COUNTED_MAX));
+        replay.acknowledge(4 + COUNTED_MAX as u64);
+        assert_eq!(replay.messages(), 11, "none of the last has been acknowledged as far as is known");
+        replay.acknowledge(3 + frames);
+        assert_eq!(replay.messages(), 0);
     }
 
     #[test]
