@@ -196,7 +196,9 @@ impl Calls {
     /// Takes out the calls to an engine that was forgotten: its proxy's exit tells their callers. Returns their ids.
     pub fn forget_destination(&mut self, engine: &str) -> Vec<u64> {
         let to_it = self.pending.iter().filter(|(_, (_, pending))| *pending.destination == *engine);
-        let forgotten: Vec<u64> = to_it.map(|(call_id, _)| *call_id).collect();
+        let mut forgotten: Vec<u64> = to_it.map(|(call_id, _)| *call_id).collect();
+        // The table has no order, and what comes out is to depend on what went in alone.
+        forgotten.sort_unstable();
         for call_id in &forgotten {
             self.finish(*call_id);
         }
@@ -279,7 +281,8 @@ impl Calls {
     /// The calls of one of the peer's processes, taken out: what was to answer them has lost its way.
     pub fn abandon(&mut self, caller: u64) -> Vec<Served> {
         let Some(calls) = self.remote_callers.get_mut(&caller) else { return Vec::new() };
-        let numbers = std::mem::take(calls);
+        let mut numbers: Vec<u64> = std::mem::take(calls).into_iter().collect();
+        numbers.sort_unstable();
         self.nothing_served_for(caller);
         numbers.into_iter().filter_map(|number| self.take_served(number)).collect()
     }
@@ -293,7 +296,9 @@ impl Calls {
         for call in self.remote_callers.remove(&number).unwrap_or_default() {
             self.take_served(call);
         }
-        for call_id in self.to_handles.remove(&number).unwrap_or_default() {
+        let mut to_it: Vec<u64> = self.to_handles.remove(&number).unwrap_or_default().into_iter().collect();
+        to_it.sort_unstable();
+        for call_id in to_it {
             self.finish(call_id);
             // The peer still keeps it as a call that somebody may answer.
             self.handles.releases.push(Release::Call(call_id));
