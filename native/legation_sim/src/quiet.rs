@@ -1,0 +1,253 @@
+//! Nothing goes wrong any more: everything has to come right, and nothing may be left.
+
+use std::collections::HashMap;
+
+use legation_proto::session::DropOutcome;
+
+use crate::ledger::{short, Invariant, SessionId};
+use crate::realm::Watched;
+use crate::wire::{Actor, Phase};
+use crate::world::{Happening, Of, World};
+
+/// Dead ends are found after two heartbeats of 15 s, and a session's grace may be 60 s.
+const SETTLE_US: u64 = 240_000_000;
+const LOOK_US: u64 = 1_000_000;
+
+/// What has to be nothing when nothing moves.
+const GAUGES: [&str; 8] = [
+    "queue_bytes",
+    "lanes_held",
+    "resume_bytes",
+    "staged_bytes",
+    "calls_pending",
+    "calls_served",
+    "unproven_now",
+    "handles_exported",
+];
+
+/// What realms that keep the rules never have to count of each other.
+const NEVER: [&str; 16] = [
+    "stale_session",
+    "duplicate",
+    "bad_signature",
+    "unknown_kind",
+    "disguised",
+    "foreign_reply",
+    "bad_announcement",
+    "stale_announcement",
+    "bad_term",
+    "identifiers",
+    "too_large",
+    "undecodable",
+    "duplicate_call",
+    "unknown_forget",
+    "credit_exceeded",
+    "not_delegated",
+];
+
+impl World {
+    pub fn becomes_quiet(&mut self) {
+        self.active = false;
+        self.note(format_args!("nothing goes wrong from now on"));
+        self.apart.clear();
+        for realm in 0..self.plan.realms {
+            self.restart(realm);
+            let boot = self.realms[realm].boot;
+            self.undrain(realm, boot);
+            for of in self.sessions(realm) {
+                let Some(session) = self.session(of) else { continue };
+                let held: Vec<u64> = session.serving.keys().copied().collect();
+                held.into_iter().for_each(|number| self.answer(of, number));
+            }
+        }
+        // Liars are tired of it.
+        for conn in 0..self.conns.len() {
+            let lies = |actor: &Actor| matches!(actor, Actor::Liar { .. } | Actor::Ghost);
+            if !self.conns[conn].is_over() && self.conns[conn].ends.iter().any(|end| lies(&end.actor)) {
+                self.cut(conn);
+                self.conns[conn].ends.iter_mut().for_each(|end| end.phase = Phase::Over);
+            }
+        }
+        self.after(LOOK_US, Happening::Operation { realm: 0 });
+    }
+
+    /// True: everything is right, and it is over. Looked at once a second.
+    pub fn is_settled(&mut self) -> bool {
+        if self.now_us / LOOK_US == self.looked_us / LOOK_US {
+            return false;
+        }
+        self.looked_us = self.now_us;
+        self.after(LOOK_US, Happening::Operation { realm: 0 });
+        for realm in 0..self.plan.realms {
+            for of in self.sessions(realm) {
+                self.drop_all_stand_ins(of);
+            }
+        }
+        match self.unsettled() {
+            None => {
+                self.settle();
+                true
+            }
+            Some((invariant, what)) if self.now_us > self.plan.active_us + SETTLE_US => {
+                self.violate(invariant, what);
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
+    fn drop_all_stand_ins(&mut self, of: Of) {
+        let Some(session) = self.session(of) else { return };
+        let numbers: Vec<u64> = session.stand_ins.keys().copied().collect();
+        let (mut wake, mut dead) = (false, Vec::new());
+        for number in numbers {
+            // Monitors of living ones have shown that they don't fire.
+            if let DropOutcome::Dropped { wake: woken } = session.core.drop_import(number) {
+                wake |= woken;
+                session.monitors.retain(|_, watched| *watched != Watched::StandIn(number));
+                dead.extend(session.stand_ins.remove(&number));
+            }
+        }
+        dead.into_iter().for_each(|process| self.ledger.died(process));
+        if wake {
+            self.wake_session(of);
+        }
+    }
+
+    /// The pairs that have to have a session.
+    fn pairs(&self) -> Vec<(usize, usize)> {
+        let lives = |realm: usize| !self.realms[realm].revoked;
+        (0..self.plan.realms)
+            .flat_map(|one| (one + 1..self.plan.realms).map(move |other| (one, other)))
+            .filter(|(one, other)| lives(*one) && lives(*other))
+            .collect()
+    }
+
+    fn unsettled(&self) -> Option<(Invariant, String)> {
+        for (one, other) in self.pairs() {
+            let of = |realm: usize, peer: usize| self.realms[realm].peers[peer].as_ref()?.session.as_ref();
+            let (Some(here), Some(there)) = (of(one, other), of(other, one)) else {
+                return Some((Invariant::DirectoriesConverge, format!("{one} and {other} have no session")));
+            };
+            if here.id != there.id || here.lost || there.lost {
+                let ids = (short(&here.id), short(&there.id));
+                return Some((Invariant::DirectoriesConverge, format!("{one} and {other} have {ids:?}")));
+            }
+            for (realm, peer, session) in [(one, other, here), (other, one, there)] {
+                let has: Vec<(&String, [u8; 32])> =
+                    session.learned.iter().map(|(name, (_, key))| (name, *key)).collect();
+                let published = &self.realms[peer];
+                let engines = published.engines.keys();
+                let is: Vec<(&String, [u8; 32])> =
+                    engines.map(|name| (name, published.keyring.engine_public(name))).collect();
+                if has != is {
+                    let names =
+                        |of: &[(&String, [u8; 32])]| of.iter().map(|(name, _)| (*name).clone()).collect::<Vec<_>>();
+                    let what = format!("{realm} knows {:?} of {peer}, which has {:?}", names(&has), names(&is));
+                    return Some((Invariant::DirectoriesConverge, what));
+                }
+                for gauge in GAUGES {
+                    let value = session.count(gauge);
+                    if value > 0 {
+                        let what = format!("{gauge} is {value} at {realm}, with {peer}, when nothing moves");
+                        return Some((Invariant::Bounded, what));
+                    }
+                }
+                if !session.calls.is_empty() {
+                    let what = format!(
+                        "{} calls of {realm} to {peer} are open: {:?}",
+                        session.calls.len(),
+                        session.calls.first_key_value()
+                    );
+                    return Some((Invariant::CallsEnd, what));
+                }
+            }
+        }
+        None
+    }
+
+    /// The last look.
+    fn settle(&mut self) {
+        // Who has revoked its key is nobody's peer; whoever has not heard of it waits for the end of a session's grace.
+        let pairs = self.pairs();
+        for realm in 0..self.plan.realms {
+            for of in self.sessions(realm) {
+                if !pairs.contains(&(realm.min(of.peer), realm.max(of.peer))) {
+                    self.session_ended(realm, of.peer, "it is over");
+                }
+            }
+        }
+        let (mut living, mut dropped): (HashMap<(u8, u8), SessionId>, HashMap<(u8, u8), u64>) = Default::default();
+        for (one, other) in self.pairs() {
+            for (realm, peer) in [(one, other), (other, one)] {
+                let Some(session) = self.realms[realm].peers[peer].as_mut().and_then(|peer| peer.session.take()) else {
+                    continue;
+                };
+                let way = (realm as u8, peer as u8);
+                self.count_dropped(realm, peer, &session);
+                living.insert(way, session.id);
+                dropped.insert(way, self.dropped.get(&way).copied().unwrap_or(0));
+                for (monitor, watched) in &session.monitors {
+                    let lives = match watched {
+                        Watched::Engine(name) => {
+                            session.learned.contains_key(name) && self.realms[peer].engines.contains_key(name)
+                        }
+                        Watched::StandIn(number) => session.stand_ins.contains_key(number),
+                    };
+                    if !lives {
+                        let what = format!("monitor {monitor} of {watched:?} of {peer} has not fired at {realm}");
+                        self.violate(Invariant::MonitorsFireOnce, what);
+                    }
+                }
+                if let Some(peer) = self.realms[realm].peers[peer].as_mut() {
+                    peer.session = Some(session);
+                }
+                self.check_counters(realm, peer);
+            }
+        }
+        self.ledger.settle(&living, &dropped);
+    }
+
+    /// Of one session: within its bounds, and nothing that realms that keep the rules don't do.
+    pub fn check_counters(&mut self, realm: usize, peer: usize) {
+        if self.is_liar(peer) {
+            return self.check_bounds(realm, peer);
+        }
+        let Some(session) = self.realms[realm].peers[peer].as_ref().and_then(|peer| peer.session.as_ref()) else {
+            return;
+        };
+        let counted = session.core.counters().all();
+        let never = counted.iter().find(|(name, value)| *value > 0 && NEVER.contains(name)).copied();
+        if let Some((name, value)) = never {
+            self.violate(Invariant::RulesKept, format!("{name} is {value} at {realm}, with {peer}"));
+        }
+        self.check_bounds(realm, peer);
+    }
+
+    fn check_bounds(&mut self, realm: usize, peer: usize) {
+        let Some(session) = self.realms[realm].peers[peer].as_ref().and_then(|peer| peer.session.as_ref()) else {
+            return;
+        };
+        let limits = &self.plan.limits[realm];
+        let message = u64::from(limits.message_bytes_max);
+        // Answers always go, and what has begun to go out goes; each of these may be one message past its bound.
+        let bounds = [
+            ("resume_bytes", limits.resume_bytes_max as u64 + 2 * message),
+            ("staged_bytes", message + 1024 * 1024),
+            ("calls_pending", limits.calls_max as u64),
+            ("calls_served", limits.calls_max as u64),
+            ("handles_imported", limits.handles_max as u64 + limits.callers_max as u64),
+            ("handles_exported", limits.handles_max as u64),
+            ("references_imported", limits.references_max as u64),
+            ("references_exported", limits.references_max as u64),
+            ("unproven_now", limits.unproven_messages_max),
+        ];
+        let over: Vec<String> = bounds
+            .iter()
+            .map(|(name, bound)| (name, session.count(name), bound))
+            .filter(|(_, value, bound)| value > bound)
+            .map(|(name, value, bound)| format!("{name} is {value} of {bound} at {realm}, with {peer}"))
+            .collect();
+        over.into_iter().for_each(|what| self.violate(Invariant::Bounded, what));
+    }
+}
