@@ -3,15 +3,16 @@ defmodule Bench.Schedulers do
   How long a call of the native library holds a normal scheduler: from the call until it returns, or until its process is scheduled
   out because the work goes on elsewhere (a dirty scheduler), as the trace has it.
 
-  The clock is the wall's: a thread that the operating system takes the processor from in the middle of a call looks as if the call had
-  lasted. So both VMs run with a real-time priority meanwhile (`chrt`), where that is allowed; where it isn't, `priority` says so, and the
-  longest call says nothing. `control` is a function that never lasts, timed in the same way and about as often.
+  Two clocks tell the time: the wall's, and that of the thread, which stands still while the thread has no processor (`bench/tracer.c`).
+  A thread that the operating system takes the processor from in the middle of a call looks as if the call had lasted; nothing of ours
+  is held then, and what counts is what the thread's clock says. A thread that has given its processor away by itself waits, for a
+  lock or for memory: then the wall's clock counts, and so it does if the operating system makes that longer, for the lock is ours.
 
-  A call that waits for a lock holds its scheduler as well; and who has the lock may wait for a processor, of which two VMs on a small
-  machine have too few. That is counted, too: the operating system makes it longer, but the lock is ours.
+  Both VMs run with a real-time priority meanwhile (`chrt`), where that is allowed, so that little of the first kind is seen; `priority`
+  says whether they did. `control` is a function that never lasts, timed in the same way and about as often.
   """
 
-  alias Bench.{Load, Paths, Program, VM}
+  alias Bench.{Load, Paths, Program, Tracer, VM}
 
   @loads [
     %{kind: :cast, bytes: 64, senders: 8, engines: 100, from: :engines},
@@ -22,9 +23,8 @@ defmodule Bench.Schedulers do
     %{kind: :call, bytes: 64, callers: 256},
     %{kind: :call, bytes: 16_384, callers: 16}
   ]
-  # The trace of more would fill the memory.
-  @millis 400
   # Linux takes the processor from real-time threads that have had it for 950 ms of a second.
+  @millis 600
   @rest_ms 1_000
   # As many as there are of the others, about.
   @control_bytes 2_000
@@ -65,6 +65,7 @@ defmodule Bench.Schedulers do
   defp fact(native, control) do
     sum = fn list, key -> list |> Enum.map(& &1[key]) |> Enum.sum() end
     longest = Enum.max_by(native, & &1.longest_us)
+    most = fn list, key -> list |> Enum.map(& &1[key]) |> Enum.max() end
 
     %{
       name: "schedulers",
@@ -73,9 +74,12 @@ defmodule Bench.Schedulers do
       longest_function: longest.function,
       longest_load: longest.load,
       over_1ms: sum.(native, :over_1ms),
+      waits_over_1ms: sum.(native, :waits_over_1ms),
+      wall_over_1ms: sum.(native, :wall_over_1ms),
+      wall_longest_ms: most.(native, :wall_us) / 1_000,
       control_calls: sum.(control, :calls),
-      control_over_1ms: sum.(control, :over_1ms),
-      control_longest_ms: (control |> Enum.map(& &1.longest_us) |> Enum.max()) / 1_000,
+      control_over_1ms: sum.(control, :wall_over_1ms),
+      control_longest_ms: most.(control, :wall_us) / 1_000,
       functions: Enum.sort_by(native, &(-&1.longest_us)) |> Enum.take(20)
     }
   end
@@ -83,27 +87,32 @@ defmodule Bench.Schedulers do
   ## In the VMs
 
   def watch do
-    parent = self()
-    Code.ensure_loaded!(Legation.Native)
-    tracer = spawn(fn -> tracer(parent, %{}, %{}) end)
-    control = spawn(fn -> control(:binary.copy(<<0>>, @control_bytes)) end)
-    Process.put(:watching, {tracer, control})
+    Enum.each([Legation.Native, Tracer], &Code.ensure_loaded!/1)
+    Tracer.take()
+    Process.put(:control, spawn(fn -> control(:binary.copy(<<0>>, @control_bytes)) end))
     timed = [{:_, [], [{:return_trace}]}]
     :erlang.trace_pattern({Legation.Native, :_, :_}, timed, [])
     :erlang.trace_pattern({:erlang, :md5, 1}, timed, [])
-    :erlang.trace(:processes, true, [:call, :running, :monotonic_timestamp, {:tracer, tracer}])
+    :erlang.trace(:processes, true, [:call, :running, {:tracer, Tracer, []}])
     :ok
   end
 
-  @doc "By function: how many calls, microseconds of the longest, how many of more than a millisecond."
+  @doc "By function: how many calls, microseconds of the longest by each clock, how many of more than a millisecond."
   def seen do
     :erlang.trace(:all, false, [:all])
-    {tracer, control} = Process.get(:watching)
-    Process.exit(control, :kill)
-    send(tracer, :done)
+    Process.exit(Process.get(:control), :kill)
 
-    receive do
-      {:held, held} -> for {function, seen} <- held, do: Map.put(seen, :function, function)
+    for {module, function, arity, [calls, wall, held, processor, walls_over, held_over, waits_over]} <- Tracer.take() do
+      %{
+        function: if(module == Legation.Native, do: "#{function}/#{arity}", else: :control),
+        calls: calls,
+        longest_us: held / 1_000,
+        processor_us: processor / 1_000,
+        wall_us: wall / 1_000,
+        over_1ms: held_over,
+        waits_over_1ms: waits_over,
+        wall_over_1ms: walls_over
+      }
     end
   end
 
@@ -111,46 +120,5 @@ defmodule Bench.Schedulers do
     for _ <- 1..@control_calls, do: :erlang.md5(bytes)
     Process.sleep(@control_pause_ms)
     control(bytes)
-  end
-
-  # `open`: the function that a process is in, and since when.
-  defp tracer(parent, open, held) do
-    receive do
-      {:trace_ts, pid, :call, {_module, function, args}, at} ->
-        function = if function == :md5, do: :control, else: "#{function}/#{length(args)}"
-        tracer(parent, Map.put(open, pid, {function, at}), held)
-
-      {:trace_ts, pid, :return_from, _function, _value, at} ->
-        {open, held} = close(pid, at, open, held)
-        tracer(parent, open, held)
-
-      {:trace_ts, pid, :out, _function, at} ->
-        {open, held} = close(pid, at, open, held)
-        tracer(parent, open, held)
-
-      :done ->
-        send(parent, {:held, held})
-
-      _other_event ->
-        tracer(parent, open, held)
-    end
-  end
-
-  defp close(pid, at, open, held) do
-    case Map.pop(open, pid) do
-      {nil, open} ->
-        {open, held}
-
-      {{function, since}, open} ->
-        us = :erlang.convert_time_unit(at - since, :native, :nanosecond) / 1_000
-        over = if us > 1_000, do: 1, else: 0
-        first = %{calls: 1, longest_us: us, over_1ms: over}
-
-        more = fn seen ->
-          %{calls: seen.calls + 1, longest_us: max(seen.longest_us, us), over_1ms: seen.over_1ms + over}
-        end
-
-        {open, Map.update(held, function, first, more)}
-    end
   end
 end

@@ -198,18 +198,31 @@ defmodule Bench.Table do
     for fact <- Results.facts(results, "schedulers") do
       rows =
         for seen <- fact["functions"] do
-          [seen["function"], seen["load"], seen["calls"], fixed(seen["longest_us"] / 1_000), seen["over_1ms"]]
+          [
+            seen["function"],
+            seen["load"],
+            seen["calls"],
+            fixed(seen["longest_us"] / 1_000),
+            fixed(seen["processor_us"] / 1_000),
+            fixed(seen["wall_us"] / 1_000),
+            seen["over_1ms"],
+            seen["waits_over_1ms"]
+          ]
         end
 
       """
-      #{fact["calls"]} calls of the native library, #{fact["over_1ms"]} of them over 1 ms; #{fact["control_calls"]} of a function that never lasts, #{fact["control_over_1ms"]}
-      over 1 ms, the longest #{fixed(fact["control_longest_ms"])} ms. Priority: #{fact["priority"]}. The longest:
+      #{fact["calls"]} calls of the native library, #{fact["over_1ms"]} of them over 1 ms, of which #{fact["waits_over_1ms"]} waited. By the wall's clock alone, with what the
+      operating system took the processor from, #{fact["wall_over_1ms"]} and #{fixed(fact["wall_longest_ms"])} ms at most. #{fact["control_calls"]} calls of a function that never
+      lasts: #{fact["control_over_1ms"]} over 1 ms by the wall's clock, the longest #{fixed(fact["control_longest_ms"])} ms. Priority: #{fact["priority"]}. The longest:
 
       """
       |> then(
         &section("How long the native library holds a scheduler", [
           &1,
-          table(["function", "load", "calls", "longest, ms", "over 1 ms"], rows)
+          table(
+            ["function", "load", "calls", "longest, ms", "on a processor", "by the wall", "over 1 ms", "waited"],
+            rows
+          )
         ])
       )
     end
