@@ -114,7 +114,7 @@ impl Outbound {
 
     /// What one flush moves to lanes at most, so that it ends in time.
     fn moved_target(&self) -> usize {
-        4 * self.target
+        2 * self.target
     }
 
     /// How often the source changes in what the last flush has taken and left.

@@ -17,7 +17,7 @@ use crate::signing::Mode;
 
 /// What writing a message costs besides its bytes, in bytes that would take as long; and what moving it to a lane does.
 const WRITTEN_COST: usize = 64;
-const MOVED_COST: usize = 256;
+const MOVED_COST: usize = 512;
 
 impl Outbound {
     /// Writes what lanes have let go, and the messages from `self.at` up to the next announcement or the flush's target.
