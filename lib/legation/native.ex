@@ -262,21 +262,22 @@ defmodule Legation.Native do
   def channel_rtt_ms(_channel), do: not_loaded()
 
   # Session: what proxies push into and stand-ins answer through. Whatever has to be sent wakes the Writer of the link that
-  # is sent on. The `_dirty` ones are for payloads over 20 KiB.
+  # is sent on. The `_dirty` ones are for payloads over 128 KiB, and for who was told `:busy`: another thread is at work on the session,
+  # and it is waited for there.
 
-  @spec session_push(session, engine, :send | :cast, engine, payload) :: pushed
+  @spec session_push(session, engine, :send | :cast, engine, payload) :: pushed | :busy
   def session_push(_session, _dst, _kind, _src, _payload), do: not_loaded()
 
   @spec session_push_dirty(session, engine, :send | :cast, engine, payload) :: pushed
   def session_push_dirty(_session, _dst, _kind, _src, _payload), do: not_loaded()
 
-  @spec session_push_call(session, engine, label, engine, GenServer.from(), caller :: raw, payload) :: pushed
+  @spec session_push_call(session, engine, label, engine, GenServer.from(), caller :: raw, payload) :: pushed | :busy
   def session_push_call(_session, _dst, _label, _src, _from, _caller, _payload), do: not_loaded()
 
   @spec session_push_call_dirty(session, engine, label, engine, GenServer.from(), caller :: raw, payload) :: pushed
   def session_push_call_dirty(_session, _dst, _label, _src, _from, _caller, _payload), do: not_loaded()
 
-  @spec session_reply(session, call_id, payload) :: pushed | {:error, :unknown_call}
+  @spec session_reply(session, call_id, payload) :: pushed | :busy | {:error, :unknown_call}
   def session_reply(_session, _call_id, _payload), do: not_loaded()
 
   @spec session_reply_dirty(session, call_id, payload) :: pushed | {:error, :unknown_call}
@@ -412,7 +413,7 @@ defmodule Legation.Native do
   def session_counters(_session), do: not_loaded()
 
   # Which shape the functions and events have; the library has the same number (`BORDER`) or is refused.
-  @border 5
+  @border 6
 
   @doc false
   # Without the library the module does not load: there is nothing that Legation could do without it. An upgrade in a

@@ -17,12 +17,7 @@ defmodule Legation.Outgoing do
     src = published_as(state.pids, pid)
     caller = Handle.raw(pid)
 
-    result =
-      if byte_size(payload) > @dirty_bytes,
-        do: Native.session_push_call_dirty(session, engine, label, src, from, caller, payload),
-        else: Native.session_push_call(session, engine, label, src, from, caller, payload)
-
-    case result do
+    case push_call(session, engine, label, src, from, caller, payload) do
       {:ok, exported} -> exported(state, exported)
       # The session is over, and so are we in a moment: then the caller gets a real signal. The same of a process that has ended.
       {:error, reason} when reason in [:ended, :unknown_handle] -> :ok
@@ -43,12 +38,7 @@ defmodule Legation.Outgoing do
   def try_push(%{session: session, engine: engine} = state, kind, src, message) do
     payload = :erlang.term_to_binary(message, minor_version: 2)
 
-    result =
-      if byte_size(payload) > @dirty_bytes,
-        do: Native.session_push_dirty(session, engine, kind, src, payload),
-        else: Native.session_push(session, engine, kind, src, payload)
-
-    case result do
+    case push_message(session, engine, kind, src, payload) do
       {:ok, exported} ->
         exported(state, exported)
 
@@ -95,16 +85,39 @@ defmodule Legation.Outgoing do
   def reply(%{session: session} = state, call_id, reply) do
     payload = :erlang.term_to_binary(reply, minor_version: 2)
 
-    result =
-      if byte_size(payload) > @dirty_bytes,
-        do: Native.session_reply_dirty(session, call_id, payload),
-        else: Native.session_reply(session, call_id, payload)
-
-    case result do
+    case push_reply(session, call_id, payload) do
       {:ok, exported} -> exported(state, exported)
       # Answered already, or nobody waits for it any more, or the session is over.
       {:error, _reason} -> :ok
     end
+  end
+
+  # `:busy`: another thread is at work on the session, and whoever waits for it does so on a dirty scheduler. Meanwhile the process
+  # takes no other message, so its order stays.
+
+  defp push_call(session, engine, label, src, from, caller, payload) when byte_size(payload) > @dirty_bytes,
+    do: Native.session_push_call_dirty(session, engine, label, src, from, caller, payload)
+
+  defp push_call(session, engine, label, src, from, caller, payload) do
+    with :busy <- Native.session_push_call(session, engine, label, src, from, caller, payload),
+         do: Native.session_push_call_dirty(session, engine, label, src, from, caller, payload)
+  end
+
+  defp push_message(session, engine, kind, src, payload) when byte_size(payload) > @dirty_bytes,
+    do: Native.session_push_dirty(session, engine, kind, src, payload)
+
+  defp push_message(session, engine, kind, src, payload) do
+    with :busy <- Native.session_push(session, engine, kind, src, payload),
+         do: Native.session_push_dirty(session, engine, kind, src, payload)
+  end
+
+  @doc "A reply as it goes over: an external term."
+  def push_reply(session, call_id, payload) when byte_size(payload) > @dirty_bytes,
+    do: Native.session_reply_dirty(session, call_id, payload)
+
+  def push_reply(session, call_id, payload) do
+    with :busy <- Native.session_reply(session, call_id, payload),
+         do: Native.session_reply_dirty(session, call_id, payload)
   end
 
   # The peer has been given these for the first time: they are watched.

@@ -289,6 +289,45 @@ fn calls_of_an_age_are_found_by_the_sweep() {
 }
 
 #[test]
+fn what_would_have_to_wait_for_another_thread_leaves_nothing_behind_and_goes_in_its_turn_when_it_may() {
+    let mut pair = up(Profile::Tls);
+    let now = pair.now;
+    pair.alice.call(now, "b", b"pid", b"1", &term::text("first")).unwrap();
+    pair.bob.call(now, "a", b"pid", b"1", &term::text("first")).unwrap();
+    pair.settle();
+    let [(call_id, ..)] = calls(pair.bob.take_events())[..] else { panic!("one call") };
+    pair.alice.take_events();
+
+    let (alice, bob, second) = (pair.alice.session(), pair.bob.session(), term::text("second"));
+    let call = NewCall { destination: "b", label: 1, source: "", caller: b"pid", context: b"2", payload: &second };
+    // Whoever looks at the calls has their lock meanwhile.
+    let mut looked = 0;
+    alice.sweep(now, 0, |_, _| {
+        looked += 1;
+        assert_eq!(alice.push_call_soon(now, &call), Err(PushError::Busy));
+        let cast = alice.push_soon(Delivery::Cast, "", "b", &second);
+        assert!(cast.is_ok(), "for this the queue is enough");
+    });
+    bob.sweep(now, 0, |_, _| {
+        looked += 1;
+        assert_eq!(bob.reply_soon(call_id, &second), Err(PushError::Busy));
+    });
+    assert_eq!((looked, pair.alice.count("calls_pending"), pair.bob.count("calls_served")), (2, 1, 1));
+
+    let pushed = alice.push_call_soon(now, &call).unwrap();
+    assert!(pushed.exported.is_empty(), "the caller is known from the first call");
+    pair.alice.woken(true);
+    pair.bob.pushed(bob.reply_soon(call_id, &second).unwrap());
+    pair.settle();
+    assert_eq!(pair.alice.take_events(), [Seen::Reply { context: b"1".to_vec(), payload: second.clone() }]);
+    let events = pair.bob.take_events();
+    assert!(
+        matches!(&events[..], [Seen::Deliver { .. }, Seen::Call { payload, .. }] if *payload == second),
+        "{events:?}"
+    );
+}
+
+#[test]
 fn calls_to_an_engine_that_is_forgotten_are_no_longer_in_flight() {
     let mut pair = up(Profile::Plain);
     let now = pair.now;

@@ -6,7 +6,7 @@ defmodule Legation.Connection.Delivery do
   # Runs in the Reader for each message: look-ups and sends, nothing that waits. An engine that the peer may not see
   # looks exactly like one that isn't there.
 
-  alias Legation.{Counters, Directory, Handle, Native, Policy, Telemetry}
+  alias Legation.{Counters, Directory, Handle, Native, Outgoing, Policy, Telemetry}
   alias Legation.Connection.Handles
 
   # What answers a message that was asked after.
@@ -56,7 +56,7 @@ defmodule Legation.Connection.Delivery do
          :ok <- room(d, pid),
          {:ok, received} <- put(d, pid, if(label == 5, do: {:"$gen_cast", term}, else: term), call_id) do
       if receipt != nil, do: receipt(d, receipts, dst, src, receipt)
-      if received == :here, do: Native.session_reply(d.session, call_id, @received)
+      if received == :here, do: Outgoing.push_reply(d.session, call_id, @received)
       :ok
     else
       {:refuse, reason} -> refuse(d, call_id, reason)
@@ -106,7 +106,7 @@ defmodule Legation.Connection.Delivery do
       end
 
     :atomics.sub(d.asking, 1, 1)
-    if alive?, do: Native.session_reply(d.session, call_id, @received), else: refuse(d, call_id, :noproc)
+    if alive?, do: Outgoing.push_reply(d.session, call_id, @received), else: refuse(d, call_id, :noproc)
   end
 
   defp refuse(d, call_id, reason) do

@@ -12,7 +12,7 @@
 //! they are taken: handshake, then those of the session, then channel.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use legation_proto::error::{CloseCode, HelloRefused, LinkError, PeerMisbehaved};
 use legation_proto::frame::close::Close;
@@ -23,6 +23,7 @@ use legation_proto::identity::{NetworkKey, RealmId};
 use legation_proto::keyring::Keyring;
 use legation_proto::limits::{Limits, FLUSH_TARGET};
 use legation_proto::session::{Attachment, Event, Rest, Session, Slice, Wake};
+use legation_proto::sync::{lock, lock_soon};
 
 use crate::channel::{Channel, Profile, UnixMs};
 use crate::error::ChannelError;
@@ -315,6 +316,11 @@ impl Link {
             return self.handle_session_bytes(attached, now, &rest, input, slice, sink);
         }
         (self.handle_handshake(now, input, sink), Rest::Nothing)
+    }
+
+    /// Nobody seals or decrypts for longer than a moment: [`Link::handle_slice`] won't have to wait.
+    pub fn is_free(&self) -> bool {
+        lock_soon(&self.channel).is_some()
     }
 
     fn handle_handshake(&self, now: UnixMs, input: &[u8], sink: &mut dyn FnMut(LinkEvent<'_>)) -> Wake {
@@ -637,8 +643,4 @@ impl Link {
 
 fn own(link: bool) -> Wake {
     Wake { link, session: false }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

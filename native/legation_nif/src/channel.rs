@@ -274,13 +274,14 @@ fn channel_handle_bytes<'a>(env: Env<'a>, channel: ChannelArc, bytes: Binary<'a>
 }
 
 /// [`channel_handle_bytes`] on the scheduler at hand, for input of at most [`SLICE_BYTES`], as far as half a millisecond goes. Going to
-/// a dirty scheduler and back costs more than what there is to do for most reads. Handshakes have to: `:dirty`.
+/// a dirty scheduler and back costs more than what there is to do for most reads. Handshakes have to, and so has who would
+/// have to wait for the Writer: `:dirty`.
 #[rustler::nif]
 fn channel_handle_slice<'a>(env: Env<'a>, channel: ChannelArc, bytes: Binary<'a>, now: u64) -> NifResult<Term<'a>> {
     if bytes.len() > SLICE_BYTES {
         return Err(Error::BadArg);
     }
-    if channel.session.get().is_none() {
+    if channel.session.get().is_none() || !channel.link.is_free() {
         return Ok(atoms::dirty().encode(env));
     }
     let mut slice = Slice::of_ns(SLICE_NS);
@@ -435,7 +436,7 @@ fn channel_rtt_ms(channel: ChannelArc) -> Option<u64> {
 }
 
 /// [`channel_flush`] on the scheduler at hand, of less at a time; `:dirty` when many signatures are to be made, or one over something
-/// large.
+/// large, or there is somebody to wait for.
 #[rustler::nif]
 fn channel_flush_slice<'a>(env: Env<'a>, channel: ChannelArc, _now: u64) -> Term<'a> {
     if !channel.link.session().is_some_and(|session| session.next_flush_is_small()) {

@@ -1,18 +1,20 @@
-//! The session resource: pushes, replies, the sweep. All but the dirty variants are done in about a microsecond.
+//! The session resource: pushes, replies, the sweep. All but the dirty variants are done in about a microsecond, or say `:busy`.
 //!
 //! Links come and go, so the session knows the Writer of the link that it is sent on, and whoever leaves something to be sent
 //! wakes it. And it knows whose turn it is: what one link's read brought is in mailboxes before another's is handled.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use legation_proto::frame::batch::Refusal;
 use legation_proto::frame::FrameType;
-use legation_proto::session::{Delivery, Event, Exported, NewCall, PushError, Pushed, Room, Session};
+use legation_proto::session::{Delivery, Event, Exported, NewCall, PushError, Pushed, PushedCall, Room, Session};
+use legation_proto::sync::lock;
 use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, Resource, ResourceArc, Term};
 
 use crate::atoms;
+use crate::channel::now_ms;
 use crate::error::push_reason;
 
 pub struct SessionResource {
@@ -108,11 +110,12 @@ impl SessionResource {
         atoms::ok()
     }
 
-    /// `{:ok, exported}`: processes of ours that the peer has been given by it, as `{number, pid}`.
+    /// `{:ok, exported}`: processes of ours that the peer has been given by it, as `{number, pid}`. `:busy`: the same is to be
+    /// pushed by the function for dirty schedulers.
     pub fn pushed<'a>(&self, env: Env<'a>, result: Result<Pushed, PushError>) -> Term<'a> {
         match result {
             Ok(pushed) => self.exported(env, pushed.wake, &pushed.exported),
-            Err(reason) => (atoms::error(), push_reason(reason)).encode(env),
+            Err(reason) => not_pushed(env, reason),
         }
     }
 
@@ -123,32 +126,27 @@ impl SessionResource {
     }
 }
 
+fn not_pushed(env: Env<'_>, reason: PushError) -> Term<'_> {
+    match reason {
+        PushError::Busy => atoms::busy().encode(env),
+        reason => (atoms::error(), push_reason(reason)).encode(env),
+    }
+}
+
 /// From an identifier without the version byte to a term.
 pub fn raw_term<'a>(env: Env<'a>, raw: &[u8]) -> Option<Term<'a>> {
     let bytes = [&[131], raw].concat();
     env.binary_to_term(&bytes).map(|(term, _)| term)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn push<'a>(
-    env: Env<'a>,
-    session: &SessionArc,
-    destination: &str,
-    kind: Atom,
-    source: &str,
-    payload: Binary<'a>,
-) -> NifResult<Term<'a>> {
-    let delivery = if kind == atoms::cast() {
-        Delivery::Cast
+fn delivery_of(kind: Atom) -> NifResult<Delivery> {
+    if kind == atoms::cast() {
+        Ok(Delivery::Cast)
     } else if kind == atoms::send() {
-        Delivery::Send
+        Ok(Delivery::Send)
     } else {
-        return Err(Error::BadArg);
-    };
-    Ok(session.pushed(env, session.session.push(delivery, source, destination, payload.as_slice(), false)))
+        Err(Error::BadArg)
+    }
 }
 
 #[rustler::nif]
@@ -160,7 +158,8 @@ fn session_push<'a>(
     source: &str,
     payload: Binary<'a>,
 ) -> NifResult<Term<'a>> {
-    push(env, &session, destination, kind, source, payload)
+    let pushed = session.session.push_soon(delivery_of(kind)?, source, destination, payload.as_slice());
+    Ok(session.pushed(env, pushed))
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -172,13 +171,15 @@ fn session_push_dirty<'a>(
     source: &str,
     payload: Binary<'a>,
 ) -> NifResult<Term<'a>> {
-    push(env, &session, destination, kind, source, payload)
+    let pushed = session.session.push(delivery_of(kind)?, source, destination, payload.as_slice(), false);
+    Ok(session.pushed(env, pushed))
 }
 
 #[allow(clippy::too_many_arguments)]
 fn push_call<'a>(
     env: Env<'a>,
     session: &SessionArc,
+    push: impl FnOnce(&Session, &NewCall<'_>) -> Result<PushedCall, PushError>,
     destination: &str,
     label: u8,
     source: &str,
@@ -200,9 +201,9 @@ fn push_call<'a>(
         context: context.as_slice(),
         payload: payload.as_slice(),
     };
-    Ok(match session.session.push_call(crate::channel::now_ms(), &call) {
+    Ok(match push(&session.session, &call) {
         Ok(pushed) => session.exported(env, pushed.wake, &pushed.exported),
-        Err(reason) => (atoms::error(), push_reason(reason)).encode(env),
+        Err(reason) => not_pushed(env, reason),
     })
 }
 
@@ -218,7 +219,8 @@ fn session_push_call<'a>(
     caller: Binary<'a>,
     payload: Binary<'a>,
 ) -> NifResult<Term<'a>> {
-    push_call(env, &session, destination, label, source, from, caller, payload)
+    let push = |session: &Session, call: &NewCall<'_>| session.push_call_soon(now_ms(), call);
+    push_call(env, &session, push, destination, label, source, from, caller, payload)
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -233,12 +235,13 @@ fn session_push_call_dirty<'a>(
     caller: Binary<'a>,
     payload: Binary<'a>,
 ) -> NifResult<Term<'a>> {
-    push_call(env, &session, destination, label, source, from, caller, payload)
+    let push = |session: &Session, call: &NewCall<'_>| session.push_call(now_ms(), call);
+    push_call(env, &session, push, destination, label, source, from, caller, payload)
 }
 
 #[rustler::nif]
 fn session_reply<'a>(env: Env<'a>, session: SessionArc, call_id: u64, payload: Binary<'a>) -> Term<'a> {
-    session.pushed(env, session.session.reply(call_id, payload.as_slice()))
+    session.pushed(env, session.session.reply_soon(call_id, payload.as_slice()))
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -293,7 +296,7 @@ fn session_pending(session: SessionArc, engine: &str) -> usize {
 fn session_sweep<'a>(env: Env<'a>, session: SessionArc, age_ms: u64) -> Vec<Term<'a>> {
     let mut old = Vec::new();
     // The clock that `push_call` entered the calls by.
-    session.session.sweep(crate::channel::now_ms(), age_ms, |call_id, pending| {
+    session.session.sweep(now_ms(), age_ms, |call_id, pending| {
         let caller = env.binary_to_term(&pending.context).and_then(|(from, _)| from.decode::<(Term, Term)>().ok());
         if let Some((pid, _tag)) = caller {
             old.push((call_id, &*pending.destination, pid).encode(env));

@@ -34,6 +34,7 @@ mod recent;
 pub mod rotation;
 pub mod session;
 pub mod signing;
+pub mod sync;
 
 /// Milliseconds since 1970-01-01 UTC. Always an argument, never read from a clock in this crate.
 pub type UnixMs = u64;

@@ -43,7 +43,7 @@ mod slice;
 mod windows;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::error::CloseCode;
 use crate::etf;
@@ -57,7 +57,10 @@ use crate::keyring::Keyring;
 use crate::limits::{Limits, Overflow};
 use crate::rotation::Rotation;
 use crate::signing::Mode;
+use crate::sync::lock_soon;
 use crate::UnixMs;
+
+pub(crate) use crate::sync::lock;
 
 pub use attachment::Attachment;
 pub use calls::Pending;
@@ -210,6 +213,26 @@ pub enum PushError {
     UnknownHandle,
     #[error("the session has ended")]
     Ended,
+    /// Only of the methods whose names end in `_soon`: another thread has what is needed, for longer than it should. To be pushed again by
+    /// one that may wait, before anything else of its process.
+    #[error("another thread is at work on the session")]
+    Busy,
+}
+
+/// Whether a push may wait for other threads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Waits,
+    Soon,
+}
+
+impl Patience {
+    fn lock<T>(self, mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>, PushError> {
+        match self {
+            Patience::Waits => Ok(lock(mutex)),
+            Patience::Soon => lock_soon(mutex).ok_or(PushError::Busy),
+        }
+    }
 }
 
 /// A call as it is pushed.
@@ -368,6 +391,32 @@ impl Session {
         payload: &[u8],
         aligned: bool,
     ) -> Result<Pushed, PushError> {
+        self.push_with(Patience::Waits, delivery, source, destination, payload, aligned)
+    }
+
+    /// [`Session::push`] by a thread that must not be held.
+    ///
+    /// # Errors
+    /// [`PushError::Busy`], too.
+    pub fn push_soon(
+        &self,
+        delivery: Delivery,
+        source: &str,
+        destination: &str,
+        payload: &[u8],
+    ) -> Result<Pushed, PushError> {
+        self.push_with(Patience::Soon, delivery, source, destination, payload, false)
+    }
+
+    fn push_with(
+        &self,
+        patience: Patience,
+        delivery: Delivery,
+        source: &str,
+        destination: &str,
+        payload: &[u8],
+        aligned: bool,
+    ) -> Result<Pushed, PushError> {
         let to = handle(check_destination(destination)?);
         let holds = self.check_push(source, payload)?;
         let kind = match delivery {
@@ -377,9 +426,24 @@ impl Session {
         let copied = if holds { NewPayload::Slice(&[]) } else { self.new_payload(payload) };
         let message = NewMessage { kind, aligned, ..NewMessage::new(source, destination, copied) };
         match holds || to.is_some() {
-            true => self.push_crossing(message, &Crossing::of(payload, holds, to), false),
-            false => self.enqueue(None, message, false).map(|wake| Pushed { wake, exported: Vec::new() }),
+            true => {
+                self.look_for_locks(patience)?;
+                self.push_crossing(message, &Crossing::of(payload, holds, to), false)
+            }
+            false => {
+                let pushed = self.enqueue_with(patience, None, message, false);
+                pushed.map(|wake| Pushed { wake, exported: Vec::new() })
+            }
         }
+    }
+
+    /// For what takes locks more than once: they are free now, or soon.
+    fn look_for_locks(&self, patience: Patience) -> Result<(), PushError> {
+        if patience == Patience::Soon {
+            drop(patience.lock(&self.calls)?);
+            drop(patience.lock(&self.queue)?);
+        }
+        Ok(())
     }
 
     fn new_payload<'a>(&self, payload: &'a [u8]) -> NewPayload<'a> {
@@ -388,8 +452,18 @@ impl Session {
 
     /// `calls`: the lock that is held, if it is.
     fn enqueue(&self, calls: Option<&mut Calls>, message: NewMessage<'_>, always: bool) -> Result<bool, PushError> {
+        self.enqueue_with(Patience::Waits, calls, message, always)
+    }
+
+    fn enqueue_with(
+        &self,
+        patience: Patience,
+        calls: Option<&mut Calls>,
+        message: NewMessage<'_>,
+        always: bool,
+    ) -> Result<bool, PushError> {
         let (pushed, lost) = {
-            let mut queue = lock(&self.queue);
+            let mut queue = patience.lock(&self.queue)?;
             let pushed = queue.push(message, always, &self.lanes, &self.shared.counters);
             // Here, too: while nothing can go no flush says so.
             self.shared.counters.queue_bytes.set(queue.bytes() as u64);
@@ -414,13 +488,25 @@ impl Session {
     /// # Errors
     /// See [`PushError`]; nothing has been queued.
     pub fn push_call(&self, now: UnixMs, call: &NewCall<'_>) -> Result<PushedCall, PushError> {
+        self.push_call_with(Patience::Waits, now, call)
+    }
+
+    /// [`Session::push_call`] by a thread that must not be held.
+    ///
+    /// # Errors
+    /// [`PushError::Busy`], too.
+    pub fn push_call_soon(&self, now: UnixMs, call: &NewCall<'_>) -> Result<PushedCall, PushError> {
+        self.push_call_with(Patience::Soon, now, call)
+    }
+
+    fn push_call_with(&self, patience: Patience, now: UnixMs, call: &NewCall<'_>) -> Result<PushedCall, PushError> {
         let to = handle(check_destination(call.destination)?);
         let holds = self.check_push(call.source, call.payload)?;
         let crossing = Crossing::of(call.payload, holds, to);
         let copied = if holds { NewPayload::Slice(&[]) } else { self.new_payload(call.payload) };
         let pending = Pending { context: call.context.into(), destination: call.destination.into(), since: now };
         let mut exported = Vec::new();
-        let mut calls = lock(&self.calls);
+        let mut calls = patience.lock(&self.calls)?;
         let begun = calls.begin(call.caller, pending, &self.shared.limits, &mut exported);
         let begun = begun.map_err(|bound| {
             self.shared.counters.over(bound);
@@ -443,7 +529,7 @@ impl Session {
                         Some(bytes) => NewMessage { payload: self.new_payload(bytes), ..message },
                         None => message,
                     };
-                    self.enqueue(Some(&mut calls), message, false)
+                    self.enqueue_with(patience, Some(&mut calls), message, false)
                 });
                 pushed.inspect_err(|_| calls.handles.uncount(&counted, to, &mut exported))
             }
@@ -485,6 +571,15 @@ impl Session {
         let mut pushed = pushed.unwrap_or_else(|error| refused(self.push_refusal(&served, refusal_of(error))));
         pushed.wake |= told;
         Ok(pushed)
+    }
+
+    /// [`Session::reply`] by a thread that must not be held.
+    ///
+    /// # Errors
+    /// [`PushError::Busy`], too.
+    pub fn reply_soon(&self, call_id: u64, payload: &[u8]) -> Result<Pushed, PushError> {
+        self.look_for_locks(Patience::Soon)?;
+        self.reply(call_id, payload)
     }
 
     /// Refuses a call of the peer's. True: wake the active link's writer.
@@ -639,9 +734,4 @@ impl std::fmt::Debug for Session {
 /// The peer would close the link over any other name.
 fn check_destination(address: &str) -> Result<Address<'_>, PushError> {
     Address::parse(address).ok_or(PushError::BadName)
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic under a lock is caught at the NIF's border; what it left is consistent enough to end the session with.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,6 +18,7 @@ use crate::session::inbound::Acknowledge;
 use crate::session::message::NewMessage;
 use crate::session::slice::{Rest, Slice};
 use crate::session::{is_protected, lock, Event, Session};
+use crate::sync::lock_soon;
 use crate::UnixMs;
 
 /// Sources in a row that make a flush no short work: each may have a signature of its own.
@@ -241,16 +242,17 @@ impl Session {
         self.shared.unproven.range()
     }
 
-    /// Whether the next flush is short work, where it goes no further than a short target: makes a few signatures at most, and none
-    /// over something large.
+    /// Whether the next flush is short work, where it goes no further than a short target: makes a few signatures at most, none
+    /// over something large, and waits for nobody.
     pub fn next_flush_is_small(&self) -> bool {
-        let outbound = lock(&self.outbound);
+        let Some(outbound) = lock_soon(&self.outbound) else { return false };
         let (changes, largest) = (outbound.source_changes(), outbound.largest_transfer());
         drop(outbound);
-        let queue = lock(&self.queue);
+        let Some(queue) = lock_soon(&self.queue) else { return false };
         let (changes, releases) = (changes + queue.source_changes(), queue.releases());
         drop(queue);
-        let changes = changes + lock(&self.lanes).source_changes();
+        let Some(lanes) = lock_soon(&self.lanes) else { return false };
+        let changes = changes + lanes.source_changes();
         changes <= SMALL_CHANGES && releases <= SMALL_RELEASES && largest <= SMALL_TRANSFER_BYTES
     }
 
