@@ -90,8 +90,7 @@ impl World {
         let lost = peer.session.as_ref();
         let wanted = peer.dials && !peer.revoked && !own.revoked && peer.dial.is_none() && peer.closing.is_none();
         let resumable = lost.is_some_and(|session| session.core.can_resume());
-        if !wanted || additional != !peer.links.is_empty() || additional && !resumable || own.drained && lost.is_none()
-        {
+        if !wanted || additional == peer.links.is_empty() || additional && !resumable || own.drained && lost.is_none() {
             return;
         }
         let resume = lost.filter(|_| resumable).map(|session| Resume { session: session.core.clone(), additional });

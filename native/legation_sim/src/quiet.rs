@@ -177,7 +177,7 @@ impl World {
                 }
             }
         }
-        let (mut living, mut dropped): (HashMap<(u8, u8), SessionId>, HashMap<(u8, u8), u64>) = Default::default();
+        let (mut living, mut dropped) = (HashMap::<(u8, u8), SessionId>::new(), HashMap::<(u8, u8), u64>::new());
         for (one, other) in self.pairs() {
             for (realm, peer) in [(one, other), (other, one)] {
                 let Some(session) = self.realms[realm].peers[peer].as_mut().and_then(|peer| peer.session.take()) else {
