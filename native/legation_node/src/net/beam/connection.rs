@@ -152,9 +152,9 @@ async fn read(shared: &Shared, link: &Arc<NodeLink>, mut socket: OwnedReadHalf, 
             Ok(0) => return ConnectionEnd::Closed,
             Ok(bytes) => {
                 heard = Instant::now();
-                linger.came(heard, bytes);
-                if let Err(error) = stream.filled(bytes) {
-                    return ConnectionEnd::Stream(error);
+                match stream.filled(bytes) {
+                    Ok(messages) => linger.came(heard, bytes, messages),
+                    Err(error) => return ConnectionEnd::Stream(error),
                 }
             }
             Err(error) => return ConnectionEnd::Io(error.to_string()),
@@ -171,8 +171,8 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// Hands on all messages that are complete.
-    fn filled(&mut self, bytes: usize) -> Result<(), InboundError> {
+    /// Hands on all messages that are complete; how many.
+    fn filled(&mut self, bytes: usize) -> Result<u64, InboundError> {
         let events = &self.shared.events;
         self.inbound.filled(bytes);
         let handed_on = loop {
@@ -187,8 +187,9 @@ impl Stream<'_> {
                 break Ok(());
             }
         };
+        let messages = self.inbound.counters().messages - self.seen.messages;
         self.shared.counters.add(&mut self.seen, self.inbound.counters());
-        handed_on
+        handed_on.map(|()| messages)
     }
 }
 
