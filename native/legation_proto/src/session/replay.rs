@@ -98,6 +98,9 @@ impl Replay {
 
     /// Another link: everything is to be sent again. Returns the number of the first frame, or None when nothing is kept.
     pub fn rewind(&mut self) -> Option<u64> {
+        if self.bytes_max == 0 {
+            return None;
+        }
         self.next = 0;
         self.kept.front().map(|kept| kept.first)
     }
