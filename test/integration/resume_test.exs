@@ -252,8 +252,9 @@ defmodule Legation.ResumeTest do
       session = session_id(bob, "alice")
       Cable.stall(cable, unquote(direction))
       call = async_call(proxy, {:echo, 1})
-      assert {kind, :timeout, _words} = await(watch, {:peer_lost, "alice"})
-      assert kind in [:fault, :closed]
+
+      # Whichever end finds out first closes, and the other hears why, unless it only hears that it is closed. Nothing else ends the link.
+      assert elem(await(watch, {:peer_lost, "alice"}), 1) in [:timeout, :closed]
       # What is dialled meanwhile is stalled as well.
       Cable.go_on(cable, unquote(direction))
       Cable.cut(cable)
