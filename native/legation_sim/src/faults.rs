@@ -205,7 +205,9 @@ impl World {
         };
         let whole = self.chance(50);
         let part = if whole { bytes.len() } else { self.random.usize(1..=bytes.len()) };
-        self.ghost(to, profile, bytes[..part].to_vec())
+        let shown = self.ghost(to, profile, bytes[..part].to_vec());
+        self.conns[of].copied |= shown;
+        shown
     }
 
     fn noise(&mut self) -> bool {

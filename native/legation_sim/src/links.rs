@@ -146,6 +146,8 @@ impl World {
             LinkFault::Channel(_) => conn.touched,
             // Clocks differ: what was dialled right after a start may be from before it for who has started.
             LinkFault::Knock(KnockRefused::TooEarly) => true,
+            // A knock counts once, whoever shows it first.
+            LinkFault::Knock(KnockRefused::Replayed) => conn.touched || conn.copied,
             LinkFault::Knock(_) => conn.touched,
             LinkFault::Protocol(LinkError::Misbehaved(PeerMisbehaved::Silent { .. })) => true,
             // A carrier that is held up holds up proofs.

@@ -119,6 +119,8 @@ pub struct Conn {
     pub flights: [Flight; 2],
     /// Somebody has changed bytes on it.
     pub touched: bool,
+    /// A stranger has said what was recorded here, and may have come ahead of it.
+    pub copied: bool,
     pub begun_us: u64,
     pub recorded: Vec<u8>,
 }
@@ -134,7 +136,15 @@ impl Conn {
             held_us: 0,
             finished: false,
         };
-        Conn { profile, ends, flights: latencies_us.map(flight), touched: false, begun_us, recorded: Vec::new() }
+        Conn {
+            profile,
+            ends,
+            flights: latencies_us.map(flight),
+            touched: false,
+            copied: false,
+            begun_us,
+            recorded: Vec::new(),
+        }
     }
 
     /// When it arrives; None: never.
