@@ -36,6 +36,19 @@ defmodule Legation.CNode.NamesTest do
   defp connect(vm, other), do: assert(TestVM.call(vm, :net_kernel, :connect_node, [other]) == true)
   defp whereis(vm, name), do: TestVM.call(vm, :global, :whereis_name, [name])
 
+  # Two nodes, each with a daemon on which an echo of alice's is, under the same name. Returns each with its daemon and echo.
+  defp not_yet_met(cluster) do
+    for name <- ["one", "two"] do
+      vm = start_vm(cluster, name)
+      daemon = hidden(cluster, "daemon_#{name}")
+      echo = TestVM.here(daemon, TestVM, :start_echo, [])
+      connect(daemon, node_of(vm))
+      instance(vm)
+      learned(vm, "echo@alice", echo)
+      {vm, daemon, echo}
+    end
+  end
+
   defp learned(vm, name, pid) do
     TestVM.call(vm, GlobalNames, :learned, [Bob, name, pid])
     TestVM.call(vm, GlobalNames, :info, [Bob])
@@ -82,16 +95,7 @@ defmodule Legation.CNode.NamesTest do
   end
 
   test "two nodes that meet keep one name, and the loser's daemon is told by a message", %{cluster: cluster} do
-    [{one, one_daemon, one_echo}, {two, two_daemon, two_echo}] =
-      for name <- ["one", "two"] do
-        vm = start_vm(cluster, name)
-        daemon = hidden(cluster, "daemon_#{name}")
-        echo = TestVM.here(daemon, TestVM, :start_echo, [])
-        connect(daemon, node_of(vm))
-        instance(vm)
-        learned(vm, "echo@alice", echo)
-        {vm, daemon, echo}
-      end
+    [{one, one_daemon, one_echo}, {two, two_daemon, two_echo}] = not_yet_met(cluster)
 
     connect(one, node_of(two))
     # The lower node's stays: daemon_one.
@@ -110,16 +114,7 @@ defmodule Legation.CNode.NamesTest do
   end
 
   test "one that nobody has told of its loss finds out when it registers again", %{cluster: cluster} do
-    [{one, one_echo}, {two, _two_echo}] =
-      for name <- ["one", "two"] do
-        vm = start_vm(cluster, name)
-        daemon = hidden(cluster, "daemon_#{name}")
-        echo = TestVM.here(daemon, TestVM, :start_echo, [])
-        connect(daemon, node_of(vm))
-        instance(vm)
-        learned(vm, "echo@alice", echo)
-        {vm, echo}
-      end
+    [{one, _one_daemon, one_echo}, {two, _two_daemon, _two_echo}] = not_yet_met(cluster)
 
     connect(one, node_of(two))
     until(TestVM.call(two, GlobalNames, :info, [Bob]) == %{held: 0, standby: 1})
@@ -127,16 +122,7 @@ defmodule Legation.CNode.NamesTest do
   end
 
   test "one that was registered again just when the nodes met gives the name back", %{cluster: cluster} do
-    [{one, one_echo}, {two, two_echo}] =
-      for name <- ["one", "two"] do
-        vm = start_vm(cluster, name)
-        daemon = hidden(cluster, "daemon_#{name}")
-        echo = TestVM.here(daemon, TestVM, :start_echo, [])
-        connect(daemon, node_of(vm))
-        instance(vm)
-        learned(vm, "echo@alice", echo)
-        {vm, echo}
-      end
+    [{one, _one_daemon, one_echo}, {two, _two_daemon, two_echo}] = not_yet_met(cluster)
 
     connect(one, node_of(two))
     until(whereis(two, "echo@alice") == one_echo)
