@@ -5,7 +5,7 @@ export LC_ALL = C.UTF-8
 # cargo and mix use all cores themselves, and runners share the build directories.
 .NOTPARALLEL:
 
-.PHONY: help setup build test check audit model test-rust test-elixir test-node test-conformance test-consumer test-netns netns attack format demo demo-node bench matrix sim bugbank clean
+.PHONY: help setup build test check audit model test-rust test-elixir test-node test-conformance test-consumer test-netns netns attack format demo demo-node bench matrix sim bugbank fuzz coverage clean
 
 help:
 	@echo 'make setup    check for what is needed; on Debian, install it'
@@ -20,6 +20,8 @@ help:
 	@echo 'make bench    how fast it is'
 	@echo 'make sim      realms in virtual time while everything goes wrong; SECONDS=600, SEED=7'
 	@echo 'make bugbank  bugs that are put in one after the other, and the tests that catch them; BUG=7, JOBS=2'
+	@echo 'make fuzz     every parser and state machine under changed bytes; SECONDS=20 (of each), TARGET=session; needs cargo-fuzz'
+	@echo 'make coverage how much of the core is run by fuzzing and tests, in percent; needs llvm-tools'
 	@echo 'make netns    two networks whose cable goes, whose ends hang and are killed; as root, on Linux'
 	@echo 'make attack   every attack of docs/attacks.md in its full size, and what has come of it'
 	@echo 'make matrix   the tests on OTP 25, 27 and 29, and clusters of several; as root, on Linux'
@@ -106,6 +108,13 @@ sim:
 # docs/testing.md. BUG: numbers of some, BUG='7 12'. JOBS: copies of the tree at a time. That each still applies is in test-rust.
 bugbank: setup
 	scripts/bugbank
+
+# docs/testing.md. SECONDS: of each target. TARGET: that one alone. KEEP: what goes another way is put into fuzz/corpus. SANITIZER=address
+fuzz:
+	@scripts/fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TARGET),--target $(TARGET)) $(if $(KEEP),--keep) $(if $(SANITIZER),--sanitizer $(SANITIZER))
+
+coverage:
+	@scripts/coverage
 
 # Roots with other OTPs are made on the first run, and kept below ~/.cache.
 matrix: setup

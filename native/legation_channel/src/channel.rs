@@ -78,7 +78,7 @@ pub trait Channel: Send {
     /// [`ChannelError::ApiMisuse`] before the channel is established and after [`Channel::close`].
     fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), ChannelError>;
 
-    /// Appends a `close_notify` where the profile has one. Nothing can be sealed afterwards.
+    /// Appends a `close_notify` where the profile has one. Nothing can be sealed afterwards, and what comes is not looked at on `tls`.
     fn close(&mut self, out: &mut Vec<u8>);
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use curve25519_dalek::constants::EIGHT_TORSION;
 use ed25519_dalek::{Signer as _, SigningKey};
-use legation_channel::channel::Channel;
+use legation_channel::channel::{Channel, Profile};
 use legation_channel::error::{ChannelError, Incompatible, Misbehaved};
 use legation_channel::tls::{TlsChannel, ALPN};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -19,7 +19,7 @@ use rustls::{
     DistinguishedName, Error, PeerIncompatible, ServerConfig, ServerConnection, SignatureAlgorithm, SignatureScheme,
 };
 
-use crate::pair::{tls_initiator, tls_responder, waiting};
+use crate::pair::{sealed, tls_initiator, tls_responder, waiting, Pair};
 
 /// What a peer shows and says; as it is by default, ours takes it.
 struct Hostile {
@@ -376,4 +376,16 @@ impl ClientCertVerifier for TakesAnything {
     fn requires_raw_public_keys(&self) -> bool {
         self.raw
     }
+}
+
+#[test]
+fn what_comes_after_our_close_notify_is_not_looked_at() {
+    let mut pair = Pair::established(Profile::Tls, 0);
+    pair.initiator.close(&mut Vec::new());
+    let mut bytes = sealed(&mut *pair.responder, b"late");
+    // A record that is none.
+    bytes.extend([23, 3, 3, 0, 20]);
+    bytes.extend([0; 20]);
+    assert_eq!(pair.initiator.handle_bytes(&bytes, &mut pair.at_initiator), Ok(()));
+    assert!(pair.at_initiator.is_empty() && waiting(&mut *pair.initiator).is_empty());
 }
