@@ -98,7 +98,15 @@ defmodule Legation.Carrier do
 
   @doc "Closes at once: what was sent and has not left is thrown away, because the other end takes nothing. Optional."
   @callback abort(conn) :: term
-  @optional_callbacks established: 1, abort: 1
+
+  @doc """
+  Nothing more will be sent, which the other end sees as `:closed` behind what was; what it sends still comes. Optional.
+
+  It is for carriers where `c:close/1` throws away what is on its way when the other end has sent something that was not read,
+  as TCP does.
+  """
+  @callback shutdown(conn) :: :ok | {:error, reason}
+  @optional_callbacks established: 1, abort: 1, shutdown: 1
 
   @doc "Whether strangers can reach it, so that the initiator must knock first (`docs/protocol.md` 4)."
   @callback knock?() :: boolean

@@ -69,7 +69,7 @@ defmodule Legation.LinksTest do
     until_links(bob, tls: :active, plain: :standby)
     before = Cable.passed(first).to_listener
     for n <- 1..100, do: GenServer.cast(proxy, {n, :binary.copy("x", 100)})
-    for n <- 1..100, do: assert_receive({:cast, {^n, _x}})
+    for n <- 1..600, do: assert_receive({:cast, {^n, _x}})
     # What has passed is counted a moment later.
     until(Cable.passed(first).to_listener - before > 10_000)
 
@@ -271,11 +271,11 @@ defmodule Legation.LinksTest do
     until_links(bob, tls: :active, plain: :standby)
     until_links(alice, tls: :active, plain: :standby)
     Cable.slow(first, 500_000)
-    for n <- 1..100, do: GenServer.cast(proxy, {n, :binary.copy("x", 1_000)})
+    for n <- 1..600, do: GenServer.cast(proxy, {n, :binary.copy("x", 1_000)})
     # They have all left the proxy, whose end is the session's.
     until(Process.info(proxy, :message_queue_len) == {:message_queue_len, 0})
     :ok = Legation.disconnect("alice", bob)
-    for n <- 1..100, do: assert_receive({:cast, {^n, _x}})
+    for n <- 1..600, do: assert_receive({:cast, {^n, _x}})
   end
 
   @tag :embedded

@@ -114,6 +114,9 @@ defmodule Legation.Carriers.Tcp do
   def send(conn, iodata), do: :gen_tcp.send(conn, iodata)
 
   @impl true
+  def shutdown(conn), do: :gen_tcp.shutdown(conn, :write)
+
+  @impl true
   def close(conn), do: :gen_tcp.close(conn)
 
   @impl true

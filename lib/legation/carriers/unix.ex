@@ -104,6 +104,9 @@ defmodule Legation.Carriers.Unix do
   defdelegate send(conn, iodata), to: Tcp
 
   @impl true
+  defdelegate shutdown(conn), to: Tcp
+
+  @impl true
   defdelegate close(conn), to: Tcp
 
   @impl true

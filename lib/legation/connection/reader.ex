@@ -33,6 +33,9 @@ defmodule Legation.Connection.Reader do
   @news_open_max 64
   # How long the last frames may take to leave when a link closes.
   @finish_ms 1_000
+  # Behind them we wait for the peer to close: for so long if it says nothing, and for so long at most.
+  @silence_ms 1_000
+  @linger_ms 5_000
 
   @derive {Inspect, only: [:instance, :carrier, :profile, :realm, :phase]}
   defstruct [
@@ -499,11 +502,42 @@ defmodule Legation.Connection.Reader do
     if state.phase == :up, do: link_failed(why, state), else: handshake_failed(why, state)
     flushed = if state.channel, do: finish(why, state), else: :ok
     if state.channel, do: Native.channel_detach(state.channel)
+    if flushed == :ok and state.phase == :up, do: linger(why, state)
     if state.conn, do: close(flushed, state)
 
     if state.channel,
       do: Telemetry.execute([:legation, :connection, :closed], %{count: 1}, Map.put(metadata(state), :reason, why))
   end
+
+  # Closing over what has come and was not read, or comes later, would be a reset, and take along what is on its way: the
+  # goodbye, and messages before it.
+  defp linger({:carrier, _reason}, _state), do: :ok
+  defp linger({:closed, _code, _text}, _state), do: :ok
+
+  defp linger(_why, %{carrier: carrier, conn: conn} = state) do
+    with true <- function_exported?(carrier, :shutdown, 1),
+         :ok <- carrier.shutdown(conn) do
+      if state.paused, do: carrier.activate(conn, @active)
+      read_to_end(Instance.now_ms() + @linger_ms, state)
+    end
+  end
+
+  defp read_to_end(until_ms, %{carrier: carrier, conn: conn} = state) do
+    receive do
+      message ->
+        case carrier.stream(conn, message) do
+          {:data, _too_late} -> read_to_end(until_ms, state)
+          :passive -> if go_on?(until_ms, state), do: read_to_end(until_ms, state)
+          :unknown -> read_to_end(until_ms, state)
+          _ended -> :ok
+        end
+    after
+      min(@silence_ms, max(until_ms - Instance.now_ms(), 0)) -> :ok
+    end
+  end
+
+  # However much it sends.
+  defp go_on?(until_ms, state), do: Instance.now_ms() < until_ms and state.carrier.activate(state.conn, @active) == :ok
 
   # A peer that takes nothing must not keep this process until the carrier has given up on it, too.
   defp close(:stuck, %{carrier: carrier, conn: conn}) do

@@ -34,6 +34,9 @@ const TURN_BYTES: usize = 32 * 1024;
 const LAST_READS_MAX: usize = 64;
 /// How long the last frames may take to leave when a link closes.
 const FINISH: Duration = Duration::from_millis(1_000);
+/// Behind them we wait for the peer to close: for so long if it says nothing, and for so long at most.
+const SILENCE: Duration = Duration::from_millis(1_000);
+const LINGER: Duration = Duration::from_millis(5_000);
 
 /// A connection that is to be.
 pub(crate) struct Connection {
@@ -430,7 +433,11 @@ impl Reader {
                 self.session = Some(session);
             }
             Err(code) => {
-                if !resumed {
+                if resumed {
+                    // The session lives on other links: what comes on this one, right behind the hello too, is for them to bring. Taken
+                    // here it would be acknowledged, and delivered to nobody.
+                    self.detach();
+                } else {
                     core.end();
                 }
                 self.end = Some(LinkEnd::Local(code.name()));
@@ -505,17 +512,16 @@ impl Reader {
         else {
             return;
         };
-        let begun = tokio::time::Instant::now();
         if !writer.finish(FINISH).await {
             // A peer that takes nothing.
             half.abort();
             return;
         }
         drop(writer);
-        // Closing over what has come and was not read would be a reset, and could take our goodbye along.
+        // Closing over what has come and was not read, or comes later, would be a reset, and take along what is on its way: the
+        // goodbye, and messages before it.
         if self.phase == Phase::Up && !matches!(why, LinkEnd::Closed { .. }) {
-            let left = FINISH.saturating_sub(begun.elapsed());
-            drop(timeout(left, read_to_end(&mut half)).await);
+            drop(timeout(LINGER, read_to_end(&mut half)).await);
         }
     }
 
@@ -594,7 +600,7 @@ fn fault_end(fault: &LinkFault) -> LinkEnd {
 
 async fn read_to_end(half: &mut ReadHalf) {
     let mut buffer = vec![0; STRANGERS_READ_BYTES];
-    while let Ok(1..) = half.read(&mut buffer).await {}
+    while let Ok(Ok(1..)) = timeout(SILENCE, half.read(&mut buffer)).await {}
 }
 
 fn link_random() -> Option<LinkRandom> {
