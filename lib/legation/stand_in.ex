@@ -27,6 +27,13 @@ defmodule Legation.StandIn do
   @doc "The remote process has ended, or the session has (`:noconnection`)."
   def stop(pid, ref, reason), do: send(pid, {ref, {:stop, reason}})
 
+  @doc "Takes its row out of the table, unless it is another's by now, or the table is gone with the instance."
+  def withdraw(table, tag, number, pid) do
+    :ets.select_delete(table, [{{{tag, number}, pid, :_}, [], [true]}])
+  rescue
+    ArgumentError -> 0
+  end
+
   # The Peer links to us, too, as soon as it hears of us: whoever of the two ends first, the other is told.
   def init(%__MODULE__{peer: peer} = state) do
     Process.flag(:trap_exit, true)
@@ -48,6 +55,7 @@ defmodule Legation.StandIn do
         control(control, state)
 
       {:EXIT, ^peer, _reason} ->
+        withdraw(state.table, state.tag, state.number, self())
         exit(:noconnection)
 
       {:timeout, ^timer, :idle} ->

@@ -382,6 +382,24 @@ defmodule Legation.HandlesTest do
     end
 
     @tag :embedded
+    test "is nothing in the table where its Reader was still delivering when the peer went" do
+      %{alice: alice, proxy: proxy} = realms()
+      table = Legation.Instance.fetch!(alice).stand_ins
+      given(proxy, process())
+      assert [%{reader: reader}] = Map.values(:sys.get_state(peer_process(alice, "bob")).links)
+      %{delivery: delivery} = :sys.get_state(reader)
+      :ok = Legation.disconnect("bob", alice)
+      made = for number <- 1_001..1_100, do: Legation.Connection.Handles.stand_in(delivery, number)
+      # Some of them end before they have a row, and some of them after.
+      for {:ok, pid} <- made do
+        monitor = Process.monitor(pid)
+        assert_receive {:DOWN, ^monitor, :process, ^pid, _noconnection}
+      end
+
+      assert :ets.info(table, :size) == 0
+    end
+
+    @tag :embedded
     test "is not watched where the peer has forgotten it before its Peer has heard of it" do
       %{bob: bob} = realms()
       peer = peer_process(bob, "alice")

@@ -126,6 +126,8 @@ defmodule Legation.Connection.Handles do
   defp enter(%{instance: instance, tag: tag, peer: peer}, number, pid) do
     :ets.insert(instance.stand_ins, {{tag, number}, pid, System.monotonic_time(:millisecond)})
     send(peer, {instance.ref, :stand_in, tag, pid, number})
+    # With its Peer gone it may have ended before it had a row to withdraw.
+    if not Process.alive?(pid), do: StandIn.withdraw(instance.stand_ins, tag, number, pid)
   end
 
   @doc "The remote process has ended. `term`: why, of a peer that tells more than the class."
