@@ -19,7 +19,7 @@ defmodule Legation.Directory.Foreign do
 
     for {engine, info} <- known, do: :ets.update_element(instance.foreign, engine <> "@" <> session.realm, {6, info})
 
-    proxies = ProxySupervisor.start_proxies(state.name, session, Enum.map(new, &elem(&1, 0)))
+    proxies = start_proxies(Enum.map(new, &elem(&1, 0)), session, state)
 
     new
     |> Enum.zip(proxies)
@@ -62,7 +62,7 @@ defmodule Legation.Directory.Foreign do
          %{^realm => tag} <- state.current,
          %{^tag => session} <- state.sessions do
       Native.session_unbind(session.session, Handle.raw(pid))
-      [{new, counts}] = ProxySupervisor.start_proxies(state.name, session, [engine])
+      [{new, counts}] = start_proxies([engine], session, state)
       :ets.insert(instance.foreign, {full_name, new, realm, engine, counts, info})
       GlobalNames.drop(state.name, full_name, pid)
       GlobalNames.learned(state.name, full_name, new)
@@ -71,4 +71,8 @@ defmodule Legation.Directory.Foreign do
       _stopped_by_us -> %{state | proxies: Map.delete(state.proxies, pid)}
     end
   end
+
+  # What the session has already is not copied to the supervisor with each of them.
+  defp start_proxies(engines, session, state),
+    do: ProxySupervisor.start_proxies(state.name, Map.delete(session, :engines), engines)
 end
