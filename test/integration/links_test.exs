@@ -69,7 +69,7 @@ defmodule Legation.LinksTest do
     until_links(bob, tls: :active, plain: :standby)
     before = Cable.passed(first).to_listener
     for n <- 1..100, do: GenServer.cast(proxy, {n, :binary.copy("x", 100)})
-    for n <- 1..600, do: assert_receive({:cast, {^n, _x}})
+    for n <- 1..100, do: assert_receive({:cast, {^n, _x}})
     # What has passed is counted a moment later.
     until(Cable.passed(first).to_listener - before > 10_000)
 

@@ -6,14 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use legation_channel::channel::Profile;
-use legation_node::config::{CarrierConfig, Limits, PeerConfig, PeerLimits};
+use legation_node::config::{CarrierConfig, Limits, PeerConfig, PeerLimits, LINKS_MAX};
+use legation_node::identity::Identity;
 use legation_node::peers::{AddPeerError, LinkEnd, PeerSession, PeerState, Standing};
+use legation_proto::frame::FrameType;
 use legation_proto::limits::Limits as SessionLimits;
-use legation_proto::session::PushError;
+use legation_proto::session::{Delivery, PushError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
+use peers_support::client::Client;
 use peers_support::proxy::{Mode, Proxy};
 use peers_support::{
-    at, binary_term, call, cast, identity, limits, limits_with_grace, link, nowhere, peer, reply, until, Heard, Realm,
+    at, binary_term, call, cast, identity, key_of, limits, limits_with_grace, link, nowhere, peer, reply,
+    signed_certificate, until, Heard, Realm,
 };
 
 const ALICE: u8 = 1;
@@ -385,6 +391,70 @@ async fn both_links_gone_is_lost_and_either_brings_it_back() {
     assert_eq!(sent_on(&bob), second.address.to_string());
     bob.stop().await;
     alice.stop().await;
+}
+
+#[tokio::test]
+async fn what_comes_right_behind_the_hello_of_a_link_that_is_one_too_many_is_delivered_by_another() {
+    let mut alice = with_grace(ALICE);
+    let to_alice = alice.listen_tcp(Profile::Tls);
+    let (first, second) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let connect = [&first, &second].map(|listener| at(listener.local_addr().unwrap(), Profile::Tls)).into();
+    alice.peers.add_peer(PeerConfig { links: LINKS_MAX as u8, ..peer("bob", BOB, connect) }).unwrap();
+    // One that signs with the same key on all of its links.
+    let bob = identity(BOB);
+    let mut first = answer(&first, &bob).await;
+    first.run(usize::MAX).await;
+    let session = first.link.session().unwrap().clone();
+    session.announce(FrameType::Cert, &signed_certificate(&bob));
+    send(&mut first).await;
+    alice.up().await;
+    // Alice dials once more, and while that waits for its answer bob brings as many as there may be.
+    let mut late = answer(&second, &bob).await;
+    let mut beside = Vec::new();
+    for _ in 1..LINKS_MAX {
+        let mut link = Client::join(to_alice, &bob, &key_of(ALICE), session.clone()).await;
+        link.run(usize::MAX).await;
+        beside.push(link);
+    }
+    until(|| alice.peers.links().len() == LINKS_MAX).await;
+    late.resume = Some(session.clone());
+    while !late.outcome.up {
+        assert!(late.read().await);
+        if !late.outcome.up {
+            send(&mut late).await;
+        }
+    }
+    late.link.activate();
+    session.push(Delivery::Cast, "", "engine", &numbered(1), false).unwrap();
+    send(&mut late).await;
+    while late.outcome.closed.is_none() && late.read().await {}
+    assert_eq!(late.outcome.closed, Some("duplicate"));
+    late.link.detach();
+    first.link.activate();
+    let first = tokio::spawn(async move {
+        send(&mut first).await;
+        while first.read().await {
+            send(&mut first).await;
+        }
+    });
+    assert_eq!(alice.delivery().await.1, numbered(1));
+    alice.stop().await;
+    first.abort();
+}
+
+/// Bob's end of what alice has dialled.
+async fn answer(listener: &TcpListener, bob: &Identity) -> Client {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.read_exact(&mut [0; 60]).await.unwrap();
+    Client::answer(stream, bob, Profile::Tls)
+}
+
+/// All that waits, in one piece.
+async fn send(client: &mut Client) {
+    let mut out = Vec::new();
+    while client.link.flush(&mut out).unwrap() {}
+    client.stream.write_all(&out).await.unwrap();
 }
 
 #[tokio::test]

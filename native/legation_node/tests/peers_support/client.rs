@@ -1,12 +1,13 @@
 //! A link over a socket that sends so many bytes and no more, and reads or doesn't.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use legation_channel::channel::Profile;
-use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkRandom};
+use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkRandom, Resume};
 use legation_node::identity::Identity;
 use legation_proto::limits::Limits;
-use legation_proto::session::Event;
+use legation_proto::session::{Event, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -28,6 +29,8 @@ pub struct Client {
     pub stream: TcpStream,
     pub link: Link,
     pub outcome: Outcome,
+    /// What it goes on with, if it is asked to.
+    pub resume: Option<Arc<Session>>,
 }
 
 impl Client {
@@ -35,13 +38,21 @@ impl Client {
     pub async fn dial(to: SocketAddr, identity: &Identity, peer: &[u8; 32], profile: Profile) -> Client {
         let stream = TcpStream::connect(to).await.unwrap();
         let link = Link::connect(config(identity, profile), peer, true, None).unwrap();
-        Client { stream, link, outcome: Outcome::default() }
+        Client { stream, link, outcome: Outcome::default(), resume: None }
+    }
+
+    /// Dials with one more link for a session.
+    pub async fn join(to: SocketAddr, identity: &Identity, peer: &[u8; 32], session: Arc<Session>) -> Client {
+        let stream = TcpStream::connect(to).await.unwrap();
+        let resume = Some(Resume { session, additional: true });
+        let link = Link::connect(config(identity, Profile::Tls), peer, true, resume).unwrap();
+        Client { stream, link, outcome: Outcome::default(), resume: None }
     }
 
     /// Answers whoever has dialled this. Nobody has to knock.
     pub fn answer(stream: TcpStream, identity: &Identity, profile: Profile) -> Client {
         let link = Link::accept_from(config(identity, profile), None).unwrap();
-        Client { stream, link, outcome: Outcome::default() }
+        Client { stream, link, outcome: Outcome::default(), resume: None }
     }
 
     /// Goes on until the session is up, the other side has closed, or `budget` bytes in all were sent.
@@ -81,7 +92,8 @@ impl Client {
             _ => {}
         });
         if decide {
-            self.link.accept(now_ms(), None, None, &mut |event| up |= matches!(event, LinkEvent::Up { .. }));
+            self.link
+                .accept(now_ms(), self.resume.take(), None, &mut |event| up |= matches!(event, LinkEvent::Up { .. }));
         }
         self.outcome.up |= up;
         self.outcome.closed = self.outcome.closed.or(closed);

@@ -181,9 +181,7 @@ impl Realm {
     }
 
     pub fn with(identity: Identity, limits: Limits) -> Realm {
-        let mut certificate = certificate(&identity);
-        let signature = identity.keyring.sign(Purpose::Cert, &identity.network.id(), &certificate).unwrap();
-        certificate.extend_from_slice(&signature);
+        let certificate = signed_certificate(&identity);
         Realm::certified(identity, limits, certificate)
     }
 
@@ -327,6 +325,14 @@ impl Realm {
 }
 
 /// Of the online key, unsigned.
+/// Of the key that a realm with its key at hand signs messages with.
+pub fn signed_certificate(identity: &Identity) -> Vec<u8> {
+    let mut certificate = certificate(identity);
+    let signature = identity.keyring.sign(Purpose::Cert, &identity.network.id(), &certificate).unwrap();
+    certificate.extend_from_slice(&signature);
+    certificate
+}
+
 fn certificate(identity: &Identity) -> Vec<u8> {
     let now = now_ms();
     let cert = Cert {
