@@ -240,6 +240,7 @@ fn a_caller_that_ends_is_told_and_its_calls_are_given_up() {
     pair.bob.reply(got[2].0, &term::text("in time")).unwrap();
     pair.settle();
     assert_eq!(pair.alice.take_events(), [Seen::Reply { context: b"3".to_vec(), payload: term::text("in time") }]);
+    assert_eq!(pair.alice.count("calls_pending"), 0);
     // The same process again is a new caller.
     let again = pair.alice.call(now, "b", b"pid 1", b"4", &term::text("x")).unwrap();
     assert!(again.exported.len() == 1 && again.exported[0].number != caller);
@@ -434,6 +435,27 @@ fn acknowledgements_go_out_after_256_messages_and_say_what_was_delivered() {
     versus.side.cast("b", "e1", &term::text("y")).unwrap();
     versus.settle();
     assert!(matches!(versus.peer.acks()[..], [256, second] if second >= 264));
+}
+
+#[test]
+fn what_a_read_has_brought_is_not_acknowledged_before_it_has_been_handed_out() {
+    let mut versus = Versus::up(Profile::Plain);
+    for _ in 0..300 {
+        versus.peer.cast("e1", "b", &term::text("x"));
+    }
+    let read = versus.peer.take_out();
+    versus.side.handle(versus.now, &read);
+    // While the driver is still at it something else is sent.
+    versus.side.cast("b", "e1", &term::text("y")).unwrap();
+    let sent = versus.side.flush();
+    versus.peer.receive(&sent);
+    assert_eq!(versus.peer.got().len(), 1);
+    // Three announcements came before.
+    assert!(versus.peer.acks().iter().all(|acknowledged| *acknowledged <= 3), "{:?}", versus.peer.acks());
+    assert_eq!(versus.side.take_payloads().len(), 300);
+    versus.peer.cast("e1", "b", &term::text("x"));
+    versus.settle();
+    assert_eq!(versus.peer.acks().last(), Some(&303));
 }
 
 #[test]

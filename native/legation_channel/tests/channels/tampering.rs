@@ -68,6 +68,18 @@ fn a_dropped_a_repeated_and_a_reflected_record_fail() {
         assert!(pair.responder.handle_bytes(&record, &mut pair.at_responder).is_err());
         assert_eq!(pair.at_responder, b"one");
 
+        // Nor does any but the next pass later on.
+        for wrong in [0, 1, 2, 4] {
+            let mut pair = Pair::established(profile, 1);
+            let records: Vec<_> = (b'0'..b'5').map(|number| sealed(&mut *pair.initiator, &[number])).collect();
+            records[..3].iter().for_each(|record| pair.responder.handle_bytes(record, &mut pair.at_responder).unwrap());
+            assert!(
+                pair.responder.handle_bytes(&records[wrong], &mut pair.at_responder).is_err(),
+                "{profile:?} {wrong}"
+            );
+            assert_eq!(pair.at_responder, b"012");
+        }
+
         let mut pair = Pair::established(profile, 2);
         let record = sealed(&mut *pair.initiator, b"one");
         assert!(pair.initiator.handle_bytes(&record, &mut pair.at_initiator).is_err());

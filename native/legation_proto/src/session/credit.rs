@@ -228,6 +228,17 @@ mod tests {
     }
 
     #[test]
+    fn a_sender_goes_on_while_a_byte_of_the_window_is_left_and_no_further() {
+        let mut window = Window::default();
+        window.charge(u64::from(WINDOW) - 1);
+        assert!(window.is_open(WINDOW.into()));
+        window.charge(1);
+        assert!(!window.is_open(WINDOW.into()));
+        window.granted(1);
+        assert!(window.is_open(WINDOW.into()));
+    }
+
+    #[test]
     fn a_message_within_the_window_is_taken_and_the_next_past_it_is_not() {
         let mut debts = Debts::new(WINDOW);
         assert!(receive(&mut debts, "ping", 9_999 - 64));

@@ -153,6 +153,20 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_is_kept_until_its_last_message_is_acknowledged() {
+        let mut replay = Replay::new(100);
+        replay.keep(1, 3, 3, b"abc");
+        replay.keep(4, 1, 1, b"d");
+        for part in [1, 2] {
+            replay.acknowledge(part);
+            assert_eq!((replay.rewind(), replay.bytes()), (Some(1), 4));
+            assert_eq!(sent(&mut replay), b"abcd");
+        }
+        replay.acknowledge(3);
+        assert_eq!((replay.rewind(), replay.bytes()), (Some(4), 1));
+    }
+
+    #[test]
     fn an_acknowledgement_while_it_is_sent_again_keeps_the_place() {
         let mut replay = Replay::new(100);
         for (number, frame) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
