@@ -171,6 +171,30 @@ defmodule Legation.IntegrationDirectoryTest do
   end
 
   @tag :embedded
+  test "an engine is learned with no copy of those that are known already" do
+    alice = start_realm("alice")
+    bob = start_realm("bob")
+    link(alice, bob, :memory)
+    {:ok, engine} = Counter.start_link(0)
+    watch = watch(bob)
+    supervisor = Process.whereis(Legation.Instance.process(bob, ProxySupervisor))
+
+    words = fn name ->
+      :erlang.trace(supervisor, true, [:receive])
+      :ok = Legation.publish(name, engine, [], alice)
+      await(watch, {:engine_learned, name <> "@alice"})
+      :erlang.trace(supervisor, false, [:receive])
+      assert_receive {:trace, ^supervisor, :receive, {:"$gen_call", _from, asked}}
+      :erts_debug.flat_size(asked)
+    end
+
+    first = words.("first")
+    for n <- 1..200, do: :ok = Legation.publish("e#{n}", engine, [], alice)
+    for n <- 1..200, do: await(watch, {:engine_learned, "e#{n}@alice"})
+    assert words.("lasts") == first
+  end
+
+  @tag :embedded
   test "a peer that announces faster than the directory takes it is not read any more, and nothing is lost" do
     alice = start_realm("alice")
     bob = start_realm("bob")
