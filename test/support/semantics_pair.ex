@@ -77,9 +77,10 @@ defmodule Legation.Semantics.Pair do
 
   @doc "Kills alice's system, and starts it again: the same realm, and the same cable to it."
   def restart(pair) do
-    # A daemon that outlived its VM for a moment would say that the engine has crashed.
+    # A daemon that outlived its VM for a moment would say that the engine has crashed; a VM that outlived its daemon could start another.
     if pair.far[:transport] != :embedded do
       daemon = TestVM.call(pair.vm, Legation.CNode.Daemon, :os_pid, [Alice])
+      :ok = TestVM.signal(pair.vm, "STOP")
       {"", 0} = System.cmd("kill", ["-KILL", Integer.to_string(daemon)])
     end
 
