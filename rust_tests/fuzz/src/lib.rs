@@ -12,6 +12,7 @@
 //! changed in it is still framed and signed, and gets past the outer checks.
 
 pub mod corpus;
+pub mod differential;
 pub mod targets;
 
 /// One thing that is fuzzed.

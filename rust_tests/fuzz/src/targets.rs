@@ -11,13 +11,18 @@ pub mod knock;
 pub mod session;
 pub mod terms;
 
+use std::sync::LazyLock;
+
 use legation_proto::frame::{FrameType, HEADER_BYTES};
 
 /// The records of all vector files, as bytes: most of what can come has its form.
-fn vectors() -> Vec<Vec<u8>> {
-    let files = rust_tests::vectors::files();
-    let records = files.iter().flat_map(|(_, content)| rust_tests::vectors::parse(content));
-    records.flat_map(|record| record.fields).map(|(_, bytes)| bytes).filter(|bytes| bytes.len() > 1).collect()
+fn vectors() -> &'static [Vec<u8>] {
+    static VECTORS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+        let files = rust_tests::vectors::files();
+        let records = files.iter().flat_map(|(_, content)| rust_tests::vectors::parse(content));
+        records.flat_map(|record| record.fields).map(|(_, bytes)| bytes).filter(|bytes| bytes.len() > 1).collect()
+    });
+    &VECTORS
 }
 
 /// The frames among the vectors: type and body.
@@ -34,7 +39,7 @@ fn vector_frames() -> Vec<(u8, Vec<u8>)> {
 }
 
 /// A term of each tag that there is, allowed or not, without the leading 131; and some that hold others.
-fn elements() -> Vec<Vec<u8>> {
+pub(crate) fn elements() -> Vec<Vec<u8>> {
     use hostile::term::{atom, binary, export, list, pid, port, reference, small, tuple};
     let node = "n@h";
     let old_atom = |tag: u8| vec![tag, 0, 2, b'o', b'k'];

@@ -69,7 +69,8 @@ fn run(payload: &[u8]) {
 }
 
 fn seeds() -> Vec<Vec<u8>> {
-    let mut seeds: Vec<Vec<u8>> = super::vectors().into_iter().filter(|bytes| bytes.first() == Some(&131)).collect();
+    let mut seeds: Vec<Vec<u8>> =
+        super::vectors().iter().filter(|bytes| bytes.first() == Some(&131)).cloned().collect();
     seeds.extend(hostile::term::disguises().into_iter().map(|(_, payload)| payload));
     for element in crate::targets::elements() {
         seeds.push([&[131], &element[..]].concat());
