@@ -204,3 +204,22 @@ fn tags_that_no_beam_sends_us_are_refused() {
         assert_eq!(term::skip(&bytes), None, "{tag}");
     }
 }
+
+#[test]
+fn a_bit_string_has_bits_in_its_last_byte_if_it_has_one() {
+    for (bytes, taken) in [
+        (&[77, 0, 0, 0, 0, 0][..], true),
+        (&[77, 0, 0, 0, 0, 1], false),
+        (&[77, 0, 0, 0, 1, 0, 7], false),
+        (&[77, 0, 0, 0, 1, 1, 7], true),
+        (&[77, 0, 0, 0, 1, 8, 7], true),
+        (&[77, 0, 0, 0, 1, 9, 7], false),
+    ] {
+        assert_eq!(term::skip(bytes).is_some(), taken, "{bytes:?}");
+        assert_eq!(
+            legation_proto::etf::scan(&[&[131], bytes].concat(), &Default::default()).is_ok(),
+            taken,
+            "{bytes:?}"
+        );
+    }
+}

@@ -77,7 +77,8 @@ fn walk<'a>(terms: &'a [u8], see: &mut impl FnMut(Atom<'a>)) -> Option<&'a [u8]>
             tag::BIT_BINARY => {
                 let (length, rest) = count(after)?;
                 let (&bits, rest) = rest.split_first()?;
-                if length == 0 || !(1..=8).contains(&bits) {
+                // Bits of the last byte, of which there is none in the empty one: as a BEAM has it, and the scan.
+                if (length == 0) != (bits == 0) || bits > 8 {
                     return None;
                 }
                 past(rest, length)?
