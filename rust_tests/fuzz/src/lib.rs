@@ -37,10 +37,13 @@ pub const TARGETS: &[Target] = &[
     targets::channel::TARGET,
     targets::hello::TARGET,
     targets::session::TARGET,
+    targets::resume::TARGET,
     targets::dist_handshake::TARGET,
     targets::dist_stream::TARGET,
+    targets::beam::TARGET,
     targets::config::TARGET,
     targets::keys::TARGET,
+    targets::control_socket::TARGET,
 ];
 
 /// The target of this name.

@@ -1,13 +1,16 @@
 //! One file per target: what it is given, what must hold, and what it begins with.
 
+pub mod beam;
 pub mod channel;
 pub mod config;
+pub mod control_socket;
 pub mod dist_handshake;
 pub mod dist_stream;
 pub mod frames;
 pub mod hello;
 pub mod keys;
 pub mod knock;
+pub mod resume;
 pub mod session;
 pub mod terms;
 

@@ -49,8 +49,8 @@ const LINKS_MAX: usize = 4;
 
 #[derive(Arbitrary, Debug)]
 pub(super) struct Script {
-    bounds: u8,
-    operations: Vec<Operation>,
+    pub bounds: u8,
+    pub operations: Vec<Operation>,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -316,7 +316,14 @@ impl World {
                     (FrameType::Revoke, Purpose::Revoke),
                     (FrameType::Batch, Purpose::Batch),
                 ][usize::from(kind % 6)];
-                let signed = self.link().peer.signed(purpose, body.clone());
+                let peer = &self.link().peer;
+                let signed = match purpose {
+                    Purpose::Batch => {
+                        let signature = peer.realm.keyring.sign_batch("e1", &network().id(), body);
+                        [&body[..], &signature].concat()
+                    }
+                    purpose => peer.signed(purpose, body.clone()),
+                };
                 self.write(kind, &signed);
             }
             Operation::Learn { engine: name, key, serial, valid, operations, delegate, realm } => {

@@ -1,0 +1,44 @@
+//! A session whose links are lost and follow each other: the same scripts as [`super::session`], which here begin with a second link, or with the
+//! loss of the first, so that RESUME is what happens.
+
+use arbitrary::Arbitrary;
+
+use super::session::{play, Operation, Script};
+use super::{script, scripts};
+use crate::Target;
+
+pub const TARGET: Target = Target {
+    name: "resume",
+    what: "a session over several links: RESUME, going over, coming back",
+    run,
+    seeds,
+    bytes_max: 2_048,
+};
+
+#[derive(Arbitrary, Debug)]
+struct Resumed {
+    bounds: u8,
+    before: Vec<Operation>,
+    lose: bool,
+    additional: bool,
+    received: i16,
+    next: i16,
+    after: Vec<Operation>,
+}
+
+fn run(input: &[u8]) {
+    let Some(resumed) = script::<Resumed>(input) else { return };
+    let Resumed { bounds, mut before, lose, additional, received, next, after } = resumed;
+    before.truncate(16);
+    if lose {
+        before.push(Operation::Lose);
+    }
+    before.push(Operation::Another { additional, session: true });
+    before.push(Operation::Resume { session: true, received, next });
+    before.extend(after);
+    play(&Script { bounds, operations: before });
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    scripts("legation fuzz resume", 32, 900)
+}
