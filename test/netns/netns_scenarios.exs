@@ -4,45 +4,24 @@ defmodule Legation.NetnsScenarios do
   # What is done to the network is done to it by the kernel, so nobody is told: neither end gets a FIN or a RST.
   use Legation.Case, async: false
 
-  alias Legation.TestVM
+  alias Legation.{Networks, TestVM}
 
   @moduletag timeout: 60_000
 
   # Short enough for a test, and the grace longer than any of them.
   @limits [ping_ms: 200, handshake_ms: 1_000, grace_ms: 30_000, reconnect_max_ms: 50]
-  # A card that nobody has: what is sent to it is lost on the way.
-  @nobody "02:00:00:00:00:99"
   @a "10.77.0.1"
   @b "10.77.0.2"
 
   ## The network
 
-  defp ip!(args) do
-    {output, status} = System.cmd("ip", args, stderr_to_stdout: true)
-    if status != 0, do: flunk("ip #{Enum.join(args, " ")}: #{output}")
-  end
-
-  defp namespace(:a), do: System.fetch_env!("LEGATION_NETNS_A")
-  defp namespace(:b), do: System.fetch_env!("LEGATION_NETNS_B")
-
-  defp cable(state), do: ip!(["-n", namespace(:a), "link", "set", "veth0", to_string(state)])
-
-  # What this side sends is lost, what it gets arrives.
-  defp deafen(:a), do: neighbour(:a, "replace", @b, ["lladdr", @nobody, "nud", "permanent"])
-  defp deafen(:b), do: neighbour(:b, "replace", @a, ["lladdr", @nobody, "nud", "permanent"])
-  defp hear(:a), do: neighbour(:a, "del", @b, [])
-  defp hear(:b), do: neighbour(:b, "del", @a, [])
-
-  defp neighbour(side, what, address, rest),
-    do: ip!(["-n", namespace(side), "neigh", what, address, "dev", "veth0"] ++ rest)
+  defp cable(state), do: Networks.cable(0, state, [:a])
+  defp deafen(side), do: Networks.deafen(side, 0)
+  defp hear(side), do: Networks.hear(side, 0)
+  defp namespace(side), do: Networks.namespace(side)
 
   setup do
-    on_exit(fn ->
-      cable(:up)
-
-      for side <- [:a, :b],
-          do: System.cmd("ip", ["-n", namespace(side), "neigh", "flush", "dev", "veth0", "nud", "permanent"])
-    end)
+    on_exit(fn -> Networks.mend(0) end)
   end
 
   ## The realms
