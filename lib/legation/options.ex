@@ -116,6 +116,7 @@ defmodule Legation.Options do
   | `engine_queue_max` | `:infinity` | messages in an engine's mailbox above which it gets no more from peers |
   | `call_age_ms` | 30,000 | after this we look whether the caller still waits |
   | `handshake_ms` | 5,000 | from the connection to the session |
+  | `connect_ms` | 5,000 | for a connection, before that: then the next address is dialled, or the same again. A host that nothing reaches, not even a refusal, costs so long; the system asks again after 1, 3, 7 s |
   | `ping_ms` | 15,000 | silence after which the peer is asked, and again until it is given up |
   | `failures_max`, `failures_window_ms` | 10, 60,000 | bad batches within so long that close a link |
   | `pending_connections_max` | 1,024 | connections before their knock, per listener |
@@ -188,6 +189,7 @@ defmodule Legation.Options do
     references_max: {65_536, :positive},
     handle_idle_ms: {600_000, {1, @ms_max}},
     handshake_ms: {5_000, {1, @ms_max}},
+    connect_ms: {5_000, {1, @ms_max}},
     ping_ms: {15_000, {1, @ms_max}},
     failures_max: {10, {1, 4_294_967_295}},
     failures_window_ms: {60_000, {1, @ms_max}},

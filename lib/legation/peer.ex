@@ -196,7 +196,8 @@ defmodule Legation.Peer do
   defp hello({_id, true}, nil, %{links: links}) when links != %{}, do: {:refuse, :duplicate}
 
   defp hello(_offer, session, state) do
-    dial_ms = state.dial && state.dial.started_ms
+    # One that nobody has answered may lead nowhere, and who came to us has found a way.
+    dial_ms = if state.dial && state.dial.connected?, do: state.dial.started_ms
 
     with :accept <- Links.hello(current(state), dial_ms, state.lower?, now_ms(), handshake_ms(state)),
          do: {:accept, session}
@@ -241,6 +242,9 @@ defmodule Legation.Peer do
   # A Reader on its way out; its last bytes may take a while.
   def handle_info({tag, :ended, why}, state) when is_reference(tag),
     do: {:noreply, link_ended(tag, Status.why(why), said_so(tag, state))}
+
+  def handle_info({tag, :connected}, %{dial: %{tag: tag}} = state),
+    do: {:noreply, %{state | dial: %{state.dial | connected?: true}}}
 
   def handle_info({ref, :exported, tag, exported}, %{instance: %{ref: ref}} = state),
     do: {:noreply, Callers.exported(tag, exported, state)}

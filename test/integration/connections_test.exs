@@ -3,7 +3,7 @@ defmodule Legation.ConnectionsTest do
   use Legation.Case, async: true
 
   alias Legation.Carriers.Memory
-  alias Legation.{Cable, Instance}
+  alias Legation.{Cable, Instance, Native}
 
   # A carrier of a user's: TCP with every byte inverted.
   defmodule Inverted do
@@ -46,6 +46,18 @@ defmodule Legation.ConnectionsTest do
   defp counter_at(alice, learners, name \\ "counter") do
     counter = start_supervised!({Counter, 1}, id: make_ref())
     publish(alice, name, counter, learners)
+  end
+
+  # Nobody takes connections there, and there is no room for another: the kernel passes over who asks for one.
+  defp silent_address do
+    {:ok, listener} = :gen_tcp.listen(0, backlog: 0, ip: {127, 0, 0, 1})
+    {:ok, port} = :inet.port(listener)
+    fill(port)
+    {:tcp, host: "127.0.0.1", port: port}
+  end
+
+  defp fill(port) do
+    with {:ok, _socket} <- :gen_tcp.connect({127, 0, 0, 1}, port, [], 500), do: fill(port)
   end
 
   describe "carriers" do
@@ -291,6 +303,34 @@ defmodule Legation.ConnectionsTest do
       start_realm("alice", listen: [tcp: [port: port, ip: {127, 0, 0, 1}]], peers: [peer("bob")])
       await(watch, {:peer_up, "alice"})
       assert [%{state: :up, attempts: 0, last_error: nil}] = Legation.peers(bob)
+    end
+
+    test "a dial that nobody answers is given up in its time, and the next address is dialled" do
+      alice = start_realm("alice")
+      :ok = Legation.connect(peer("bob"), alice)
+      bob = start_realm("bob", limits: [connect_ms: 100, handshake_ms: 600_000])
+      watch = watch(bob)
+      :ok = Legation.connect(peer("alice", connect: [silent_address(), listen(alice, :tcp_tls)]), bob)
+      await_up(watch, "alice")
+    end
+
+    test "a dial that nobody answers keeps the peer's own out no moment" do
+      # Of two dials at once that of the lower realm counts, if it is one.
+      [lower, higher] =
+        Enum.sort_by(["alice", "bob"], fn realm ->
+          {:ok, key} = realm |> key_file() |> Native.keyring_load()
+          key |> Native.keyring_public() |> Native.realm_id()
+        end)
+
+      one = start_realm(lower, limits: [connect_ms: 600_000])
+      other = start_realm(higher)
+      watch = watch(one)
+      address = listen(one, :tcp_tls)
+      :ok = Legation.connect(peer(higher, connect: [silent_address()]), one)
+      until(match?([%{state: :connecting}], Legation.peers(one)))
+      :ok = Legation.connect(peer(lower, connect: [address]), other)
+      await_up(watch, higher)
+      assert Legation.counters(one).hellos_duplicate == 0
     end
 
     @tag :embedded

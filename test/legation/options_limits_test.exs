@@ -11,6 +11,7 @@ defmodule Legation.OptionsLimitsTest do
     message_bytes_max: {1, 1_073_741_824},
     engines_max: {1, @u32},
     handshake_ms: {1, @u32},
+    connect_ms: {1, @u32},
     ping_ms: {1, @u32},
     failures_max: {1, @u32},
     failures_window_ms: {1, @u32},

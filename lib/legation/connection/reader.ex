@@ -101,9 +101,13 @@ defmodule Legation.Connection.Reader do
 
   @impl true
   def handle_continue(:connect, %{connection: connection, instance: instance} = state) do
-    case state.carrier.connect(connection.opts, Instance.limit(instance, :handshake_ms)) do
-      {:ok, conn} -> open(%{state | conn: conn})
-      {:error, reason} -> stop({:connect, reason}, state)
+    case state.carrier.connect(connection.opts, Instance.limit(instance, :connect_ms)) do
+      {:ok, conn} ->
+        send(state.peer, {connection.tag, :connected})
+        open(%{state | conn: conn})
+
+      {:error, reason} ->
+        stop({:connect, reason}, state)
     end
   end
 

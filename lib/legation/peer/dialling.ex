@@ -24,7 +24,11 @@ defmodule Legation.Peer.Dialling do
       case start(state.index, session, false, state) do
         {:ok, tag, reader, state} ->
           {carrier, opts} = elem(addresses, state.index)
-          %{state | dial: %{tag: tag, reader: reader, started_ms: now_ms(), carrier: carrier, opts: opts}}
+
+          %{
+            state
+            | dial: %{tag: tag, reader: reader, started_ms: now_ms(), connected?: false, carrier: carrier, opts: opts}
+          }
 
         :stopping ->
           redial(state)

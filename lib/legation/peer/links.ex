@@ -9,12 +9,12 @@ defmodule Legation.Peer.Links do
   #   young        the link we have came up within the time of a handshake, so the other was on its way at the same time
   #   index        which of our addresses a link goes to, nil where the peer dialled
 
-  # A dial that has not come about within this must not keep the peer's dial out: ours may lead nowhere.
+  # A dial that has not come about within this must not keep the peer's dial out: who answered may not be the peer.
   @dialling_ms 1_000
 
   @type current :: nil | %{initiator: boolean, up_ms: integer}
 
-  @doc "The peer dialled and said hello. `dial_ms`: since when we are dialling it, or nil."
+  @doc "The peer dialled and said hello. `dial_ms`: since when we are dialling it, or nil, which it also is until somebody has answered."
   @spec hello(current, nil | integer, boolean, integer, pos_integer) :: :accept | {:refuse, :duplicate}
   def hello(%{initiator: true} = current, _dial_ms, true, now_ms, handshake_ms) do
     if young?(current, now_ms, handshake_ms), do: {:refuse, :duplicate}, else: :accept

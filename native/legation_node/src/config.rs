@@ -310,6 +310,8 @@ pub struct Limits {
     pub knock_window_ms: u64,
     pub knock_boot_ms: u64,
     pub knock_entries_max: usize,
+    /// For a connection, when dialling; the handshake comes after it.
+    pub connect_ms: u64,
     pub send_timeout_ms: u64,
     pub shutdown_ms: u64,
     pub reconnect_min_ms: u64,

@@ -42,6 +42,8 @@ impl Default for Limits {
             knock_window_ms: 30_000,
             knock_boot_ms: 1_000,
             knock_entries_max: 65_536,
+            // As long as the handshake that follows.
+            connect_ms: 5_000,
             send_timeout_ms: 15_000,
             shutdown_ms: 5_000,
             reconnect_min_ms: 50,
@@ -110,6 +112,7 @@ pub fn limits(section: Option<Section<'_>>) -> Limits {
     reader.set("knock_window_ms", &mut limits.knock_window_ms, 1, MS_MAX);
     reader.set("knock_boot_ms", &mut limits.knock_boot_ms, 0, MS_MAX);
     reader.positive("knock_entries_max", &mut limits.knock_entries_max);
+    reader.set("connect_ms", &mut limits.connect_ms, 1, MS_MAX);
     reader.set("send_timeout_ms", &mut limits.send_timeout_ms, 1, MS_MAX);
     reader.set("shutdown_ms", &mut limits.shutdown_ms, 0, MS_MAX);
     reader.set("reconnect_min_ms", &mut limits.reconnect_min_ms, 1, MS_MAX);

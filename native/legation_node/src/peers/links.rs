@@ -8,7 +8,7 @@
 //! * *lower*: whether our realm id is the lower of the two; the lower one's dial counts.
 //! * *young*: the link we have came up within the time of a handshake, so the other was on its way at the same time.
 
-/// A dial that has not come about within this must not keep the peer's dial out: ours may lead nowhere.
+/// A dial that has not come about within this must not keep the peer's dial out: who answered may not be the peer.
 const DIALLING_MS: u64 = 1_000;
 
 /// The link that is up.
@@ -33,7 +33,7 @@ impl Facts {
     }
 }
 
-/// The peer dialled and said hello: may it come in? `dial_ms`: since when we are dialling it.
+/// The peer dialled and said hello: may it come in? `dial_ms`: since when we are dialling it, once somebody has answered.
 pub fn hello_is_welcome(facts: &Facts, dial_ms: Option<u64>) -> bool {
     match (&facts.current, dial_ms) {
         (Some(current), _) if current.initiator && facts.lower => !facts.young(current),

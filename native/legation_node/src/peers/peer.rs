@@ -245,7 +245,8 @@ impl Peer {
             }
             _ => {}
         }
-        let dial_ms = self.dial.as_ref().map(|dial| dial.started_ms);
+        // One that nobody has answered may lead nowhere, and who came to us has found a way.
+        let dial_ms = self.dial.as_ref().filter(|dial| dial.control.is_connected()).map(|dial| dial.started_ms);
         match links::hello_is_welcome(&self.facts(now_ms), dial_ms) {
             true => Ok(session.filter(|session| session.can_resume()).cloned()),
             false => Err(CloseCode::Duplicate),

@@ -47,9 +47,11 @@ fn peer_with(addresses: &[&str], links: u8, limits: PeerLimits) -> Peer {
     Peer::new(config, &RealmId([0; 32]), 1, &Limits::default())
 }
 
-/// Which address is dialled.
+/// Which address is dialled, and somebody answers.
 fn dial(peer: &mut Peer, tag: u64) -> Option<PathBuf> {
-    match peer.dial(tag, &Arc::default(), 0)?.address {
+    let control = Arc::<Control>::default();
+    control.connected();
+    match peer.dial(tag, &control, 0)?.address {
         CarrierConfig::Unix { path, .. } => Some(path),
         CarrierConfig::Tcp { .. } => None,
     }
@@ -253,8 +255,11 @@ fn a_session_whose_link_breaks_is_lost_and_taken_up_by_the_next() {
     assert_eq!(session.standing(), Standing::Lost(closed()));
     assert_eq!((peer.status().state, peer.links().len()), (PeerState::Lost, 0));
     // The same one is offered to the peer, and its own offer of it is taken.
-    let plan = peer.dial(2, &Arc::default(), 0).unwrap();
+    let control = Arc::<Control>::default();
+    let plan = peer.dial(2, &control, 0).unwrap();
     assert!(!plan.additional && plan.resume.is_some_and(|resume| resume.tag == session.tag));
+    assert!(peer.hello(Some(&offer(&session, false)), 0).unwrap().is_some(), "ours may lead nowhere");
+    control.connected();
     assert_eq!(peer.hello(Some(&offer(&session, false)), 0).err(), Some(CloseCode::Duplicate), "ours is on its way");
     let hello = peer.hello(Some(&offer(&session, false)), 1_000).unwrap();
     assert!(hello.is_some_and(|resume| resume.tag == session.tag));

@@ -1,5 +1,6 @@
 //! What others want of a connection, and what they know of it: shared between its tasks, its peer and its listener.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use legation_channel::link::Link;
@@ -28,6 +29,7 @@ pub(crate) struct Control {
     changed: Notify,
     /// There is something for the writer to flush.
     pub(crate) wake: Arc<Notify>,
+    connected: AtomicBool,
     link: OnceLock<Arc<Link>>,
     session: OnceLock<Arc<PeerSession>>,
     /// The reader's; for one that doesn't end in time.
@@ -43,7 +45,17 @@ impl std::fmt::Debug for Control {
 impl Control {
     /// The carrier is there.
     pub(crate) fn opened(&self, link: &Arc<Link>) {
+        self.connected();
         self.link.get_or_init(|| link.clone());
+    }
+
+    pub(crate) fn connected(&self) {
+        self.connected.store(true, Relaxed);
+    }
+
+    /// Somebody has answered the dial, if it is one.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Relaxed)
     }
 
     /// The link is up.

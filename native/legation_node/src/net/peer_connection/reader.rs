@@ -157,11 +157,11 @@ impl Reader {
     }
 
     async fn dial(&mut self, config: &PeerConfig, plan: DialPlan) -> Result<ReadHalf, LinkEnd> {
-        let handshake = Duration::from_millis(self.peers.limits.session.handshake_ms);
+        let within = Duration::from_millis(self.peers.limits.connect_ms);
         let stream = tokio::select! {
             biased;
             wanted = self.control.wanted() => return Err(wanted.into()),
-            stream = Stream::connect(&plan.address, handshake) => stream.map_err(not_connected)?,
+            stream = Stream::connect(&plan.address, within) => stream.map_err(not_connected)?,
         };
         self.open(stream, &plan.address, Some((config, &plan)))
     }
