@@ -5,7 +5,7 @@ export LC_ALL = C.UTF-8
 # cargo and mix use all cores themselves, and runners share the build directories.
 .NOTPARALLEL:
 
-.PHONY: help setup build test check audit model test-rust test-elixir test-node test-conformance test-consumer test-netns netns attack format demo demo-node bench matrix sim bugbank fuzz coverage clean
+.PHONY: help setup build test check audit model test-rust test-elixir test-node test-conformance test-consumer test-netns netns test-chaos chaos attack format demo demo-node bench matrix sim bugbank fuzz coverage clean
 
 help:
 	@echo 'make setup    check for what is needed; on Debian, install it'
@@ -23,6 +23,7 @@ help:
 	@echo 'make fuzz     every parser and state machine under changed bytes; SECONDS=20 (of each), TARGET=session; needs cargo-fuzz'
 	@echo 'make coverage how much of the core is run by fuzzing and tests, in percent; needs llvm-tools'
 	@echo 'make netns    two networks whose cable goes, whose ends hang and are killed; as root, on Linux'
+	@echo 'make chaos    two realms on two networks under full load, while links and processes go; SECONDS=600, KILLS=1000, SEED=7; as root, on Linux'
 	@echo 'make attack   every attack of docs/attacks.md in its full size, and what has come of it'
 	@echo 'make matrix   the tests on OTP 25, 27 and 29, and clusters of several; as root, on Linux'
 
@@ -33,7 +34,7 @@ build: setup
 	mix compile
 
 # In order of speed; the runners of tests come last.
-test: setup check test-rust test-elixir test-node test-netns test-conformance test-consumer
+test: setup check test-rust test-elixir test-node test-netns test-chaos test-conformance test-consumer
 
 check: setup
 	cargo fmt --all --check
@@ -79,6 +80,15 @@ test-netns:
 # The same behind daemons, too.
 netns: setup
 	test/netns/run
+
+# A few seconds of `make chaos`, of which no time is judged. Where it can't be done it says so.
+test-chaos:
+	test/chaos/run --short
+
+# docs/testing.md. SECONDS: how long, over all pairs of transports. KILLS: until so many processes were killed, instead. SEED: what is drawn.
+# PAIR: embedded+c_node, say, alone. SENDERS: of each node to each engine.
+chaos: setup
+	CHAOS_SECONDS='$(SECONDS)' CHAOS_KILLS='$(KILLS)' CHAOS_SEED='$(SEED)' CHAOS_PAIR='$(PAIR)' CHAOS_SENDERS='$(SENDERS)' test/chaos/run
 
 # A short version is in test-elixir and test-node.
 attack: setup
