@@ -149,6 +149,21 @@ defmodule Legation.AttacksSessionTest do
       Victim.assert_well(victim)
     end
 
+    @tag rows: [67]
+    test "nobody is killed by who may send exits" do
+      victim = Victim.start(mallory: [export: ["engine"], allow: [:cast, :exit]])
+      assert %{"link" => "alive"} = Victim.attack(victim, "kill")
+
+      # The daemon lets none of it through; embedded it is an exit signal like any other.
+      if transport(victim.alice) == :c_node,
+        do: until(match?(%{exits_refused: 1}, Legation.counters(victim.alice))),
+        else: assert_receive({:told, {:info, {:EXIT, _stand_in, :killed}}}, 20_000)
+
+      Victim.attack(victim, "none")
+      assert Victim.told(victim) == [cast: "hello"]
+      Victim.assert_well(victim)
+    end
+
     test "what is exported and allowed arrives, so that these tests could fail" do
       victim = Victim.start()
       assert %{"replies" => 1, "errors" => errors} = Victim.attack(victim, "call")

@@ -135,6 +135,17 @@ defmodule Legation.ConnectionsTest do
       refute_received {:cast, :altered}
     end
 
+    test "a Unix socket's file is its user's alone, unless others may come" do
+      alice = start_realm("alice")
+
+      for {uids, mode} <- [{nil, 0o600}, {[4_242], 0o666}] do
+        path = socket_path()
+        opts = if uids, do: [path: path, uids: uids], else: [path: path]
+        {:ok, _listener} = Legation.add_listener({:unix, opts}, alice)
+        assert Bitwise.band(File.stat!(path).mode, 0o777) == mode
+      end
+    end
+
     test "a Unix socket's other end must be of a user that may be there" do
       alice = start_realm("alice")
       bob = start_realm("bob")

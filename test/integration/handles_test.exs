@@ -186,10 +186,16 @@ defmodule Legation.HandlesTest do
     end
 
     test "says no more than that it is gone to a peer that may not monitor" do
-      %{proxy: proxy, echo: echo} = realms(allow: [:call, :cast, :send])
-      monitor = monitor(proxy)
+      allow = [:call, :cast, :send]
+      %{proxy: proxy, echo: echo} = realms(allow: allow, back: [allow: allow])
+      pid = process()
+      there = given(proxy, pid)
+      monitors = {monitor(there), monitor(proxy)}
+      send(pid, {:end, :shutdown})
+      {monitor, of_proxy} = monitors
+      assert_receive {:DOWN, ^monitor, :process, ^there, :noproc}
       GenServer.cast(echo, {:exit, :shutdown})
-      assert_receive {:DOWN, ^monitor, :process, ^proxy, :noproc}
+      assert_receive {:DOWN, ^of_proxy, :process, ^proxy, :noproc}
     end
 
     test "fires when the session has ended" do

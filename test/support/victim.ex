@@ -4,8 +4,13 @@ defmodule Legation.Victim.Engine do
 
   def start_link(owner), do: GenServer.start_link(__MODULE__, owner)
 
+  # Exit signals are messages as well, but for the one that is none.
   @impl true
-  def init(owner), do: {:ok, owner}
+  def init(owner) do
+    Process.flag(:trap_exit, true)
+    {:ok, owner}
+  end
+
   @impl true
   def handle_call(request, _from, owner), do: {:reply, :ok, tell(owner, {:call, request})}
   @impl true

@@ -10,6 +10,9 @@ pub mod kind {
     pub const EXIT: u8 = 11;
 }
 
+/// Detail of an EXIT: `exit/2`, by a process that lives on (10.7).
+pub const EXIT_SENT: u8 = 2;
+
 /// Bits of a row's head.
 pub const ALIGNED: u8 = 0x10;
 pub const STAGED: u8 = 0x20;

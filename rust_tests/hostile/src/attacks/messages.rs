@@ -1,7 +1,7 @@
 //! Messages to who mustn't get them, and of what no message may hold.
 
 use super::{hold, Attack};
-use crate::batch::RawMessage;
+use crate::batch::{kind, RawMessage, EXIT_SENT};
 use crate::link::Link;
 use crate::options::E1;
 use crate::random::fresh;
@@ -18,6 +18,11 @@ impl Attack<'_> {
                 for (_, payload) in term::disguises().into_iter().chain([("reference".to_owned(), with_reference)]) {
                     self.send(link, vec![RawMessage::send(&self.options.engine, &payload)]);
                 }
+            }
+            // A process of ours ends another's, by the reason that nobody can keep off.
+            "kill" => {
+                let cast = RawMessage::cast(&self.options.engine, &term::payload(&term::atom("kill")));
+                self.send(link, vec![RawMessage { kind: kind::EXIT, caller: 1, detail: EXIT_SENT, ..cast }]);
             }
             "new-atoms" => self.new_atoms(link),
             "pids" => self.pids(link),
