@@ -97,7 +97,7 @@ fn every_patch_of_the_bank_says_what_it_is_and_names_tests_that_there_are() {
 fn a_test_that_is_not_there_would_be_missed() {
     assert!(!is_there("cargo test -p rust_tests --test attacks -- --exact this_one"));
     assert!(!is_there("cargo test -p no_crate --lib -- --exact is_there"));
-    assert!(!is_there("mix test test/legation/policy_test.exs --only 'test:test this one'"));
+    assert!(!is_there("mix test test/legation/policy_test.exs --only \"test:test this one\""));
     assert!(!is_there("make test"));
 }
 
@@ -111,10 +111,10 @@ fn is_there(command: &str) -> bool {
         let function = format!("fn {}(", path.rsplit("::").next().unwrap_or(path));
         return contains(&directory, &function);
     }
-    // `mix test FILE --only 'test:test NAME'`, perhaps with variables in front; a name may have its `describe` before it.
+    // `mix test FILE --only "test:test NAME"`, perhaps with variables in front; a name may have its `describe` before it.
     let Some((_, rest)) = command.split_once("mix test ") else { return false };
-    let Some((file, name)) = rest.split_once(" --only 'test:test ") else { return false };
-    let (Ok(text), Some(name)) = (fs::read_to_string(root().join(file)), name.strip_suffix('\'')) else { return false };
+    let Some((file, name)) = rest.split_once(" --only \"test:test ") else { return false };
+    let (Ok(text), Some(name)) = (fs::read_to_string(root().join(file)), name.strip_suffix('"')) else { return false };
     titles(&text).iter().any(|title| name.contains(title))
 }
 
