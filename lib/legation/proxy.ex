@@ -51,7 +51,9 @@ defmodule Legation.Proxy do
     }
   end
 
-  def spawn_link(%__MODULE__{} = state), do: :erlang.spawn_link(__MODULE__, :init, [state])
+  # Off the heap: the collector takes binaries of messages that wait for ours, and lets as much again of what was encoded and refused lie about.
+  def spawn_link(%__MODULE__{} = state),
+    do: :erlang.spawn_opt(__MODULE__, :init, [state], [:link, message_queue_data: :off_heap])
 
   def stop(pid, ref, reason), do: send(pid, {ref, {:stop, reason}})
 

@@ -22,7 +22,9 @@ defmodule Legation.StandIn do
 
   @idle_ms 1_000
 
-  def spawn(%__MODULE__{} = state), do: :erlang.spawn(__MODULE__, :init, [state])
+  # As a proxy's, its mailbox is off the heap.
+  def spawn(%__MODULE__{} = state),
+    do: :erlang.spawn_opt(__MODULE__, :init, [state], message_queue_data: :off_heap)
 
   @doc "The remote process has ended, or the session has (`:noconnection`)."
   def stop(pid, ref, reason), do: send(pid, {ref, {:stop, reason}})
