@@ -267,7 +267,14 @@ defmodule Legation.MixProject do
       start_permanent: false,
       # Of Elixir 1.19: what is below test and is none.
       test_ignore_filters: [
-        &String.starts_with?(&1, ["test/support/", "test/consumer/", "test/conformance/", "test/netns/", "test/chaos/"])
+        &String.starts_with?(&1, [
+          "test/support/",
+          "test/consumer/",
+          "test/conformance/",
+          "test/netns/",
+          "test/chaos/",
+          "test/attacks/"
+        ])
       ],
       deps: [],
       name: "Legation",

@@ -65,6 +65,9 @@ defmodule Legation.Neighbours do
   @doc "Returns when so many more calls have been answered."
   def let_pass(pid, calls), do: :ok = GenServer.call(pid, {:let_pass, calls}, 60_000)
 
+  @doc "What each of the next so many calls takes, in µs."
+  def sample(pid, calls), do: GenServer.call(pid, {:sample, calls}, 120_000)
+
   @doc "What is timed from now on is under attack."
   def attacked(pid), do: GenServer.cast(pid, :attacked)
 
@@ -88,7 +91,7 @@ defmodule Legation.Neighbours do
   @impl true
   def init({name, ledger}) do
     send(self(), :send)
-    {:ok, reset(%{name: name, ledger: ledger, next: 0, failed: [], waiting: nil, sending: true})}
+    {:ok, reset(%{name: name, ledger: ledger, next: 0, failed: [], waiting: nil, sample: nil, sending: true})}
   end
 
   defp reset(state),
@@ -96,6 +99,8 @@ defmodule Legation.Neighbours do
 
   @impl true
   def handle_call({:let_pass, calls}, from, state), do: {:noreply, %{state | waiting: {from, calls}}}
+
+  def handle_call({:sample, calls}, from, state), do: {:noreply, %{state | sample: {from, calls, []}}}
 
   def handle_call(:pause, _from, state) do
     {taken, wrong} = GenServer.call(state.ledger, :taken)
@@ -134,7 +139,17 @@ defmodule Legation.Neighbours do
     state = Map.update!(state, state.phase, &[took | &1])
     Process.send_after(self(), :send, @pause_ms)
     memory = max(state.memory, :erlang.memory(:total))
-    {:noreply, passed(%{state | next: number + 1, memory: memory})}
+    {:noreply, %{state | next: number + 1, memory: memory} |> passed() |> sampled(took)}
+  end
+
+  defp sampled(%{sample: nil} = state, _took), do: state
+
+  defp sampled(%{sample: {from, left, times}} = state, took) when left > 1,
+    do: %{state | sample: {from, left - 1, [took | times]}}
+
+  defp sampled(%{sample: {from, _last, times}} = state, took) do
+    GenServer.reply(from, [took | times])
+    %{state | sample: nil}
   end
 
   defp call(number, state) do
