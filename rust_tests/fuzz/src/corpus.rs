@@ -11,7 +11,7 @@ use rust_tests::vectors::from_hex;
 use crate::Target;
 
 /// What a corpus may grow to. The shortest inputs are kept, which say the most for their length.
-pub const CORPUS_BYTES_MAX: usize = 96 * 1024;
+pub const CORPUS_BYTES_MAX: usize = 24 * 1024;
 
 /// `fuzz/` of the source tree.
 pub fn home() -> PathBuf {
