@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use legation_proto::etf::{scan_local, TermError, TermErrorKind, TermLimits};
+use legation_proto::etf::{identifiers, rewrite, scan_local, TermError, TermErrorKind, TermLimits};
 
 pub use beam::Beam;
 pub use generator::generate;
@@ -31,7 +31,7 @@ pub struct Opinion {
     pub used: usize,
 }
 
-/// Where we mean to differ. All but the last we refuse and a BEAM takes.
+/// Where we mean to differ. All but the last two we refuse and a BEAM takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
     /// A port or a fun: they mean nothing to a peer. (Pids and references are numbered, `protocol.md` 13.4.)
@@ -55,6 +55,9 @@ pub enum Difference {
     Zeros,
     /// What we take: an atom that this BEAM doesn't have. Whoever decodes the payload gives it to `binary_to_term` with `safe`, or knows its atoms.
     UnknownAtom,
+    /// What we take: a pid or reference that no BEAM would make, for a node whose name is no atom, or a number that is too large. It is of our own
+    /// system, and replaced before another sees it; on the wire there is one form (`scan_wire`). Known by the BEAM taking the rest.
+    ForeignIdentifier,
 }
 
 impl Difference {
@@ -102,8 +105,34 @@ fn one_zero_less(bytes: &[u8]) -> bool {
     changed != bytes && !matches!(scan(&changed), Err(TermError { kind: TermErrorKind::DuplicateKey, .. }))
 }
 
+/// With a number in the place of each pid and reference, all of them different.
+fn without_identifiers(bytes: &[u8]) -> Vec<u8> {
+    let rewritten = rewrite(bytes, identifiers(bytes), |place, out| {
+        out.extend([110, 8, 0]);
+        out.extend((u64::MAX - place.at as u64).to_le_bytes());
+        Ok::<(), ()>(())
+    });
+    rewritten.unwrap_or_default()
+}
+
 fn scan(bytes: &[u8]) -> Result<bool, TermError> {
     scan_local(bytes, &TermLimits::default())
+}
+
+/// [`Difference::ForeignIdentifier`], which takes another question.
+fn foreign(
+    beam: &mut Beam,
+    bytes: &[u8],
+    ours: Result<bool, TermError>,
+    theirs: &Opinion,
+) -> io::Result<Option<Difference>> {
+    if ours != Ok(true) || theirs.plain {
+        return Ok(None);
+    }
+    let rest = without_identifiers(bytes);
+    let opinions = beam.ask(std::slice::from_ref(&rest))?;
+    let taken = opinions.iter().all(|opinion| opinion.plain && opinion.used == rest.len());
+    Ok(taken.then_some(Difference::ForeignIdentifier))
 }
 
 /// What a run has come to.
@@ -137,7 +166,7 @@ impl Report {
             match (ours, taken) {
                 (Ok(_), true) => self.both_take += 1,
                 (Err(_), false) if !theirs.safe => self.both_refuse += 1,
-                _ => match Difference::explaining(bytes, ours, &theirs) {
+                _ => match Difference::explaining(bytes, ours, &theirs).or(foreign(beam, bytes, ours, &theirs)?) {
                     Some(difference) => *self.differences.entry(difference).or_default() += 1,
                     None => self.findings.push(Finding { bytes: bytes.clone(), ours, theirs }),
                 },

@@ -35,7 +35,7 @@ fn every_difference_that_is_listed_is_one() {
     let no_such_atom = [&[131][..], &hostile::term::atom("an atom that no other VM has seen")].concat();
     let zeros = map(&[[&[70, 0, 0, 0, 0, 0, 0, 0, 0], &[106]], [&[70, 0x80, 0, 0, 0, 0, 0, 0, 0], &[106]]]);
     let float = [&[131, 99][..], b"1.50000000000000000000e+00\0\0\0\0\0"].concat();
-    let expected: [(Difference, Vec<u8>); 9] = [
+    let expected: [(Difference, Vec<u8>); 10] = [
         (PortOrFun, [&[131][..], &hostile::term::port("nonode@nohost", 3)].concat()),
         (OddIdentifier, [&[131, 101][..], &hostile::term::atom("nonode@nohost"), &[0, 0, 0, 9, 1]].concat()),
         (Tag, float),
@@ -45,6 +45,8 @@ fn every_difference_that_is_listed_is_one() {
         (EmptyList, vec![131, 108, 0, 0, 0, 0, 106]),
         (Trailing, vec![131, 106, 106]),
         (UnknownAtom, no_such_atom),
+        // The name of its node is not UTF-8.
+        (ForeignIdentifier, vec![131, 88, 119, 1, 0xc3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]),
     ];
     let mut beam = Beam::start().expect("erl");
     for (difference, bytes) in expected {
