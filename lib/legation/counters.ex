@@ -18,9 +18,10 @@ defmodule Legation.Counters do
     :calls_refused,
     # Links that failed before they were up, ours and others'.
     :handshakes_failed,
-    # Of those: knocks that did not fit, and those for which there was no memory left.
+    # Of those: knocks that did not fit, and those for which there was no memory left; whom we dialled and who did not show the network key.
     :knocks_refused,
     :knock_memory_full,
+    :answers_refused,
     :handshakes_timed_out,
     :hellos_unlisted,
     :hellos_duplicate,

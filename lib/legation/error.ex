@@ -196,6 +196,9 @@ defmodule Legation.Error do
   def message({:fault, knock, detail}) when knock in [:knock, :knock_memory_full],
     do: "the knock was refused: #{quoted(detail)}"
 
+  def message({:fault, :answer, detail}),
+    do: "who answered has not shown our network key: #{quoted(detail)}"
+
   def message({:fault, code, detail}) when detail in ["", nil], do: "closed by us: #{code(code)}"
   def message({:fault, code, detail}), do: "closed by us: #{code(code)} (#{quoted(detail)})"
   def message({:local, :crashed}), do: "closed by us: the process of the link crashed"

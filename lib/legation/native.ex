@@ -413,7 +413,7 @@ defmodule Legation.Native do
   def session_counters(_session), do: not_loaded()
 
   # Which shape the functions and events have; the library has the same number (`BORDER`) or is refused.
-  @border 6
+  @border 7
 
   @doc false
   # Without the library the module does not load: there is nothing that Legation could do without it. An upgrade in a

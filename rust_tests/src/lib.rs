@@ -3,10 +3,12 @@
 //! * [`pair::Pair`]: two [`legation_channel::link::Link`]s over a simulated carrier, in virtual time.
 //! * [`raw_peer::RawPeer`]: a peer with real keys that does the handshake properly and then says whatever a test wants,
 //!   [`raw_peer::Versus`]: one of them against a `Link`.
+//! * [`entry`]: knock and answer, by hand.
 //! * [`edge_signatures`]: signatures at the edges of Ed25519.
 //! * [`vectors`]: what `test/vectors/*.txt` is made of.
 
 pub mod edge_signatures;
+pub mod entry;
 pub mod pair;
 pub mod raw_batch;
 pub mod raw_chain;

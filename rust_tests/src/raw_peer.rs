@@ -1,7 +1,7 @@
 //! A peer with real keys that keeps the rules as far as a test wants it to.
 //!
 //! ```text
-//!  KnockInitiator, Channel, Handshake ─► agreed ─► any frame, any bytes inside the channel, any bytes on the carrier
+//!  Entry, Channel, Handshake ─► agreed ─► any frame, any bytes inside the channel, any bytes on the carrier
 //! ```
 //!
 //! It holds no socket: [`RawPeer::receive`] and [`RawPeer::take_out`] are bytes; [`Versus`] runs it against a
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ed25519_dalek::{Signature, VerifyingKey};
 use legation_channel::channel::{Channel, Profile};
 use legation_channel::error::ChannelError;
-use legation_channel::knock::{KnockInitiator, KnockMemory};
+use legation_channel::knock::KnockMemory;
 use legation_channel::link::{Link, LinkConfig, LinkRandom};
 use legation_channel::local::LocalChannel;
 use legation_channel::plain::PlainChannel;
@@ -33,6 +33,7 @@ use legation_proto::identity::{NetworkKey, Purpose, RealmId};
 use legation_proto::limits::Limits;
 use legation_proto::UnixMs;
 
+use crate::entry::Entry;
 use crate::pair::{fresh_memory, Side};
 use crate::raw_batch::{critical, RawBatch, RawMessage};
 use crate::realm::{fixed_random, network, Realm, START};
@@ -64,6 +65,7 @@ pub struct RawPeerConfig {
     pub network: NetworkKey,
     pub profile: Profile,
     pub role: Role,
+    /// Of a responder: it is knocked at.
     pub knock: bool,
     /// The identity key of the other side; a responder doesn't look at it.
     pub peer: [u8; 32],
@@ -126,6 +128,8 @@ pub struct RawPeer {
     pub frames: Vec<RawFrame>,
     pub hello_error: Option<LinkError>,
     pub channel_error: Option<ChannelError>,
+    /// Knock and answer.
+    pub entry: Entry,
     pub next_sequence: u64,
     pub serial: u64,
     /// Carrier bytes that came.
@@ -154,13 +158,13 @@ impl RawPeer {
             (Profile::Plain, Role::Responder) => Box::new(PlainChannel::responder(nonce, ephemeral)),
         };
         let peer = RealmId::of(&config.peer);
-        let mut out = Vec::new();
-        if config.knock {
-            let initiator = KnockInitiator::new(network.clone(), peer);
-            initiator.wrap(channel.as_mut(), config.now, knock, &mut out).unwrap();
-        } else {
-            channel.poll_transmit(&mut out);
-        }
+        let (entry, out) = match role {
+            Role::Initiator => {
+                let knock = config.knock.then_some((peer, knock, config.now));
+                Entry::initiator(channel.as_mut(), network.clone(), knock)
+            }
+            Role::Responder => (Entry::responder(profile, network.clone(), config.knock), Vec::new()),
+        };
         let handshake = Handshake::new(HandshakeConfig {
             role,
             network: network.id(),
@@ -183,6 +187,7 @@ impl RawPeer {
             frames: Vec::new(),
             hello_error: None,
             channel_error: None,
+            entry,
             next_sequence: 1,
             serial: config.now * 1000,
             bytes_in: 0,
@@ -200,10 +205,13 @@ impl RawPeer {
     /// Carrier bytes that came.
     pub fn receive(&mut self, bytes: &[u8]) {
         self.bytes_in += bytes.len();
-        if let Err(error) = self.channel.handle_bytes(bytes, &mut self.plaintext) {
+        let bytes = self.entry.receive(bytes);
+        if let Err(error) = self.channel.handle_bytes(&bytes, &mut self.plaintext) {
             self.channel_error.get_or_insert(error);
         }
-        self.channel.poll_transmit(&mut self.out);
+        let mut said = Vec::new();
+        self.channel.poll_transmit(&mut said);
+        self.entry.send(&said, &mut self.out);
         if let (false, Some(established)) = (self.facts_told, self.channel.established()) {
             self.facts_told = true;
             let facts = ChannelFacts {

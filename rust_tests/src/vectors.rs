@@ -11,8 +11,10 @@
 use std::num::NonZeroU32;
 
 use curve25519_dalek::montgomery::MontgomeryPoint;
+use legation_channel::answer::AnswerResponder;
 use legation_channel::channel::{Channel, Profile};
 use legation_channel::knock::KnockInitiator;
+use legation_channel::local::LocalChannel;
 use legation_channel::plain::PlainChannel;
 use legation_proto::certificate::LinkCertificate;
 use legation_proto::error::CloseCode;
@@ -71,6 +73,7 @@ pub fn files() -> Vec<(&'static str, String)> {
         ("signatures.txt", signatures()),
         ("announcements.txt", announcements()),
         ("knock.txt", knock()),
+        ("answer.txt", answer()),
         ("plain.txt", plain()),
         ("hello.txt", hello()),
         ("rotations.txt", rotations::rotations()),
@@ -323,6 +326,46 @@ fn knock() -> String {
             .put("first_flight", &first_flight)
             .put("mac", &knock[26..58])
             .put("knock", &knock);
+    }
+    file.0
+}
+
+fn answer() -> String {
+    let mut file = File::new(
+        "Bob's answers (protocol.md 4.6). `opening`: what they are to, a knock of knock.txt or, where there is none, a first flight.",
+    );
+    let first_flight = |channel: &mut dyn Channel, opening: &[u8]| {
+        let mut flight = Vec::new();
+        channel.handle_bytes(opening, &mut Vec::new()).expect("a good first flight");
+        channel.poll_transmit(&mut flight);
+        flight
+    };
+    let mut plain = Vec::new();
+    PlainChannel::initiator(NONCES[0], SECRETS[0]).poll_transmit(&mut plain);
+    let plain_flight = first_flight(&mut PlainChannel::responder(NONCES[1], SECRETS[1]), &plain);
+    let knocked = |network: &NetworkKey| {
+        let mut knock = Vec::new();
+        let initiator = KnockInitiator::new(network.clone(), bob().realm_id());
+        initiator.encode(Profile::Plain, &plain, TIME, [0x6B; 16], &mut knock).expect("a good first flight");
+        knock
+    };
+    let local_flight = first_flight(&mut LocalChannel::responder(NONCES[1]), &NONCES[0]);
+    for (name, network, profile, opening, flight) in [
+        ("plain", network(), Profile::Plain, knocked(&network()), &plain_flight),
+        ("plain no network key", NetworkKey::none(), Profile::Plain, knocked(&NetworkKey::none()), &plain_flight),
+        ("plain no knock", network(), Profile::Plain, plain.clone(), &plain_flight),
+        ("local", network(), Profile::Local, NONCES[0].to_vec(), &local_flight),
+    ] {
+        let mut answer = Vec::new();
+        let responder = AnswerResponder::new(network.clone(), profile, &opening);
+        responder.encode(flight, &mut answer).expect("a good first flight");
+        file.record(name)
+            .put("network_key", &network.expose())
+            .put("profile", &[profile as u8])
+            .put("opening", &opening)
+            .put("first_flight", flight)
+            .put("mac", &answer[..32])
+            .put("answer", &answer);
     }
     file.0
 }

@@ -2,6 +2,7 @@
 
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use legation_channel::answer::{AnswerInitiator, AnswerVerdict};
 use legation_channel::channel::{Channel, Profile};
 use legation_channel::knock::{KnockMemory, KnockResponder, KnockSettings, KnockVerdict};
 use legation_channel::plain::PlainChannel;
@@ -179,6 +180,25 @@ fn knocks() {
             }
             other => panic!("{other:?}"),
         }
+    }
+}
+
+#[test]
+fn answers() {
+    for record in read("answer.txt") {
+        let profile = Profile::try_from(record.get("profile")[0]).unwrap();
+        let (opening, flight) = (record.get("opening"), record.get("first_flight"));
+        let length = (flight.len() as u16).to_le_bytes();
+        let hash = blake3::hash(opening);
+        let input = [b"legation/1/answer\0", &[profile as u8][..], hash.as_bytes(), &length, flight].concat();
+        let mac = blake3::keyed_hash(&record.array("network_key"), &input);
+        assert_eq!(record.get("mac"), mac.as_bytes());
+        assert_eq!(record.get("answer"), [mac.as_bytes(), &length[..], flight].concat());
+
+        let mut reader = AnswerInitiator::new(NetworkKey::new(record.array("network_key")), profile, opening);
+        let verdict = reader.handle_bytes(record.get("answer"));
+        let consumed = record.get("answer").len();
+        assert_eq!(verdict, AnswerVerdict::Accepted { first_flight: flight.to_vec(), consumed });
     }
 }
 

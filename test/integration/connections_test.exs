@@ -405,13 +405,15 @@ defmodule Legation.ConnectionsTest do
       assert Legation.counters(alice).hellos_unlisted == 0
     end
 
-    test "that a signature fails, where there is no knock: another network key" do
+    test "that who answers has another network key, where there is no knock" do
       other_key = Path.join(dir(), "other-#{System.unique_integer([:positive])}.key")
       File.write!(other_key, Base.encode16(:crypto.strong_rand_bytes(32)))
       alice = start_realm("alice", network_key: other_key, peers: [peer("bob")])
       bob = start_realm("bob", peers: [peer("alice", connect: [listen(alice, :unix)])])
-      assert {:closed, :bad_signature, _text} = await_dial_failures(bob, "alice")
-      assert [%{last_error: "the peer closed: a signature of the hello fails" <> _rest}] = Legation.peers(bob)
+      assert {:fault, :answer, _text} = await_dial_failures(bob, "alice")
+      assert [%{last_error: "who answered has not shown our network key" <> _rest}] = Legation.peers(bob)
+      assert Legation.counters(bob).answers_refused >= 1
+      until(Legation.counters(alice).handshakes_failed >= 1)
     end
 
     for carrier <- [:tcp_tls, :unix] do

@@ -49,6 +49,9 @@ defmodule Legation.ErrorTest do
 
   test "who gets no answer is told what it may be" do
     assert Error.message(:no_answer) =~ "other network key, other realm, other profile, a clock off by more than 30 s"
+
+    assert Error.message({:fault, :answer, "its MAC is wrong"}) ==
+             "who answered has not shown our network key: \"its MAC is wrong\""
   end
 
   test "the system's errors have the system's words" do

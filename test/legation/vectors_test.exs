@@ -41,7 +41,7 @@ defmodule Legation.VectorsTest do
     do: {binary_part(bytes, 0, byte_size(bytes) - 64), binary_part(bytes, byte_size(bytes), -64)}
 
   test "there are all files and each has records" do
-    files = ~w(announcements batches frames hello identity knock plain receipts rotations signatures terms)
+    files = ~w(announcements answer batches frames hello identity knock plain receipts rotations signatures terms)
     for file <- files, do: assert(records(file <> ".txt") != [])
 
     assert @dir |> File.ls!() |> Enum.filter(&String.ends_with?(&1, ".txt")) |> Enum.sort() ==
@@ -376,6 +376,18 @@ defmodule Legation.VectorsTest do
       assert Blake3.keyed_hash(knock["network_key"], authenticated) == knock["mac"]
       assert knock["knock"] == head <> knock["mac"] <> length <> knock["first_flight"]
     end
+  end
+
+  test "answer.txt: answers and their MAC" do
+    for {_name, answer} <- records("answer.txt") do
+      length = <<byte_size(answer["first_flight"])::little-16>>
+      head = "legation/1/answer" <> <<0>> <> answer["profile"] <> Blake3.hash(answer["opening"])
+      mac = Blake3.keyed_hash(answer["network_key"], head <> length <> answer["first_flight"])
+      assert {mac, mac <> length <> answer["first_flight"]} == {answer["mac"], answer["answer"]}
+    end
+
+    openings = for {_name, answer} <- records("answer.txt"), do: answer["opening"]
+    for {_name, knock} <- records("knock.txt"), do: assert(knock["knock"] in openings)
   end
 
   test "plain.txt: keys, bindings and records" do

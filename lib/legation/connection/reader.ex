@@ -592,6 +592,7 @@ defmodule Legation.Connection.Reader do
     case why do
       {:fault, :knock, _detail} -> Legation.Counters.add(state.instance.counters, :knocks_refused)
       {:fault, :knock_memory_full, _detail} -> Legation.Counters.add(state.instance.counters, :knock_memory_full)
+      {:fault, :answer, _detail} -> Legation.Counters.add(state.instance.counters, :answers_refused)
       {:fault, :timeout, _detail} -> Legation.Counters.add(state.instance.counters, :handshakes_timed_out)
       {:fault, :stale_key, detail} -> stale_key(detail, state)
       {:fault, :revoked, _detail} -> Legation.Counters.add(state.instance.counters, :hellos_revoked)

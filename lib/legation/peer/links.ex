@@ -55,7 +55,7 @@ defmodule Legation.Peer.Links do
   @spec keeps_session?(term) :: boolean
   def keeps_session?({:carrier, _reason}), do: true
   # What arrives is not what was sent, or not all of it: a broken carrier as well.
-  def keeps_session?({:fault, :channel, _detail}), do: true
+  def keeps_session?({:fault, code, _detail}) when code in [:answer, :channel], do: true
   def keeps_session?({kind, code, _text}) when kind in [:closed, :fault], do: keeps?(code)
   def keeps_session?({:local, code}), do: keeps?(code)
   def keeps_session?(_crash), do: false

@@ -31,6 +31,8 @@ pub enum Malformed {
     TlsMessageTooLarge,
     #[error("a record is {bytes} bytes, 1 to {limit} are allowed")]
     RecordLength { bytes: u32, limit: u32 },
+    #[error("the first flight doesn't have its profile's form")]
+    FirstFlight,
 }
 
 /// Well-formed bytes that break a rule, or that somebody has tampered with.

@@ -22,10 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::channel::{Channel, Profile, UnixMs};
 use crate::error::{ApiMisuse, ChannelError};
-use crate::plain::FIRST_MESSAGE_BYTES;
-
-/// A ClientHello of ours has some 200 bytes; this leaves room for a post-quantum key share (1,216 bytes) one day.
-pub const FIRST_FLIGHT_BYTES_MAX: usize = 4_096;
+use crate::first_flight::{has_form, FIRST_FLIGHT_BYTES_MAX};
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 60;
@@ -129,6 +126,8 @@ pub struct Accepted {
     pub profile: Profile,
     /// For the channel's first [`Channel::handle_bytes`].
     pub first_flight: Vec<u8>,
+    /// Of the whole knock: what the answer is to (`protocol.md` 4.6).
+    pub hash: [u8; 32],
     /// How much of the last input belongs to the knock; `input[consumed..]` is the channel's, too.
     pub consumed: usize,
 }
@@ -192,10 +191,11 @@ impl KnockResponder {
             return Err(KnockRefused::Malformed);
         }
         memory.remember(header.time, header.random, now)?;
+        let hash = *blake3::hash(&self.buffer).as_bytes();
         let mut first_flight = std::mem::take(&mut self.buffer);
         first_flight.drain(..HEADER_BYTES);
         let consumed = input.len() - rest.len();
-        Ok(Some(Accepted { realm_index, profile: header.profile, first_flight, consumed }))
+        Ok(Some(Accepted { realm_index, profile: header.profile, first_flight, hash, consumed }))
     }
 
     fn take_up_to(&mut self, bytes: usize, rest: &mut &[u8]) {
@@ -339,26 +339,4 @@ fn mac(
     hasher.update(&(first_flight.len() as u16).to_le_bytes());
     hasher.update(first_flight);
     hasher.finalize()
-}
-
-/// `protocol.md` 4.5: what a first flight of this profile looks like.
-fn has_form(profile: Profile, first_flight: &[u8]) -> bool {
-    match profile {
-        Profile::Tls => is_client_hello_record(first_flight),
-        Profile::Plain => first_flight.len() == FIRST_MESSAGE_BYTES,
-        Profile::Local => false,
-    }
-}
-
-/// One TLS record of type handshake that holds one ClientHello, whole, and nothing else.
-fn is_client_hello_record(bytes: &[u8]) -> bool {
-    // type, version 3.1 or 3.3 (RFC 8446 5.1), length u16; then type, length u24
-    let [0x16, 0x03, 0x01 | 0x03, record_high, record_low, rest @ ..] = bytes else {
-        return false;
-    };
-    let [0x01, high, middle, low, hello @ ..] = rest else {
-        return false;
-    };
-    usize::from(u16::from_be_bytes([*record_high, *record_low])) == rest.len()
-        && u32::from_be_bytes([0, *high, *middle, *low]) as usize == hello.len()
 }

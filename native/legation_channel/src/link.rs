@@ -1,8 +1,8 @@
-//! A link: knock, channel, hello and session as one machine. Carrier bytes in, carrier bytes and events out.
+//! A link: knock, answer, channel, hello and session as one machine. Carrier bytes in, carrier bytes and events out.
 //!
 //! ```text
-//!  carrier ──► [knock] ──► channel ──► hello ──► session ──► events
-//!  carrier ◄────────────── channel ◄── hello ◄── session ◄── pushes
+//!  carrier ──► [knock or answer] ──► channel ──► hello ──► session ──► events
+//!  carrier ◄── [knock or answer] ◄── channel ◄── hello ◄── session ◄── pushes
 //! ```
 //!
 //! The session may be one that had other links before, or has others beside this: see [`LinkEvent::Up`].
@@ -25,12 +25,14 @@ use legation_proto::limits::{Limits, FLUSH_TARGET};
 use legation_proto::session::{Attachment, Event, Rest, Session, Slice, Wake};
 use legation_proto::sync::{lock, lock_soon};
 
+use crate::answer::AnswerRefused;
 use crate::channel::{Channel, Profile, UnixMs};
 use crate::error::ChannelError;
-use crate::knock::{KnockInitiator, KnockMemory, KnockRefused, KnockResponder, KnockVerdict};
+use crate::knock::{KnockMemory, KnockRefused};
 use crate::local::LocalChannel;
 use crate::plain::PlainChannel;
 use crate::tls::{TlsChannel, TlsContext};
+use crate::wire::Wire;
 
 /// Fresh randomness for one link.
 #[derive(Clone)]
@@ -90,6 +92,8 @@ pub enum LinkEvent<'a> {
 pub enum LinkFault {
     /// The knock was refused: not a byte is sent.
     Knock(KnockRefused),
+    /// Who answered has not shown the network key: not a byte more is sent.
+    Answer(AnswerRefused),
     Channel(ChannelError),
     Protocol(LinkError),
 }
@@ -98,7 +102,7 @@ impl LinkFault {
     /// Whether the session outlives the link: the peer broke no rule, but what is between us did, or is silent.
     pub fn keeps_session(&self) -> bool {
         match self {
-            LinkFault::Channel(_) => true,
+            LinkFault::Answer(_) | LinkFault::Channel(_) => true,
             LinkFault::Protocol(error) => CloseCode::from(error).keeps_session(),
             LinkFault::Knock(_) => false,
         }
@@ -109,6 +113,7 @@ impl std::fmt::Display for LinkFault {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             LinkFault::Knock(refused) => refused.fmt(formatter),
+            LinkFault::Answer(refused) => refused.fmt(formatter),
             LinkFault::Channel(error) => error.fmt(formatter),
             LinkFault::Protocol(error) => error.fmt(formatter),
         }
@@ -163,13 +168,6 @@ struct Opening {
     over: bool,
 }
 
-/// The carrier's side.
-struct Wire {
-    knock: Option<(KnockResponder, Arc<Mutex<KnockMemory>>)>,
-    channel: Box<dyn Channel>,
-    out: Vec<u8>,
-}
-
 impl Link {
     /// Dials `peer`, whose identity key is known. `knock`: the carrier wants one.
     ///
@@ -183,19 +181,14 @@ impl Link {
     ) -> Result<Link, ChannelError> {
         let peer = RealmId::of(peer);
         let LinkRandom { nonce, ephemeral, .. } = config.random;
-        let mut channel: Box<dyn Channel> = match config.profile {
+        let channel: Box<dyn Channel> = match config.profile {
             Profile::Tls => Box::new(TlsChannel::initiator(config.tls.clone())?),
             Profile::Local => Box::new(LocalChannel::initiator(nonce)),
             Profile::Plain => Box::new(PlainChannel::initiator(nonce, ephemeral)),
         };
-        let mut out = Vec::new();
-        if knock {
-            let knock = KnockInitiator::new(config.network.clone(), peer);
-            knock.wrap(channel.as_mut(), config.now, config.random.knock, &mut out)?;
-        } else {
-            channel.poll_transmit(&mut out);
-        }
-        Ok(Link::new(config, Role::Initiator, Some(peer), resume, Wire { knock: None, channel, out }))
+        let knock = knock.then_some((peer, config.random.knock, config.now));
+        let wire = Wire::initiator(channel, config.network.clone(), knock)?;
+        Ok(Link::new(config, Role::Initiator, Some(peer), resume, wire))
     }
 
     /// Answers whoever dialled. `memory`: the carrier wants a knock, remembered there.
@@ -209,11 +202,9 @@ impl Link {
             Profile::Local => Box::new(LocalChannel::responder(nonce)),
             Profile::Plain => Box::new(PlainChannel::responder(nonce, ephemeral)),
         };
-        let knock = memory.map(|memory| {
-            let realms: Arc<[RealmId]> = Arc::from([config.keyring.realm_id()]);
-            (KnockResponder::new(config.network.clone(), realms), memory)
-        });
-        Ok(Link::new(config, Role::Responder, None, None, Wire { knock, channel, out: Vec::new() }))
+        let knock = memory.map(|memory| (config.keyring.realm_id(), memory));
+        let wire = Wire::responder(channel, config.network.clone(), knock);
+        Ok(Link::new(config, Role::Responder, None, None, wire))
     }
 
     fn new(config: LinkConfig, role: Role, expected_peer: Option<RealmId>, resume: Option<Resume>, wire: Wire) -> Link {
@@ -466,37 +457,19 @@ impl Link {
     fn fail_session(&self, attached: &Attached, fault: LinkFault, sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
         let wake = match &fault {
             LinkFault::Protocol(error) => attached.session.close(&attached.link, error.into(), &error.to_string()),
-            LinkFault::Channel(_) | LinkFault::Knock(_) => false,
+            LinkFault::Channel(_) | LinkFault::Knock(_) | LinkFault::Answer(_) => false,
         };
         sink(LinkEvent::Fault(fault));
         wake
     }
 
-    /// Through knock and channel into the handshake's buffer. True when the channel has answered, even if the writer takes
+    /// Through knock, answer and channel into the handshake's buffer. True when the channel has answered, even if the writer takes
     /// the answer before anybody looks: a responder is told by it that the knock was good.
     fn read_channel(&self, opening: &mut Opening, now: UnixMs, input: &[u8]) -> Result<bool, LinkFault> {
         let mut wire = lock(&self.channel);
         let wire = &mut *wire;
         let waiting = wire.out.len();
-        let mut input = input;
-        if let Some((knock, memory)) = &mut wire.knock {
-            let verdict = knock.handle_bytes(input, &mut lock(memory), now);
-            match verdict {
-                KnockVerdict::NeedMore => return Ok(false),
-                KnockVerdict::Refused(refused) => return Err(LinkFault::Knock(refused)),
-                KnockVerdict::Accepted(accepted) if accepted.profile != self.profile => {
-                    return Err(LinkFault::Knock(KnockRefused::Malformed));
-                }
-                KnockVerdict::Accepted(accepted) => {
-                    wire.knock = None;
-                    wire.channel.handle_bytes(&accepted.first_flight, &mut opening.buffer)?;
-                    input = &input[accepted.consumed..];
-                }
-            }
-        }
-        let result = wire.channel.handle_bytes(input, &mut opening.buffer);
-        wire.channel.poll_transmit(&mut wire.out);
-        result?;
+        wire.handle_bytes(now, input, &mut opening.buffer)?;
         if let (false, Some(established)) = (opening.channel_reported, wire.channel.established()) {
             opening.channel_reported = true;
             let facts = ChannelFacts {
@@ -618,7 +591,7 @@ impl Link {
     fn fail(&self, opening: &mut Opening, fault: LinkFault, sink: &mut dyn FnMut(LinkEvent<'_>)) -> bool {
         opening.over = true;
         let wake = match &fault {
-            LinkFault::Knock(_) => false,
+            LinkFault::Knock(_) | LinkFault::Answer(_) => false,
             LinkFault::Channel(_) => !lock(&self.channel).out.is_empty(),
             LinkFault::Protocol(error) => self.seal_close(error.into(), &error.to_string()),
         };

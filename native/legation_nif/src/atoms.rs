@@ -9,7 +9,7 @@ rustler::atoms! {
     enoent, eacces, io,
     // channel
     tls, local, plain, initiator, responder, channel_error = "channel", knock, up, sign, closed, fault,
-    knock_required, knock_memory_full, refuse, accept,
+    knock_required, knock_memory_full, answer, refuse, accept,
     // events
     send, cast, call, reply, refused, release, rotated,
     // maps

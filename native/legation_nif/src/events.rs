@@ -29,6 +29,7 @@ pub fn link_event<'a>(env: Env<'a>, event: LinkEvent<'_>) -> Term<'a> {
             let code = match &fault {
                 LinkFault::Knock(KnockRefused::MemoryFull) => atoms::knock_memory_full(),
                 LinkFault::Knock(_) => atoms::knock(),
+                LinkFault::Answer(_) => atoms::answer(),
                 LinkFault::Channel(_) => atoms::channel_error(),
                 LinkFault::Protocol(error) => atom(env, CloseCode::from(error).name()),
             };

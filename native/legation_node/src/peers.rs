@@ -78,9 +78,10 @@ impl LinkEnd {
     pub fn keeps_session(&self) -> bool {
         match self {
             // A cipher that fails is a carrier that is broken: who stands between must not be able to end more than a link.
-            LinkEnd::Connect(_) | LinkEnd::Carrier(_) | LinkEnd::NoAnswer | LinkEnd::Fault { code: "channel", .. } => {
-                true
-            }
+            LinkEnd::Connect(_)
+            | LinkEnd::Carrier(_)
+            | LinkEnd::NoAnswer
+            | LinkEnd::Fault { code: "answer" | "channel", .. } => true,
             LinkEnd::Closed { code, .. } | LinkEnd::Fault { code, .. } | LinkEnd::Local(code) => {
                 CloseCode::from_name(code).is_some_and(CloseCode::keeps_session)
             }

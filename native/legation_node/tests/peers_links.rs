@@ -103,13 +103,16 @@ async fn who_has_another_network_key_gets_not_one_byte() {
 }
 
 #[tokio::test]
-async fn without_a_knock_another_network_key_shows_in_the_signature() {
+async fn without_a_knock_another_network_key_shows_in_the_answer() {
     let alice = Realm::start(ALICE);
     let mallory = Realm::with(identity_in(BOB, NetworkKey::new([8; 32])), limits());
     let path = alice.listen_unix(Uids::Own);
     alice.expect("bob", BOB);
     mallory.dial("alice", ALICE, unix(&path, Uids::Own));
-    assert!(matches!(mallory.dial_error("alice").await, LinkEnd::Closed { code: "bad_signature", .. }));
+    let error = mallory.dial_error("alice").await;
+    assert!(matches!(error, LinkEnd::Fault { code: "answer", .. }), "{error:?}");
+    assert!(error.to_string().contains("has not shown our network key"));
+    until(|| mallory.counter("answers_refused") >= 1).await;
     mallory.stop().await;
     alice.stop().await;
 }

@@ -12,7 +12,7 @@ use legation_node::peers::{AddPeerError, LinkEnd, PeerSession, PeerState, Standi
 use legation_proto::frame::FrameType;
 use legation_proto::limits::Limits as SessionLimits;
 use legation_proto::session::{Delivery, PushError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use peers_support::client::Client;
@@ -445,9 +445,8 @@ async fn what_comes_right_behind_the_hello_of_a_link_that_is_one_too_many_is_del
 
 /// Bob's end of what alice has dialled.
 async fn answer(listener: &TcpListener, bob: &Identity) -> Client {
-    let (mut stream, _) = listener.accept().await.unwrap();
-    stream.read_exact(&mut [0; 60]).await.unwrap();
-    Client::answer(stream, bob, Profile::Tls)
+    let (stream, _) = listener.accept().await.unwrap();
+    Client::answer(stream, bob, Profile::Tls).await
 }
 
 /// All that waits, in one piece.

@@ -128,7 +128,7 @@ impl World {
                 self.judge(at, &fault);
                 let code = match &fault {
                     LinkFault::Protocol(error) => Some(CloseCode::from(error)),
-                    LinkFault::Channel(_) | LinkFault::Knock(_) => None,
+                    LinkFault::Channel(_) | LinkFault::Knock(_) | LinkFault::Answer(_) => None,
                 };
                 let text = fault.to_string();
                 self.end(at).why.get_or_insert(Why::Fault { code, text });
@@ -143,7 +143,7 @@ impl World {
         let honest = matches!(other.actor, Actor::Realm { .. });
         let allowed = match fault {
             _ if !honest => true,
-            LinkFault::Channel(_) => conn.touched,
+            LinkFault::Channel(_) | LinkFault::Answer(_) => conn.touched,
             // Clocks differ: what was dialled right after a start may be from before it for who has started.
             LinkFault::Knock(KnockRefused::TooEarly) => true,
             // A knock counts once, whoever shows it first.

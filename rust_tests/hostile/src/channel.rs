@@ -1,4 +1,4 @@
-//! Knock and channels (`protocol.md` 4, 5): carrier bytes to a stream of plaintext, and back.
+//! Knock, answer and channels (`protocol.md` 4, 5): carrier bytes to a stream of plaintext, and back.
 
 use std::io::{BufRead, Write};
 use std::sync::{Arc, OnceLock};
@@ -39,11 +39,48 @@ pub struct Facts {
     pub link_key: [u8; 32],
 }
 
+/// What a responder says in the answer's place (4.6).
+#[derive(Clone, Debug, Default)]
+pub enum Answer {
+    /// The answer.
+    #[default]
+    Right,
+    Nothing,
+    /// One made with this key.
+    Keyed([u8; 32]),
+    /// The right one of the first connection of all, which gets none itself.
+    Recorded(Arc<OnceLock<Vec<u8>>>),
+    /// What was said to it.
+    Reflected,
+    /// So many bytes that mean nothing.
+    Garbage(usize),
+    /// A header that promises so many, and as many as there may be.
+    Long(u16),
+    /// So many bytes of the right one.
+    Cut(usize),
+}
+
 /// Bytes that came are given to [`Channel::receive`]; what goes to the carrier waits in `out`.
 pub struct Channel {
     pub facts: Option<Facts>,
     pub out: Vec<u8>,
     pub plaintext: Vec<u8>,
+    pub answer: Answer,
+    /// An initiator's: whatever answers will do.
+    pub trusting: bool,
+    /// A responder's: bytes that came behind the opening.
+    pub behind: usize,
+    profile: Profile,
+    role: Role,
+    network: Network,
+    /// A responder's: a knock comes first.
+    knocked: bool,
+    /// What the initiator has said before there is an answer.
+    opening: Vec<u8>,
+    /// The answer is through, in or out.
+    answered: bool,
+    /// A responder's: what goes into the answer.
+    held: Vec<u8>,
     input: Vec<u8>,
     kind: Kind,
 }
@@ -61,9 +98,36 @@ struct Direction {
 }
 
 impl Channel {
+    /// Of who dials, with a knock (4.1) for the realm of this key around the first flight, or without.
+    ///
     /// # Errors
     /// What TLS doesn't like.
-    pub fn new(profile: Profile, role: Role) -> Result<Channel, String> {
+    pub fn dialling(
+        profile: Profile,
+        network: &Network,
+        knock_at: Option<(&[u8; 32], u64)>,
+    ) -> Result<Channel, String> {
+        let mut channel = Channel::new(profile, Role::Initiator, *network)?;
+        if let Some((peer, now)) = knock_at {
+            let flight = std::mem::take(&mut channel.out);
+            channel.out = knock(profile, network, peer, now, &flight);
+        }
+        channel.opening = channel.out.clone();
+        Ok(channel)
+    }
+
+    /// Of who is dialled. `knocked`: with a knock, which is not looked at.
+    ///
+    /// # Errors
+    /// What TLS doesn't like.
+    pub fn dialled(profile: Profile, network: &Network, knocked: bool) -> Result<Channel, String> {
+        let mut channel = Channel { knocked, ..Channel::new(profile, Role::Responder, *network)? };
+        // Nothing goes before the opening is there.
+        channel.held = std::mem::take(&mut channel.out);
+        Ok(channel)
+    }
+
+    fn new(profile: Profile, role: Role, network: Network) -> Result<Channel, String> {
         let nonce = fresh();
         let (kind, out) = match profile {
             Profile::Tls => {
@@ -78,20 +142,95 @@ impl Channel {
                 (Kind::Plain { role, nonce, secret, directions: None }, [nonce, ephemeral].concat())
             }
         };
-        let mut channel = Channel { facts: None, out, plaintext: Vec::new(), input: Vec::new(), kind };
+        let mut channel = Channel {
+            facts: None,
+            out,
+            plaintext: Vec::new(),
+            answer: Answer::Right,
+            trusting: false,
+            behind: 0,
+            profile,
+            role,
+            network,
+            knocked: false,
+            opening: Vec::new(),
+            answered: false,
+            held: Vec::new(),
+            input: Vec::new(),
+            kind,
+        };
         channel.transmit();
         Ok(channel)
-    }
-
-    /// Puts a knock (4.1) around the first flight, which waits.
-    pub fn knock(&mut self, profile: Profile, network: &Network, peer: &[u8; 32], now: u64) {
-        let flight = std::mem::take(&mut self.out);
-        self.out = knock(profile, network, peer, now, &flight);
     }
 
     /// # Errors
     /// What the other side has done wrong, as far as a channel can't go on after it.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<(), String> {
+        if self.answered {
+            self.behind += bytes.len();
+            return self.through(bytes);
+        }
+        self.input.extend_from_slice(bytes);
+        let Some((header, flight)) = self.first() else { return Ok(()) };
+        let mut first = std::mem::take(&mut self.input);
+        let rest = first.split_off(header + flight);
+        self.answered = true;
+        if self.role == Role::Initiator {
+            let flight = first.split_off(header);
+            if !self.trusting && first != answer(self.profile, &self.network, &self.opening, &flight)[..header] {
+                return Err("the answer is not the one to us".into());
+            }
+            return self.through(&[flight, rest].concat());
+        }
+        self.behind = rest.len();
+        // What the channel has said, or says to this, goes into the answer.
+        let done = self.through(&first[header..]);
+        let flight = [std::mem::take(&mut self.held), std::mem::take(&mut self.out)].concat();
+        self.opening = first;
+        self.out = self.answered_with(&flight);
+        done?;
+        self.through(&rest)
+    }
+
+    /// How much stands before what comes first, and how much that is, once it is all there.
+    fn first(&self) -> Option<(usize, usize)> {
+        let number = |at: usize| Some([*self.input.get(at)?, *self.input.get(at + 1)?]);
+        let (header, flight) = match (self.role, self.knocked, self.profile) {
+            (Role::Initiator, ..) => (34, usize::from(u16::from_le_bytes(number(32)?))),
+            (Role::Responder, true, _) => (60, usize::from(u16::from_le_bytes(number(58)?))),
+            (Role::Responder, false, Profile::Local) => (0, 32),
+            (Role::Responder, false, Profile::Plain) => (0, 64),
+            (Role::Responder, false, Profile::Tls) => (0, 5 + usize::from(u16::from_be_bytes(number(3)?))),
+        };
+        (self.input.len() >= header + flight).then_some((header, flight))
+    }
+
+    /// What this responder says to its opening.
+    fn answered_with(&self, flight: &[u8]) -> Vec<u8> {
+        let of = |network: &Network, opening: &[u8]| answer(self.profile, network, opening, flight);
+        match &self.answer {
+            Answer::Right => of(&self.network, &self.opening),
+            Answer::Nothing => Vec::new(),
+            Answer::Keyed(key) => of(&Network::of(*key), &self.opening),
+            Answer::Recorded(first) => match first.get() {
+                Some(recorded) => recorded.clone(),
+                None => {
+                    let _nobody_else_serves = first.set(of(&self.network, &self.opening));
+                    Vec::new()
+                }
+            },
+            Answer::Reflected => self.opening.clone(),
+            Answer::Garbage(count) => std::iter::repeat_with(fresh).flatten().take(*count).collect(),
+            Answer::Long(length) => [&[7; 32][..], &length.to_le_bytes(), &[7; 4_096]].concat(),
+            Answer::Cut(count) => {
+                let mut right = of(&self.network, &self.opening);
+                right.truncate(*count);
+                right
+            }
+        }
+    }
+
+    fn through(&mut self, bytes: &[u8]) -> Result<(), String> {
         match &mut self.kind {
             Kind::Tls(connection) => {
                 let mut rest = bytes;
@@ -203,6 +342,15 @@ pub fn knock(profile: Profile, network: &Network, peer: &[u8; 32], now: u64, fli
     let input = [b"legation/1/knock\0", &[profile as u8][..], &time, random, &realm_id(peer), &length, flight].concat();
     let mac = blake3::keyed_hash(&network.key, &input);
     [&[1, profile as u8][..], &time, random, mac.as_bytes(), &length, flight].concat()
+}
+
+/// 4.6, with the flight.
+fn answer(profile: Profile, network: &Network, opening: &[u8], flight: &[u8]) -> Vec<u8> {
+    let length = (flight.len() as u16).to_le_bytes();
+    let hash = blake3::hash(opening);
+    let input = [b"legation/1/answer\0", &[profile as u8][..], hash.as_bytes(), &length, flight].concat();
+    let mac = blake3::keyed_hash(&network.key, &input);
+    [mac.as_bytes(), &length[..], flight].concat()
 }
 
 type First<'a> = (&'a [u8; 32], &'a [u8; 32]);

@@ -16,6 +16,7 @@ pub struct Config {
     pub network: Network,
     pub profile: Profile,
     pub role: Role,
+    /// Of a responder: it is knocked at.
     pub knock: bool,
     /// The identity key of who is meant.
     pub peer: [u8; 32],
@@ -83,10 +84,13 @@ impl Peer {
     /// # Errors
     /// What the channel doesn't like.
     pub fn new(config: Config) -> Result<Peer, String> {
-        let mut channel = Channel::new(config.profile, config.role)?;
-        if config.knock {
-            channel.knock(config.profile, &config.network, &config.peer, config.now);
-        }
+        let channel = match config.role {
+            Role::Initiator => {
+                let knock_at = config.knock.then_some((&config.peer, config.now));
+                Channel::dialling(config.profile, &config.network, knock_at)?
+            }
+            Role::Responder => Channel::dialled(config.profile, &config.network, config.knock)?,
+        };
         Ok(Peer {
             keys: config.keys,
             network: config.network,

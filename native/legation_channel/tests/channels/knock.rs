@@ -2,9 +2,9 @@
 
 use legation_channel::channel::{Channel, Profile, UnixMs};
 use legation_channel::error::{ApiMisuse, ChannelError};
+use legation_channel::first_flight::FIRST_FLIGHT_BYTES_MAX;
 use legation_channel::knock::{
     Accepted, KnockInitiator, KnockMemory, KnockRefused, KnockResponder, KnockSettings, KnockVerdict,
-    FIRST_FLIGHT_BYTES_MAX,
 };
 use legation_channel::local::LocalChannel;
 use legation_channel::plain::PlainChannel;
@@ -57,6 +57,7 @@ fn a_knock_selects_realm_and_profile_and_hands_over_the_first_flight() {
         realm_index: 1,
         profile: Profile::Plain,
         first_flight: waiting(&mut PlainChannel::initiator([1; 32], [2; 32])),
+        hash: *blake3::hash(&bytes).as_bytes(),
         consumed: bytes.len(),
     };
     assert_eq!(verdict(&bytes, &mut memory(), NOW), KnockVerdict::Accepted(expected));

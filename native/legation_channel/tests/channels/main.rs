@@ -1,5 +1,6 @@
-//! The channels and the knock, as a peer, a network and an enemy see them.
+//! The channels, knock and answer, as a peer, a network and an enemy see them.
 
+mod answer;
 mod arbitrary_bytes;
 mod handshake;
 mod hostile_tls;

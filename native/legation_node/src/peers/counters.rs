@@ -26,10 +26,11 @@ counters! {
     connections_refused,
     /// Behind their knock, for want of a place.
     handshakes_refused,
-    /// Ended before they were up, ours and others'; the next three are among them.
+    /// Ended before they were up, ours and others'; the next four are among them.
     handshakes_failed,
     knocks_refused,
     knock_memory_full,
+    answers_refused,
     handshakes_timed_out,
     hellos_unlisted,
     hellos_duplicate,

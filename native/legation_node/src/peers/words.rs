@@ -33,6 +33,9 @@ impl fmt::Display for LinkEnd {
             LinkEnd::Fault { code: "knock" | "knock_memory_full", detail } => {
                 write!(formatter, "the knock was refused: {detail}")
             }
+            LinkEnd::Fault { code: "answer", detail } => {
+                write!(formatter, "who answered has not shown our network key: {detail}")
+            }
             LinkEnd::Fault { code, detail } if detail.is_empty() => {
                 write!(formatter, "closed by us: {}", close_code(code))
             }
@@ -115,6 +118,7 @@ mod tests {
         said(closed("a\u{1b}b"), "the peer closed: the key is not on the allow-list (a\\u{1b}b)");
         let fault = |code| LinkEnd::Fault { code, detail: "the knock came before".into() };
         said(fault("knock"), "the knock was refused: the knock came before");
+        said(fault("answer"), "who answered has not shown our network key: the knock came before");
         said(LinkEnd::Keyholder("timeout".into()), "the keyholder did not sign: timeout");
     }
 

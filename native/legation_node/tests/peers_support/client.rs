@@ -1,9 +1,10 @@
 //! A link over a socket that sends so many bytes and no more, and reads or doesn't.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use legation_channel::channel::Profile;
+use legation_channel::knock::{KnockMemory, KnockSettings};
 use legation_channel::link::{Link, LinkConfig, LinkEvent, LinkRandom, Resume};
 use legation_node::identity::Identity;
 use legation_proto::limits::Limits;
@@ -49,10 +50,18 @@ impl Client {
         Client { stream, link, outcome: Outcome::default(), resume: None }
     }
 
-    /// Answers whoever has dialled this. Nobody has to knock.
-    pub fn answer(stream: TcpStream, identity: &Identity, profile: Profile) -> Client {
-        let link = Link::accept_from(config(identity, profile), None).unwrap();
-        Client { stream, link, outcome: Outcome::default(), resume: None }
+    /// Answers whoever has dialled this, once it has knocked.
+    pub async fn answer(mut stream: TcpStream, identity: &Identity, profile: Profile) -> Client {
+        let memory = KnockMemory::new(KnockSettings::default(), now_ms() - 60_000);
+        let link = Link::accept_from(config(identity, profile), Some(Arc::new(Mutex::new(memory)))).unwrap();
+        // All of it: what is closed over unread bytes is reset.
+        let mut knock = vec![0; 60];
+        stream.read_exact(&mut knock).await.unwrap();
+        knock.resize(60 + usize::from(u16::from_le_bytes([knock[58], knock[59]])), 0);
+        stream.read_exact(&mut knock[60..]).await.unwrap();
+        let mut client = Client { stream, link, outcome: Outcome::default(), resume: None };
+        client.take(&knock);
+        client
     }
 
     /// Goes on until the session is up, the other side has closed, or `budget` bytes in all were sent.
@@ -82,9 +91,14 @@ impl Client {
             self.outcome.end_of_stream = true;
             return false;
         };
-        self.outcome.received += read;
+        self.take(&buffer[..read]);
+        true
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.outcome.received += bytes.len();
         let (mut decide, mut up, mut closed) = (false, false, None);
-        self.link.handle_bytes(now_ms(), &buffer[..read], &mut |event| match event {
+        self.link.handle_bytes(now_ms(), bytes, &mut |event| match event {
             LinkEvent::Decide { .. } => decide = true,
             LinkEvent::Up { .. } => up = true,
             LinkEvent::Session(Event::Closed { code, .. }) => closed = Some(code.name()),
@@ -97,7 +111,6 @@ impl Client {
         }
         self.outcome.up |= up;
         self.outcome.closed = self.outcome.closed.or(closed);
-        true
     }
 }
 

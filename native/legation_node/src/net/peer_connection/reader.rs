@@ -548,6 +548,7 @@ impl Reader {
             match why {
                 LinkEnd::Fault { code: "knock", .. } => counters.knocks_refused.one(),
                 LinkEnd::Fault { code: "knock_memory_full", .. } => counters.knock_memory_full.one(),
+                LinkEnd::Fault { code: "answer", .. } => counters.answers_refused.one(),
                 LinkEnd::Fault { code: "timeout", .. } => counters.handshakes_timed_out.one(),
                 LinkEnd::Fault { code: "stale_key", .. } => counters.hellos_stale_key.one(),
                 LinkEnd::Fault { code: "revoked", .. } => counters.hellos_revoked.one(),
@@ -592,6 +593,7 @@ fn fault_end(fault: &LinkFault) -> LinkEnd {
     let code = match fault {
         LinkFault::Knock(KnockRefused::MemoryFull) => "knock_memory_full",
         LinkFault::Knock(_) => "knock",
+        LinkFault::Answer(_) => "answer",
         LinkFault::Channel(_) => "channel",
         LinkFault::Protocol(error) => CloseCode::from(error).name(),
     };
