@@ -54,6 +54,28 @@ async fn a_drain_waits_for_the_calls_of_both_directions_and_says_goodbye() {
 }
 
 #[tokio::test]
+async fn a_drain_waits_for_what_a_peer_has_asked_though_nothing_of_ours_is_open() {
+    let (mut alice, mut bob) = (Realm::start(ALICE), Realm::start(BOB));
+    let address = alice.listen_tcp(Profile::Tls);
+    let (at_bob, at_alice) = link(&mut bob, &mut alice, at(address, Profile::Tls)).await;
+    call(&at_bob, "engine", b"bob's");
+    let of_bob = loop {
+        if let Heard::Call { call_id, .. } = alice.heard().await {
+            break call_id;
+        }
+    };
+    let peers = alice.peers.clone();
+    let draining = tokio::spawn(async move { peers.drain(Duration::from_secs(30)).await });
+    until(|| alice.state("bob") == PeerState::Drained).await;
+    assert!(!draining.is_finished());
+    reply(&at_alice, of_bob);
+    assert!(matches!(bob.heard().await, Heard::Reply { context, .. } if context == b"bob's"));
+    assert_eq!(draining.await.unwrap(), []);
+    alice.stop().await;
+    bob.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_open_when_the_time_is_over_is_cut_and_reported() {
     let (mut alice, mut bob) = (Realm::start(ALICE), Realm::start(BOB));
     let address = alice.listen_tcp(Profile::Tls);

@@ -74,6 +74,23 @@ async fn a_pid_that_comes_in_a_reply_is_sent_to_monitored_and_gone_when_its_proc
 }
 
 #[tokio::test]
+async fn a_pid_of_another_life_of_the_daemon_is_nobody() {
+    let mut pair = pair("", "", "").await;
+    // The proxy's, but for its creation.
+    let earlier = "
+        Proxy = gen_server:call({legation, 'alice@127.0.0.1'}, {whereis, <<\"echo@bob\">>}),
+        Bytes = term_to_binary(Proxy), Size = byte_size(Bytes) - 4, <<Front:Size/binary, Creation:32>> = Bytes,
+        Earlier = binary_to_term(<<Front/binary, (Creation bxor 1):32>>), false = Earlier =:= Proxy,";
+    let down =
+        format!("{earlier} Monitor = monitor(process, Earlier), receive {{'DOWN', Monitor, _, _, Why}} -> Why end.");
+    assert_eq!(pair.near.eval(&down).await, "noproc");
+    let before = pair.near.eval(&format!("{}.", counter("alice", "stale_pids"))).await;
+    assert_eq!(pair.near.eval(&format!("{earlier} Earlier ! hello, ok.")).await, "ok");
+    pair.near_until(&format!("{} > {before}", counter("alice", "stale_pids"))).await;
+    assert_eq!(near(&mut pair, "Ask(7).").await, "undefined", "it has heard nothing");
+}
+
+#[tokio::test]
 async fn what_comes_home_is_itself_and_an_engine_is_its_own_proxy() {
     let mut pair = pair("", "", "").await;
     // Ours; twice the same; a reference; the proxy of the engine itself, as it comes to the engine and back.
@@ -120,8 +137,23 @@ async fn a_call_to_a_pid_is_a_call() {
 }
 
 #[tokio::test]
+async fn an_answer_to_an_alias_that_is_no_more_reaches_nobody() {
+    let mut pair = pair("", "", "").await;
+    let asked = "
+        Given = alias(), Kept = alias(), put(kept, Kept), Sink = {'sink@bob', 'alice@127.0.0.1'},
+        [Sink ! {'$gen_call', {self(), [alias | Alias]}, 1} || Alias <- [Given, Kept]], unalias(Given).";
+    assert_eq!(pair.near.eval(asked).await, "true");
+    pair.far_until("element(2, process_info(whereis(sink), message_queue_len)) =:= 2").await;
+    pair.far.eval("sink ! {answer_all, 2}, ok.").await;
+    // Both are answered, one after the other, and nothing monitors that could have taken a call back.
+    let heard = "Kept = get(kept), receive {[alias | Kept], 2} -> process_info(self(), messages) end.";
+    assert_eq!(pair.near.eval(heard).await, "{messages,[]}");
+}
+
+#[tokio::test]
 async fn links_and_exits_cross_only_where_the_policy_says_so() {
-    let mut strict = pair("", "", "").await;
+    // Who may link may not end anybody whom it likes.
+    let mut strict = pair("", "allow = [\"call\", \"cast\", \"send\", \"monitor\", \"link\"]", "").await;
     let exit = "{_, Parent, _} = Ask(1), exit(Parent, why), linked = element(1, {linked, link(Parent)}), ok.";
     assert_eq!(near(&mut strict, exit).await, "ok");
     strict.far_until(&format!("{} =:= 1", counter("bob", "exits_refused"))).await;

@@ -105,6 +105,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_may_not_be_there_is_closed_at_once() {
+        use tokio::io::AsyncReadExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let mut socket = PrivateSocket::bind(&path, &[]).unwrap();
+        assert_eq!(socket.uids, [own_uid().unwrap(), 0]);
+        // As if we were somebody else.
+        socket.uids = vec![own_uid().unwrap() + 1];
+        let (mut connected, mut byte) = (UnixStream::connect(&path).await.unwrap(), [0]);
+        tokio::select! {
+            accepted = socket.accept() => panic!("let in: {accepted:?}"),
+            read = connected.read(&mut byte) => assert_eq!(read.unwrap(), 0),
+        }
+    }
+
+    #[tokio::test]
     async fn what_a_dead_process_left_is_replaced_and_nothing_else_is() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
