@@ -157,6 +157,35 @@ fn a_peer_that_has_lost_the_session_begins_a_new_one() {
 }
 
 #[test]
+fn what_waits_when_the_peer_has_ended_the_session_on_another_link_is_not_signed_in_it_any_more() {
+    let config = PairConfig::of(Profile::Local);
+    let mut first = Pair::up(config.clone());
+    let mut second = first.another(&config, true);
+    second.settle();
+    assert!(second.alice.is_up() && first.alice.link.is_active());
+    cast(&mut first, 0..3);
+    second.bob.close(CloseCode::Normal, "");
+    second.settle();
+    assert!(second.alice.told().is_some());
+    let old = first.alice.session();
+    old.end();
+    let gap = old.gap();
+    // Its driver says goodbye on the link that it sends on, too.
+    first.alice.close(CloseCode::Normal, "");
+    first.settle();
+    assert_eq!(numbers(first.bob.take_payloads()), []);
+    assert_eq!(old.gap(), gap, "what the owner was told is what there is");
+    let mut next = Pair::new(PairConfig { now: first.now, run: 9, ..config });
+    next.settle();
+    next.alice.certify(next.now);
+    next.alice.export("a");
+    assert_eq!(next.alice.session().adopt(&old).0, 3);
+    next.alice.woken(true);
+    next.settle();
+    assert_eq!(numbers(next.bob.take_payloads()), [0, 1, 2]);
+}
+
+#[test]
 fn what_was_not_signed_goes_into_the_next_session_and_the_rest_is_a_gap() {
     let config = PairConfig::of(Profile::Local);
     let mut pair = Pair::up(config.clone());

@@ -312,6 +312,8 @@ impl Shared {
 pub struct Session {
     shared: Shared,
     ended: AtomicBool,
+    /// The peer has ended it: nothing more is signed in it.
+    left: AtomicBool,
     /// Of our chain, in the hello and since.
     told_rotations: AtomicUsize,
     told_revocation: AtomicBool,
@@ -337,6 +339,7 @@ impl Session {
     pub fn new(agreed: Agreed, limits: Limits, keyring: Arc<Keyring>) -> Session {
         Session {
             ended: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             told_rotations: AtomicUsize::new(agreed.own_rotations),
             told_revocation: AtomicBool::new(false),
             last_link: AtomicU64::new(0),

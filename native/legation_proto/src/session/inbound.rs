@@ -298,6 +298,9 @@ impl Inbound {
             FrameType::Close => {
                 let close = Close::decode(body)?;
                 received.closed = true;
+                if !close.code.keeps_session() {
+                    session.left();
+                }
                 sink(Event::Closed { code: close.code, text: close.text });
                 return Ok(nothing);
             }

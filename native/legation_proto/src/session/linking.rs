@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::error::{CloseCode, LinkError, PeerMisbehaved};
 use crate::frame::batch::kind;
 use crate::frame::close::Close;
-use crate::frame::ping;
+use crate::frame::{ack, ping};
 use crate::limits::FLUSH_TARGET;
 use crate::session::attachment::Attachment;
 use crate::session::handles::Exported;
@@ -94,6 +94,14 @@ impl Session {
 
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
+    }
+
+    /// The peer has ended the session, and takes nothing of it any more, on whatever link: what waits goes into the next one, or is told
+    /// to be lost, and for that it must not be signed here.
+    pub(super) fn left(&self) {
+        // No flush is at work when this returns.
+        let _outbound = lock(&self.outbound);
+        self.left.store(true, Ordering::Release);
     }
 
     /// Messages that were sent and not acknowledged: if the session ends now, nobody knows whether they have arrived.
@@ -196,6 +204,13 @@ impl Session {
         let more = {
             let mut outbound = lock(&self.outbound);
             match self.is_active(link) {
+                // That it has come is told all the same.
+                true if self.left.load(Ordering::Acquire) => {
+                    if let Some(sequence) = lock(&self.queue).ack.take() {
+                        ack::encode(sequence, out);
+                    }
+                    false
+                }
                 true => {
                     // Looked at with the session's lock held: whoever activates the link sets it under that.
                     let resume = std::mem::take(&mut lock(&link.outbound).resume);
