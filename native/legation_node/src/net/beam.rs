@@ -16,12 +16,20 @@ mod accept;
 mod connection;
 mod counters;
 mod dial;
+mod hand_over;
 mod handshake;
 mod linger;
 mod link;
 mod nodes;
 mod pause;
 mod refusals;
+
+/// What [`hand_over`] is made of.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU8, Ordering};
+    pub(super) use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+    pub(super) use tokio::sync::Notify;
+}
 
 use std::future::Future;
 use std::io;

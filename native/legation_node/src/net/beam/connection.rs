@@ -15,6 +15,7 @@ use crate::dist::handshake::NodeName;
 use crate::dist::inbound::{Inbound, InboundCounters, InboundError, Incoming};
 
 use super::counters::count;
+use super::hand_over::Then;
 use super::linger::Linger;
 use super::link::{ConnectionEnd, NodeLink};
 use super::nodes::Seat;
@@ -218,6 +219,7 @@ async fn write_all(link: &NodeLink, mut socket: OwnedWriteHalf, tick: Duration) 
                 due.as_mut().reset(written + tick);
             }
         }
+        let then = link.then();
         loop {
             let more = link.take(&mut buffer);
             if !buffer.is_empty() {
@@ -230,12 +232,11 @@ async fn write_all(link: &NodeLink, mut socket: OwnedWriteHalf, tick: Duration) 
                 break;
             }
         }
-        if link.is_draining() {
+        match then {
+            Then::Wait => {}
             // The node reads to the end and closes. If we closed, what it sends meanwhile would throw away what it hasn't read yet.
-            return socket.shutdown().await;
-        }
-        if link.has_ended() {
-            return Ok(());
+            Then::Finish => return socket.shutdown().await,
+            Then::Stop => return Ok(()),
         }
     }
 }

@@ -1,20 +1,12 @@
 //! One connection, as the realm sees it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-
-use tokio::sync::Notify;
-
 use crate::dist::inbound::InboundError;
 use crate::dist::outbound::{Full, Outbound, OutboundConfig};
 
+use super::hand_over::{HandOver, Then, Waiting};
+
 /// What the writer takes at once, but for a single message that is larger.
 const WRITE_TARGET_BYTES: usize = 256 * 1024;
-
-const OPEN: u8 = 0;
-/// Ends when all that waits has been written.
-const DRAINING: u8 = 1;
-const CLOSED: u8 = 2;
 
 /// One connection to a BEAM node. Whatever is sent to that node is appended here and leaves with the next write.
 #[derive(Debug)]
@@ -26,11 +18,13 @@ pub struct NodeLink {
     pub creation: u32,
     /// What both sides offered.
     pub flags: u64,
-    out: Mutex<Outbound>,
-    state: AtomicU8,
-    end: OnceLock<ConnectionEnd>,
-    writer: Notify,
-    reader: Notify,
+    out: HandOver<Outbound, ConnectionEnd>,
+}
+
+impl Waiting for Outbound {
+    fn is_empty(&self) -> bool {
+        self.bytes() == 0
+    }
 }
 
 /// Why a connection ended.
@@ -55,17 +49,7 @@ pub enum ConnectionEnd {
 
 impl NodeLink {
     pub fn new(number: u64, node: impl Into<Box<str>>, creation: u32, flags: u64, out: OutboundConfig) -> NodeLink {
-        NodeLink {
-            number,
-            node: node.into(),
-            creation,
-            flags,
-            out: Mutex::new(Outbound::new(out)),
-            state: AtomicU8::new(OPEN),
-            end: OnceLock::new(),
-            writer: Notify::new(),
-            reader: Notify::new(),
-        }
+        NodeLink { number, node: node.into(), creation, flags, out: HandOver::new(Outbound::new(out)) }
     }
 
     /// Sends a message. Those of one key keep their order. On a connection that has ended it is lost, as it would be on the way.
@@ -73,29 +57,14 @@ impl NodeLink {
     /// # Errors
     /// [`Full`]: more waits than may; nothing was appended.
     pub fn push(&self, key: u64, control: &[u8], payload: &[&[u8]]) -> Result<(), Full> {
-        self.append(|out| out.push(key, control, payload))
+        self.out.append(|out| out.push(key, control, payload))
     }
 
     /// Sends what must not be lost on a connection that lives: where it can't be appended, the connection ends.
     pub fn push_signal(&self, key: u64, control: &[u8], payload: &[&[u8]]) {
-        if self.append(|out| out.push_signal(key, control, payload)).is_err() {
+        if self.out.append(|out| out.push_signal(key, control, payload)).is_err() {
             self.close_for(ConnectionEnd::QueueFull);
         }
-    }
-
-    fn append(&self, append: impl FnOnce(&mut Outbound) -> Result<(), Full>) -> Result<(), Full> {
-        if self.has_ended() {
-            return Ok(());
-        }
-        let mut out = self.out();
-        let idle = out.bytes() == 0;
-        append(&mut out)?;
-        drop(out);
-        // The writer goes on until nothing is left.
-        if idle {
-            self.writer.notify_one();
-        }
-        Ok(())
     }
 
     /// Ends the connection; what waits is lost.
@@ -105,62 +74,54 @@ impl NodeLink {
 
     /// Whether it has been closed, by whomever. `node_down` may yet have to come.
     pub fn has_ended(&self) -> bool {
-        self.state.load(Ordering::Acquire) == CLOSED
+        self.out.has_ended()
     }
 
     /// Why it has ended.
     pub fn end(&self) -> Option<&ConnectionEnd> {
-        self.end.get()
+        self.out.end()
     }
 
     /// Bytes that wait to be written.
     pub fn queued_bytes(&self) -> usize {
-        self.out().bytes()
+        self.out.queue().bytes()
     }
 
     /// Moves what waits, or a good piece of it, to the end of `into`, as it goes over the wire. True: there is more.
     pub fn take(&self, into: &mut Vec<u8>) -> bool {
-        self.out().take(into, WRITE_TARGET_BYTES)
+        self.out.queue().take(into, WRITE_TARGET_BYTES)
     }
 
     pub(super) fn close_for(&self, end: ConnectionEnd) {
-        // Whoever is first says why.
-        let _ = self.end.set(end);
-        self.state.store(CLOSED, Ordering::Release);
-        self.reader.notify_one();
-        self.writer.notify_one();
+        self.out.close(end);
     }
 
     /// Ends the connection when what waits has been written.
     pub(super) fn drain(&self) {
-        let _ = self.state.compare_exchange(OPEN, DRAINING, Ordering::AcqRel, Ordering::Acquire);
-        self.writer.notify_one();
+        self.out.drain();
     }
 
-    pub(super) fn is_draining(&self) -> bool {
-        self.state.load(Ordering::Acquire) == DRAINING
+    /// For the writer, before it takes what waits.
+    pub(super) fn then(&self) -> Then {
+        self.out.then()
     }
 
     pub(super) fn tick(&self) {
-        self.out().tick();
+        self.out.queue().tick();
     }
 
     /// There is something to write, or it is over.
     pub(super) async fn work(&self) {
-        self.writer.notified().await;
+        self.out.work().await;
     }
 
     /// For the reader: it is over.
     pub(super) async fn closed(&self) {
-        self.reader.notified().await;
+        self.out.closed().await;
     }
 
     /// Gives back what waits, of a connection that has ended.
     pub(super) fn forget(&self, out: OutboundConfig) {
-        *self.out() = Outbound::new(out);
-    }
-
-    fn out(&self) -> MutexGuard<'_, Outbound> {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.out.queue() = Outbound::new(out);
     }
 }
