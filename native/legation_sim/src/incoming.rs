@@ -1,12 +1,13 @@
 //! What comes to a realm's processes: it is held against what was sent, and something is done with it.
 
 use legation_proto::frame::batch::Refusal;
+use legation_proto::receipt;
 use legation_proto::session::{Destination, DropOutcome, Event, Locals, TranslateError};
 
 use crate::app::ANSWER_MAX_US;
 use crate::ledger::{CallEnd, Invariant, Kind, Mention, Target};
 use crate::payload::{self, Process};
-use crate::realm::{OpenCall, Realm, Watched};
+use crate::realm::{network, OpenCall, Realm, Watched};
 use crate::world::{Happening, Of, Sabotage, World};
 
 /// A message as it came.
@@ -53,7 +54,8 @@ impl World {
             return self.event_of_liar(of, event);
         }
         match event {
-            Event::Deliver { delivery, destination, source, payload, handles, .. } => {
+            Event::Deliver { delivery, destination, source, payload, handles, receipt } => {
+                self.check_receipt(of, &destination, source, payload, receipt);
                 let kind = match delivery {
                     legation_proto::session::Delivery::Send => Kind::Send,
                     legation_proto::session::Delivery::Cast => Kind::Cast,
@@ -61,7 +63,8 @@ impl World {
                 let target = self.target(of, &destination);
                 self.came(of, kind, source, target, payload, handles);
             }
-            Event::Call { destination, source, call_id, caller, payload, handles, .. } => {
+            Event::Call { destination, source, call_id, caller, payload, handles, receipt, .. } => {
+                self.check_receipt(of, &destination, source, payload, receipt);
                 let target = self.target(of, &destination);
                 let number = self.came(of, Kind::Call, source, target.clone(), payload, handles);
                 self.serve(of, call_id, caller, number, &target);
@@ -110,6 +113,39 @@ impl World {
                 }
             }
             Event::Rotated(_) | Event::TimeoutIn(_) | Event::Closed { .. } => {}
+        }
+    }
+
+    /// To whoever knows no more than the sender's first key it shows what has come.
+    fn check_receipt(
+        &mut self,
+        of: Of,
+        destination: &Destination<'_>,
+        source: &str,
+        payload: &[u8],
+        receipt: Option<Vec<u8>>,
+    ) {
+        let (Some(mut receipt), Destination::Engine(engine)) = (receipt, destination) else { return };
+        if self.sabotage == Some(Sabotage::ChangeReceipt) {
+            let middle = receipt.len() / 2;
+            receipt[middle] ^= 1;
+        }
+        self.stats.operation("receipts checked");
+        let peer = &self.realms[of.peer];
+        let (from, to) = (peer.realm_id, self.realms[of.realm].realm_id);
+        let wrong = match receipt::verify(&receipt, &peer.key, &network().id().0) {
+            Ok(shown) => {
+                let right = (shown.source, shown.destination) == (from, to)
+                    && (&*shown.source_engine, &*shown.destination_engine) == (source, *engine)
+                    && shown.payload == payload;
+                (!right).then(|| format!("{shown:?}"))
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(wrong) = wrong {
+            let what =
+                format!("a receipt for what {source:?} of {} sent to {engine:?} of {}: {wrong}", of.peer, of.realm);
+            self.violate(Invariant::Authentic, what);
         }
     }
 

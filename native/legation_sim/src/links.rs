@@ -77,6 +77,7 @@ impl World {
         wake |= std::mem::take(&mut self.end(at).woken);
         if self.end(at).phase == Phase::Up {
             if let Some(of) = self.session_at(at) {
+                self.check_bounds(of.realm, of.peer);
                 if read {
                     wake.session |= self.delivered(of);
                 }
@@ -276,6 +277,7 @@ impl World {
                 if let Some(ms) = self.session(of).and_then(|session| session.core.checkpoint_timer()) {
                     self.after(ms * 1_000, Happening::Prove { of });
                 }
+                self.check_bounds(of.realm, of.peer);
                 self.make_room(of);
             }
             if !more {

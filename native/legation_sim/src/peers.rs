@@ -20,7 +20,7 @@ use crate::ledger::{short, CallEnd, Invariant};
 use crate::payload::Process;
 use crate::realm::{drawn, network, Dial, Sess, Up};
 use crate::wire::{Actor, At, End, Phase, Why};
-use crate::world::{Happening, Of, World};
+use crate::world::{Happening, Of, Sabotage, World};
 
 /// Links of one session at a time.
 const LINKS_MAX: usize = 4;
@@ -32,15 +32,24 @@ const CERT_MS: u64 = 24 * 60 * 60 * 1_000;
 
 impl World {
     pub fn limits(&self, realm: usize) -> Limits {
-        Limits { accept_signing: self.plan.accept[realm], ..self.plan.limits[realm].clone() }
+        let limits = Limits { accept_signing: self.plan.accept[realm], ..self.plan.limits[realm].clone() };
+        match self.sabotage {
+            Some(Sabotage::WidenBounds) => Limits { calls_max: 1 << 20, callers_max: 1 << 20, ..limits },
+            _ => limits,
+        }
     }
 
-    fn link_config(&mut self, realm: usize, profile: Profile) -> LinkConfig {
-        let random = LinkRandom {
-            knock: drawn(&mut self.random),
-            nonce: drawn(&mut self.random),
-            ephemeral: drawn(&mut self.random),
-            session: drawn(&mut self.random),
+    fn link_config(&mut self, realm: usize, profile: Profile, listens: bool) -> LinkConfig {
+        let random = match self.sabotage {
+            Some(Sabotage::RepeatRandomness) if listens => {
+                LinkRandom { knock: [1; 16], nonce: [2; 32], ephemeral: [3; 32], session: [4; 32] }
+            }
+            _ => LinkRandom {
+                knock: drawn(&mut self.random),
+                nonce: drawn(&mut self.random),
+                ephemeral: drawn(&mut self.random),
+                session: drawn(&mut self.random),
+            },
         };
         let own = &self.realms[realm];
         LinkConfig {
@@ -56,7 +65,7 @@ impl World {
 
     /// The end of a connection that somebody has made to a realm.
     pub fn accepting(&mut self, realm: usize, profile: Profile) -> End {
-        let config = self.link_config(realm, profile);
+        let config = self.link_config(realm, profile, true);
         let knocks = self.realms[realm].knocks.clone();
         let link =
             Link::accept_from(config, (profile != Profile::Local).then_some(knocks)).expect("randomness for TLS");
@@ -101,7 +110,7 @@ impl World {
         }
         let profile = self.plan.profile(realm, to);
         let key = self.realms[realm].peers[to].as_ref().map(|peer| peer.key).unwrap_or_default();
-        let config = self.link_config(realm, profile);
+        let config = self.link_config(realm, profile, false);
         let link = Link::connect(config, &key, profile != Profile::Local, resume).expect("randomness for TLS");
         let boot = self.realms[realm].boot;
         let dialled = End::new(Actor::Realm { realm, boot }, Some(Arc::new(link)), Some(to), true);
@@ -410,6 +419,10 @@ impl World {
     // Sessions.
 
     fn session_up(&mut self, of: Of) {
+        if let (true, Some(session)) = (self.plan.receipts, self.session(of)) {
+            let core = session.core.clone();
+            core.make_receipts_for((0..self.plan.engines).map(|number| format!("e{number}").into_boxed_str()));
+        }
         self.announce_cert(of);
         let names: Vec<String> = self.realms[of.realm].engines.keys().cloned().collect();
         for name in names {
@@ -505,7 +518,9 @@ impl World {
         let gap = session.core.gap();
         peer.before = Some(session.core.clone());
         self.note(format_args!("{realm}: session {} with {of} has ended, {why}; gap {gap}", short(&session.id)));
-        self.ledger.lost(realm as u8, of as u8, gap);
+        if self.sabotage != Some(Sabotage::HideGap) {
+            self.ledger.lost(realm as u8, of as u8, gap);
+        }
         self.count_dropped(realm, of, &session);
         for message in session.calls.keys() {
             self.call_ends(*message, CallEnd::SessionEnded);

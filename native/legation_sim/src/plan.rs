@@ -34,6 +34,8 @@ pub struct Plan {
     pub large_bytes_max: usize,
     pub engines: usize,
     pub clients: usize,
+    /// Receipts are made for all that comes.
+    pub receipts: bool,
 }
 
 /// The number of the pair of two realms.
@@ -92,6 +94,7 @@ impl Plan {
             large_bytes_max: random.choice([1_000, 20_000, 300_000]).unwrap_or(1_000),
             engines: random.usize(1..=6),
             clients: random.usize(1..=5),
+            receipts: random.u8(0..4) == 0,
         }
     }
 

@@ -121,10 +121,18 @@ pub enum Sabotage {
     ForgetLearned,
     BreakRule,
     NameAnother,
+    /// The cores are given wider bounds than were asked for.
+    WidenBounds,
+    /// Nobody is told how much was lost with a session.
+    HideGap,
+    /// Who listens draws the same randomness each time.
+    RepeatRandomness,
+    /// A receipt is changed before somebody else looks at it.
+    ChangeReceipt,
 }
 
 impl Sabotage {
-    pub const ALL: [Sabotage; 13] = [
+    pub const ALL: [Sabotage; 17] = [
         Sabotage::DeliverTwice,
         Sabotage::Swap,
         Sabotage::Drop,
@@ -138,6 +146,10 @@ impl Sabotage {
         Sabotage::ForgetLearned,
         Sabotage::BreakRule,
         Sabotage::NameAnother,
+        Sabotage::WidenBounds,
+        Sabotage::HideGap,
+        Sabotage::RepeatRandomness,
+        Sabotage::ChangeReceipt,
     ];
 }
 

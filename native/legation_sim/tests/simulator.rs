@@ -64,11 +64,15 @@ fn what_the_checker_is_for_is_found_when_it_is_put_in() {
             Sabotage::Swap => Invariant::InOrder,
             Sabotage::Drop => Invariant::ExactlyOnce,
             Sabotage::Corrupt | Sabotage::Misdeliver | Sabotage::Forge => Invariant::Authentic,
+            Sabotage::ChangeReceipt => Invariant::Authentic,
             Sabotage::EndCallTwice | Sabotage::LoseAnswer => Invariant::CallsEnd,
             Sabotage::FireTwice | Sabotage::LoseDown => Invariant::MonitorsFireOnce,
             Sabotage::ForgetLearned => Invariant::DirectoriesConverge,
             Sabotage::BreakRule => Invariant::RulesKept,
             Sabotage::NameAnother => Invariant::PidsNameOne,
+            Sabotage::WidenBounds => Invariant::Bounded,
+            Sabotage::HideGap => Invariant::LossIsTold,
+            Sabotage::RepeatRandomness => Invariant::StrangersStayOut,
         };
         assert_eq!(found(sabotage), [expected], "{sabotage:?}");
     }
