@@ -340,3 +340,6 @@ fn mac(
     hasher.update(first_flight);
     hasher.finalize()
 }
+
+#[cfg(test)]
+mod tests;

@@ -183,6 +183,43 @@ mod tests {
         assert_eq!(Reader::new(&bit_65).varint("number"), Err(InvalidFrame::Value("number")));
     }
 
+    /// What stands there is read, and written again it is the same: no number has two forms.
+    fn has_one_form(bytes: &[u8]) {
+        let mut reader = Reader::new(bytes);
+        let Ok(value) = reader.varint("number") else { return };
+        let mut written = Vec::new();
+        written.put_varint(value);
+        assert_eq!(written, bytes[..bytes.len() - reader.remaining()], "{value}");
+    }
+
+    #[test]
+    fn exhaustive_varints_whatever_is_read_as_one_is_its_only_form() {
+        for value in 0..1 << 16 {
+            let mut bytes = Vec::new();
+            bytes.put_varint(value);
+            assert_eq!(Reader::new(&bytes).varint("number"), Ok(value));
+            has_one_form(&value.to_le_bytes()[..2]);
+        }
+        for bits in 0..64 {
+            for value in [(1u64 << bits) - 1, 1 << bits, (1 << bits) + 1, u64::MAX - (1 << bits)] {
+                let mut bytes = Vec::new();
+                bytes.put_varint(value);
+                assert_eq!(Reader::new(&bytes).varint("number"), Ok(value));
+            }
+        }
+        // Strings of bytes at which something changes, and long ones, where the last two bytes are any.
+        const EDGES: [u8; 6] = [0, 1, 0x7f, 0x80, 0x81, 0xff];
+        for number in 0..6usize.pow(6) {
+            let digit = |place: u32| EDGES[number / 6usize.pow(place) % 6];
+            has_one_form(&[digit(0), digit(1), digit(2), digit(3), digit(4), digit(5)]);
+        }
+        for (length, fill) in [8, 9, 10].into_iter().flat_map(|length| [0x80, 0xff].map(|fill| (length, fill))) {
+            for last in 0..=u16::MAX {
+                has_one_form(&[&vec![fill; length - 1][..], &last.to_le_bytes()].concat());
+            }
+        }
+    }
+
     #[test]
     fn what_is_written_is_read_back() {
         let mut bytes = Vec::new();

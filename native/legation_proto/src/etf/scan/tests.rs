@@ -253,3 +253,43 @@ proptest! {
         );
     }
 }
+
+/// Bytes that a term may begin with, in whatever scan.
+const TAGS: [u8; 30] = [
+    70, 77, 82, 88, 89, 90, 97, 98, 99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 114, 115,
+    116, 118, 119, 120, 121,
+];
+
+#[test]
+fn exhaustive_no_string_of_up_to_three_bytes_is_read_past_its_end_and_no_term_is_the_beginning_of_another() {
+    let limits = TermLimits::default();
+    let scans = [
+        |bytes: &[u8], limits: &TermLimits| scan(bytes, limits).is_ok(),
+        |bytes: &[u8], limits: &TermLimits| scan_local(bytes, limits).is_ok(),
+        |bytes: &[u8], limits: &TermLimits| scan_wire(bytes, limits).is_ok(),
+    ];
+    let mut terms = [0; 3];
+    for (number, scan) in scans.into_iter().enumerate() {
+        assert!(!scan(&[131], &limits));
+        for first in 0..=u8::MAX {
+            let one = scan(&[131, first], &limits);
+            terms[number] += u32::from(one);
+            for second in 0..=u8::MAX {
+                let two = scan(&[131, first, second], &limits);
+                assert!(!(one && two), "{first} {second}");
+                terms[number] += u32::from(two);
+                assert!(TAGS.contains(&first) || !two, "{first} {second}");
+                if !TAGS.contains(&first) {
+                    continue;
+                }
+                for third in 0..=u8::MAX {
+                    let three = scan(&[131, first, second, third], &limits);
+                    assert!(!(three && (one || two)), "{first} {second} {third}");
+                    terms[number] += u32::from(three);
+                }
+            }
+        }
+    }
+    // [], {}; 256 small integers and the empty atoms; atoms of one byte of ASCII, whatever holds [] or {}, and empty things with longer lengths.
+    assert!(terms.iter().all(|terms| *terms > 500), "{terms:?}");
+}
