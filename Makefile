@@ -5,7 +5,7 @@ export LC_ALL = C.UTF-8
 # cargo and mix use all cores themselves, and runners share the build directories.
 .NOTPARALLEL:
 
-.PHONY: help setup build test check audit model test-rust test-elixir test-node test-conformance test-consumer test-netns netns test-chaos chaos attack format demo demo-node bench matrix sim bugbank fuzz coverage clean
+.PHONY: help setup build test check audit model test-rust test-elixir test-node test-conformance test-consumer test-netns netns test-chaos chaos attack format demo demo-node bench matrix sim explore loom miri bugbank fuzz coverage clean
 
 help:
 	@echo 'make setup    check for what is needed; on Debian, install it'
@@ -19,6 +19,9 @@ help:
 	@echo 'make demo-node  plain Erlang, with the daemon beside it'
 	@echo 'make bench    how fast it is'
 	@echo 'make sim      realms in virtual time while everything goes wrong; SECONDS=600, SEED=7'
+	@echo 'make explore  all interleavings of small cases of two cores; SECONDS=1200, CASE=4, JOBS=2'
+	@echo 'make loom     what threads share in the daemon, in every order in which they may run'
+	@echo 'make miri     tests of the core under Miri: undefined behaviour, and whatever panics; some minutes; needs a nightly compiler'
 	@echo 'make bugbank  bugs that are put in one after the other, and the tests that catch them; BUG=7, JOBS=2'
 	@echo 'make fuzz     every parser and state machine under changed bytes; SECONDS=20 (of each), TARGET=session; needs cargo-fuzz'
 	@echo 'make coverage how much of the core is run by fuzzing and tests, in percent; needs llvm-tools'
@@ -125,6 +128,18 @@ fuzz:
 
 coverage:
 	@scripts/coverage
+
+# docs/testing.md. SECONDS: how long, of real time. CASE: that one alone. JOBS: cores. Small ones are in test-rust.
+explore:
+	cargo run --release --locked -p legation_model -- $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CASE),--case $(CASE)) $(if $(JOBS),--jobs $(JOBS))
+
+# All of it is in test-rust, too, with fewer interruptions of each thread. INTERRUPTIONS: how many at most.
+loom:
+	LOOM_MAX_PREEMPTIONS=$(or $(INTERRUPTIONS),6) cargo test --release --locked -p interleaved_threads
+
+# TESTS: those whose names have this in them.
+miri:
+	scripts/miri $(TESTS)
 
 # Roots with other OTPs are made on the first run, and kept below ~/.cache.
 matrix: setup
