@@ -17,7 +17,7 @@ defmodule Legation.Outgoing do
     src = published_as(state.pids, pid)
     caller = Handle.raw(pid)
 
-    case push_call(session, engine, label, src, from, caller, payload) do
+    case push_call(session, engine, label, src, kept(from), caller, payload) do
       {:ok, exported} -> exported(state, exported)
       # The session is over, and so are we in a moment: then the caller gets a real signal. The same of a process that has ended.
       {:error, reason} when reason in [:ended, :unknown_handle] -> :ok
@@ -25,6 +25,20 @@ defmodule Legation.Outgoing do
       {:error, reason} -> GenServer.reply(from, {:error, {:legation, reason}})
     end
   end
+
+  # Who calls a process of its own node without a time waits for a bare reference, and an answer that comes when the process has ended
+  # would stay in its mailbox: nothing else keeps it out. A call that came here after its engine was forgotten, and before
+  # we were told, may get one. So it is kept who was called.
+  defp kept({pid, tag}) when is_reference(tag), do: {pid, {self(), tag}}
+  defp kept(from), do: from
+
+  @doc "The answer to a call of ours, for `from` as it was kept. Nobody waits for it if who was called has ended."
+  def answer({pid, {called, tag}}, reply) when is_pid(called) do
+    if Process.alive?(called), do: GenServer.reply({pid, tag}, reply)
+    :ok
+  end
+
+  def answer(from, reply), do: GenServer.reply(from, reply)
 
   @doc "A cast or a plain message. What can't go is dropped and counted."
   def push(state, kind, src, message) do

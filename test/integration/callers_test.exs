@@ -333,4 +333,36 @@ defmodule Legation.CallersTest do
 
   # The first column in Erlang's words has no colon before an atom.
   defp elixir(what), do: String.replace(what, "`normal`", "`:normal`")
+
+  @tag :embedded
+  test "an answer that comes when who was called has ended reaches nobody" do
+    [alice, bob] = [start_realm("alice"), start_realm("bob")]
+    link(alice, bob, :tcp_tls)
+    {:ok, first} = Echo.start_link([])
+    proxy = publish(alice, "echo", first, [bob])
+    name = via(bob, "echo@alice")
+
+    # What comes to it from now on it finds when its engine is another.
+    :erlang.suspend_process(proxy)
+    test = self()
+
+    caller =
+      spawn_link(fn ->
+        reason = catch_exit_of(fn -> GenServer.call(proxy, {:echo, 1}, :infinity) end)
+        send(test, {:ended, reason})
+        receive(do: (message -> send(test, {:got, message})))
+      end)
+
+    until(Process.info(proxy, :message_queue_len) == {:message_queue_len, 1})
+    :ok = Legation.withdraw("echo", alice)
+    await_forgotten(bob, "echo@alice")
+    {:ok, second} = Echo.start_link(owner: test)
+    publish(alice, "echo", second, [bob])
+    :erlang.resume_process(proxy)
+    assert_receive {:ended, {:noproc, _call}}
+    # Behind the call, if it has gone there, and behind its answer.
+    assert GenServer.call(name, {:echo, 2}) == 2
+    send(caller, :nothing_else)
+    assert_receive {:got, :nothing_else}
+  end
 end

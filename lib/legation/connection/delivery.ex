@@ -134,13 +134,13 @@ defmodule Legation.Connection.Delivery do
   @doc "A reply to a call of ours. One that can't be decoded is an error to the caller, who waits."
   def reply(d, from, payload) do
     case Handles.payload(d, payload) do
-      {:ok, term} -> GenServer.reply(from, term)
+      {:ok, term} -> Outgoing.answer(from, term)
       {:refuse, reason} -> refused(from, reason)
     end
   end
 
   @doc "A call of ours was refused."
-  def refused(from, reason), do: GenServer.reply(from, {:error, {:legation, reason}})
+  def refused(from, reason), do: Outgoing.answer(from, {:error, {:legation, reason}})
 
   defp target(_d, pid, _payload) when is_pid(pid), do: {:ok, pid, nil}
 
