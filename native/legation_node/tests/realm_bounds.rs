@@ -53,6 +53,25 @@ async fn what_waits_for_a_nodes_word_on_an_atom_is_bounded_and_the_rest_arrives_
 }
 
 #[tokio::test]
+async fn an_atom_that_a_node_does_not_have_never_reaches_it() {
+    let mut pair = Pair::start("", "", false).await;
+    // Each of them twice: the second time the node has said a moment ago that it does not have it.
+    let calls = |from: u32| {
+        format!(
+            "lists:usort([catch gen_server:call({{'sink@bob', 'alice@127.0.0.1'}}, list_to_atom(\"nobody_has_\" ++ integer_to_list(N)))
+             || N <- lists:seq({from}, {from} + 9), _ <- [1, 2]])."
+        )
+    };
+    let refused = "[{error,{legation,undecodable}}]";
+    assert_eq!(pair.near.eval(&calls(1)).await, refused);
+    // What asking takes at first is loaded by now.
+    let atoms = pair.far.eval("erlang:system_info(atom_count).").await;
+    assert_eq!(pair.near.eval(&calls(11)).await, refused);
+    assert_eq!(pair.far.eval("erlang:system_info(atom_count).").await, atoms);
+    assert_eq!(pair.far.eval(&format!("{GOT}.")).await, "[]");
+}
+
+#[tokio::test]
 async fn a_caller_that_ends_while_its_call_is_held_leaves_no_process_behind() {
     let mut pair = Pair::start("", "", false).await;
     pair.far.eval("sys:suspend(rex).").await;
