@@ -16,6 +16,7 @@ pub mod terms;
 
 use std::sync::LazyLock;
 
+use arbitrary::{Arbitrary, Unstructured};
 use legation_proto::frame::{FrameType, HEADER_BYTES};
 
 /// The records of all vector files, as bytes: most of what can come has its form.
@@ -103,7 +104,7 @@ pub(crate) fn elements() -> Vec<Vec<u8>> {
 }
 
 /// A change to bytes on their way.
-#[derive(Clone, Debug, arbitrary::Arbitrary)]
+#[derive(Clone, Debug, Arbitrary)]
 enum Edit {
     Xor { at: u16, value: u8 },
     Set { at: u16, value: u8 },
@@ -143,9 +144,34 @@ impl Edit {
     }
 }
 
+/// As many as there are bytes for, and no more than `MAX`. (A `Vec` ends after every second one.)
+#[derive(Clone, Debug)]
+struct Many<T, const MAX: usize>(Vec<T>);
+
+impl<'a, T: Arbitrary<'a>, const MAX: usize> Arbitrary<'a> for Many<T, MAX> {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let mut all = Vec::new();
+        while all.len() < MAX && !bytes.is_empty() {
+            all.push(T::arbitrary(bytes)?);
+        }
+        Ok(Many(all))
+    }
+}
+
+/// A few, `MAX` at most: how many, a byte says.
+#[derive(Clone, Debug)]
+struct Few<T, const MAX: usize>(Vec<T>);
+
+impl<'a, T: Arbitrary<'a>, const MAX: usize> Arbitrary<'a> for Few<T, MAX> {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let count = usize::from(u8::arbitrary(bytes)?) % (MAX + 1);
+        (0..count).map(|_| T::arbitrary(bytes)).collect::<arbitrary::Result<_>>().map(Few)
+    }
+}
+
 /// A script, and what it says if it is none.
-fn script<'a, T: arbitrary::Arbitrary<'a>>(input: &'a [u8]) -> Option<T> {
-    T::arbitrary_take_rest(arbitrary::Unstructured::new(input)).ok()
+fn script<'a, T: Arbitrary<'a>>(input: &'a [u8]) -> Option<T> {
+    T::arbitrary(&mut Unstructured::new(input)).ok()
 }
 
 /// Bytes that make scripts of all kinds, the same each time.

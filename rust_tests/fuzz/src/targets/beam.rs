@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use super::{elements, script, scripts};
+use super::{elements, script, scripts, Many};
 use crate::Target;
 
 pub const TARGET: Target = Target {
@@ -41,8 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Arbitrary, Debug)]
 struct Script {
     headers: bool,
-    says: Vec<Say>,
     noise: Vec<u8>,
+    says: Many<Say, 24>,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -395,7 +395,7 @@ fn written(script: &Script, name: &str, ours: &str, header: bool) -> Vec<u8> {
     let from = nodes.pid(Process { whose: 0, number: 5 });
     let mut outbound = Outbound::new(OutboundConfig { header, queue_bytes_max: 1 << 24 });
     let mut out = Vec::new();
-    for say in script.says.iter().take(24) {
+    for say in &script.says.0 {
         let mut control = Vec::new();
         let mut payload = None;
         let names = |number: &u8| NAMES[usize::from(number % 8)].as_bytes();

@@ -5,7 +5,7 @@ use arbitrary::Arbitrary;
 use legation_node::dist::flags;
 use legation_node::dist::handshake::{Handshake, LocalNode, NodeName, Outcome, Verdict, FRAME_BYTES_MAX};
 
-use super::{pieces, script, scripts, Edit};
+use super::{pieces, script, scripts, Edit, Many};
 use crate::Target;
 
 pub const TARGET: Target = Target {
@@ -24,7 +24,7 @@ const THEIRS: &str = "a@127.0.0.1";
 struct Script {
     we_dial: bool,
     piece: u8,
-    says: Vec<Say>,
+    says: Many<Say, 24>,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -74,7 +74,7 @@ fn run(input: &[u8]) {
     };
     let mut world = World { challenge: 0, over: false, digest_given: false, dialled: script.we_dial };
     world.look(&mut handshake);
-    for say in script.says.iter().take(24) {
+    for say in &script.says.0 {
         world.say(&mut handshake, say, script.piece);
         world.look(&mut handshake);
     }

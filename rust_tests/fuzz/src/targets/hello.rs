@@ -15,7 +15,7 @@ use legation_proto::rotation::{Revocation, Rotation};
 use rust_tests::raw_peer::{RawPeerConfig, Versus};
 use rust_tests::realm::{network, Realm};
 
-use super::{script, scripts, Edit};
+use super::{script, scripts, Edit, Few};
 use crate::Target;
 
 pub const TARGET: Target =
@@ -25,7 +25,7 @@ pub const TARGET: Target =
 struct Script {
     plain: bool,
     dialled: bool,
-    twists: Vec<Twist>,
+    twists: Few<Twist, 4>,
     edits: Vec<Edit>,
     /// What the edits leave is signed again.
     sign: bool,
@@ -128,7 +128,7 @@ fn run(input: &[u8]) {
         true => Versus::dialled(config, Limits::default()),
         false => Versus::dialling(config, Limits::default()),
     };
-    let twists = script.twists.clone();
+    let twists = script.twists.0.clone();
     if !twists.is_empty() {
         versus.peer.hello_twist =
             Some(Box::new(move |hello| twists.iter().for_each(|twist| twisted(twist, hello, now))));
@@ -164,7 +164,7 @@ fn run(input: &[u8]) {
     if let Some(code) = versus.side.fault_code() {
         assert_eq!(versus.peer.told_code(), Some(code), "who is refused hears why");
     }
-    let honest = script.twists.is_empty() && script.edits.is_empty() && script.before.is_empty();
+    let honest = script.twists.0.is_empty() && script.edits.is_empty() && script.before.is_empty();
     assert!(!honest || up, "nothing is wrong with it: {:?}", versus.side.fault);
     if up {
         let body = versus.peer.hello_sent.clone();

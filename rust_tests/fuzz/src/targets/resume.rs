@@ -4,7 +4,7 @@
 use arbitrary::Arbitrary;
 
 use super::session::{play, Operation, Script};
-use super::{script, scripts};
+use super::{script, scripts, Few, Many};
 use crate::Target;
 
 pub const TARGET: Target = Target {
@@ -18,25 +18,24 @@ pub const TARGET: Target = Target {
 #[derive(Arbitrary, Debug)]
 struct Resumed {
     bounds: u8,
-    before: Vec<Operation>,
+    before: Few<Operation, 8>,
     lose: bool,
     additional: bool,
     received: i16,
     next: i16,
-    after: Vec<Operation>,
+    after: Many<Operation, 32>,
 }
 
 fn run(input: &[u8]) {
     let Some(resumed) = script::<Resumed>(input) else { return };
-    let Resumed { bounds, mut before, lose, additional, received, next, after } = resumed;
-    before.truncate(16);
+    let Resumed { bounds, before: Few(mut before), lose, additional, received, next, after: Many(after) } = resumed;
     if lose {
         before.push(Operation::Lose);
     }
     before.push(Operation::Another { additional, session: true });
     before.push(Operation::Resume { session: true, received, next });
     before.extend(after);
-    play(&Script { bounds, operations: before });
+    play(&Script { bounds, operations: Many(before) });
 }
 
 fn seeds() -> Vec<Vec<u8>> {

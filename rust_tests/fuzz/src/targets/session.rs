@@ -18,6 +18,7 @@ use legation_proto::error::CloseCode;
 use legation_proto::etf::{Owner, Wire};
 use legation_proto::frame::batch::{Address, Refusal};
 use legation_proto::frame::cert::Cert;
+use legation_proto::frame::checkpoint::Checkpoint;
 use legation_proto::frame::forget::{Forget, ForgetReason};
 use legation_proto::frame::hello::Offer;
 use legation_proto::frame::learn::Learn;
@@ -32,7 +33,7 @@ use rust_tests::raw_peer::{RawPeer, RawPeerConfig, Versus};
 use rust_tests::realm::{fixed_random, network, Realm};
 use rust_tests::term;
 
-use super::{elements, script, scripts};
+use super::{elements, script, scripts, Few, Many};
 use crate::Target;
 
 pub const TARGET: Target = Target {
@@ -44,13 +45,13 @@ pub const TARGET: Target = Target {
 };
 
 /// More than enough to say anything, and an execution ends in milliseconds.
-const OPERATIONS_MAX: usize = 48;
+pub(super) const OPERATIONS_MAX: usize = 48;
 const LINKS_MAX: usize = 4;
 
 #[derive(Arbitrary, Debug)]
 pub(super) struct Script {
     pub bounds: u8,
-    pub operations: Vec<Operation>,
+    pub operations: Many<Operation, OPERATIONS_MAX>,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -163,7 +164,7 @@ pub(super) struct Batch {
     count: Option<u16>,
     /// Bits: another session, source, destination.
     wrong: u8,
-    messages: Vec<Message>,
+    messages: Few<Message, 6>,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -212,6 +213,8 @@ struct World {
     ended: HashMap<Vec<u8>, u32>,
     asked: Vec<u64>,
     chain: [u8; 32],
+    /// What no checkpoint covers yet.
+    open: Option<(u64, u64)>,
 }
 
 fn run(input: &[u8]) {
@@ -222,7 +225,7 @@ fn run(input: &[u8]) {
 
 pub(super) fn play(script: &Script) {
     let mut world = World::new(script.bounds);
-    for operation in script.operations.iter().take(OPERATIONS_MAX) {
+    for operation in &script.operations.0 {
         world.apply(operation);
         world.check();
     }
@@ -233,8 +236,18 @@ fn engine(number: u8) -> &'static str {
     ["e1", "e2", "new", "b", "", "e1\u{0}", "@1", "eee"][usize::from(number % 8)]
 }
 
+/// One that may be announced, or has been.
+fn mostly_known(number: u8) -> &'static str {
+    if number < 240 {
+        engine(number % 3)
+    } else {
+        engine(number)
+    }
+}
+
 fn destination(number: u8) -> String {
     match number % 12 {
+        5 | 7 if number < 240 => "b".to_owned(),
         0..=3 => "b".to_owned(),
         4 => "c".to_owned(),
         5 => String::new(),
@@ -288,6 +301,7 @@ impl World {
             ended: HashMap::new(),
             asked: Vec::new(),
             chain: blake3::derive_key("legation/1/checkpoint", &begin),
+            open: None,
         }
     }
 
@@ -301,9 +315,16 @@ impl World {
 
     fn apply(&mut self, operation: &Operation) {
         match operation {
+            // Most of what follows is as it should be, lest a script is over with its first word.
+            Operation::Frame { lie, .. } if lie % 16 != 0 => self.link().peer.ping(1),
+            Operation::Signed { kind, .. } if *kind < 240 => self.link().peer.ping(2),
+            Operation::Rotate { serial, .. } | Operation::Revoke { serial, .. } if *serial != 1 => {
+                self.link().peer.ping(4)
+            }
+            Operation::Close(code) if code % 8 != 0 => self.link().peer.ping(3),
             Operation::Frame { kind, flags, lie, body } => {
-                let length = (body.len() as u32).wrapping_add_signed((*lie).into());
-                let flags = if flags % 4 == 0 { flags / 4 } else { 1 };
+                let length = (body.len() as u32).wrapping_add_signed((*lie / 16).into());
+                let flags = if flags % 16 == 0 { flags / 16 } else { 1 };
                 let frame = frame(kind % 0x18, flags, length, body);
                 self.link().peer.write(&frame);
             }
@@ -329,8 +350,9 @@ impl World {
             Operation::Learn { engine: name, key, serial, valid, operations, delegate, realm } => {
                 let now = self.link().now;
                 let peer = &mut self.link().peer;
-                peer.serial = peer.serial.saturating_add_signed((*serial).into());
-                let mut learn = Learn { operations: *operations, delegate: *delegate, ..peer.learn(engine(*name)) };
+                peer.serial = peer.serial.saturating_add_signed(rarely(*serial));
+                let mut learn =
+                    Learn { operations: *operations, delegate: *delegate, ..peer.learn(mostly_known(*name)) };
                 if key % 4 == 1 {
                     learn.key = Realm::number(*key).key();
                 } else if key % 4 == 2 {
@@ -347,14 +369,14 @@ impl World {
             }
             Operation::Forget { engine: name, serial, reason } => {
                 let peer = &mut self.link().peer;
-                peer.serial = peer.serial.saturating_add_signed((*serial).into());
+                peer.serial = peer.serial.saturating_add_signed(rarely(*serial));
                 let forget =
-                    Forget { reason: ForgetReason::ALL[usize::from(reason % 8)], ..peer.forget(engine(*name)) };
+                    Forget { reason: ForgetReason::ALL[usize::from(reason % 8)], ..peer.forget(mostly_known(*name)) };
                 peer.write_forget(&forget);
             }
             Operation::Cert { key, serial, valid } => {
                 let peer = &mut self.link().peer;
-                peer.serial = peer.serial.saturating_add_signed((*serial).into());
+                peer.serial = peer.serial.saturating_add_signed(rarely(*serial));
                 let mut cert: Cert = peer.cert();
                 if !key {
                     cert.key = Realm::number(7).key();
@@ -401,44 +423,54 @@ impl World {
             }
             Operation::Staged { transfer, ahead, pieces, batch } => self.staged(*transfer, *ahead, *pieces, batch),
             Operation::Fragment { transfer, total, bytes } => {
-                let body = fragment((transfer % 4).into(), (*total).into(), bytes);
+                let mut bytes = bytes.clone();
+                let mut total = usize::from(*total);
+                if !total.is_multiple_of(16) {
+                    bytes.push(7);
+                    total = total.max(bytes.len());
+                }
+                let body = fragment((transfer % 4).into(), total, &bytes);
                 self.write(FrameType::Fragment, &body);
             }
             Operation::Checkpoint { first, last, chain, signed } => self.checkpoint(*first, *last, *chain, *signed),
             Operation::Resume { session, received, next } => {
                 let versus = self.link();
-                let id = match session {
+                let id = match *session || next % 8 != 0 {
                     true => versus.side.session().agreed().session,
                     false => [8; 32],
                 };
-                let next = versus.peer.next_sequence.saturating_add_signed((*next).into());
+                let next = if next % 4 == 0 { i64::from(*next) / 4 } else { 0 };
+                let next = versus.peer.next_sequence.saturating_add_signed(next);
                 let mut body = id.to_vec();
-                body.put_u64(0u64.saturating_add_signed((*received).into()));
+                body.put_u64(0u64.saturating_add_signed((*received / 1_024).into()));
                 body.put_u64(next);
                 versus.peer.next_sequence = next.max(1);
                 self.write(FrameType::Resume, &body);
             }
+            Operation::Credit(grants) if grants.is_empty() => self.link().peer.ping(5),
             Operation::Credit(grants) => {
                 let mut body = (grants.len() as u16).to_le_bytes().to_vec();
-                for (name, bytes) in grants.iter().take(8) {
-                    let destination = if name % 2 == 0 { engine(*name).to_owned() } else { destination(*name) };
+                for (name, bytes) in grants {
+                    let destination = if name % 2 == 0 { "b".to_owned() } else { destination(*name) };
                     body.put_str8(&destination);
-                    body.put_u32(*bytes);
+                    body.put_u32(if name % 16 == 0 { *bytes } else { 1 + bytes % 4_096 });
                 }
                 self.write(FrameType::Credit, &body);
             }
             Operation::Ack(sequence) => {
-                let sequence = 0u64.saturating_add_signed((*sequence).into());
+                let sequence =
+                    if sequence % 16 == 0 { 0u64.saturating_add_signed((*sequence / 1_024).into()) } else { 0 };
                 self.write(FrameType::Ack, &sequence.to_le_bytes());
             }
             Operation::Release(entries) => {
                 let mut body = (entries.len() as u16).to_le_bytes().to_vec();
                 for (what, number, count) in entries {
-                    body.push(1 + what % 5);
+                    let what = if *what < 240 { what % 4 } else { what % 5 };
+                    body.push(1 + what);
                     body.put_u64((*number).into());
-                    match what % 5 {
-                        0 => body.push(*count),
-                        2 | 3 => body.put_u64((*count).into()),
+                    match what {
+                        0 => body.push(if *count < 240 { count % 8 } else { *count }),
+                        2 | 3 => body.put_u64(if *count < 240 { 1 } else { (*count).into() }),
                         _ => {}
                     }
                 }
@@ -507,17 +539,26 @@ impl World {
 
     /// A batch, signed; and whether what is in it may be delivered.
     fn batch(&mut self, batch: &Batch, payload: Option<&[u8]>) -> (Vec<u8>, bool) {
-        let mode = if batch.mode % 8 == 7 { batch.mode } else { 1 + batch.mode % 3 };
-        let (name, signer) = (engine(batch.engine), engine(batch.signer));
+        let mode = if batch.mode >= 250 { batch.mode } else { 1 + batch.mode % 3 };
+        // Those that are known, more often than not.
+        let name = mostly_known(batch.engine);
+        let signer = if batch.signer % 8 == 7 { engine(batch.signer / 8) } else { name };
         let mut numbers = Vec::new();
         let messages: Vec<RawMessage> = batch
             .messages
+            .0
             .iter()
-            .take(6)
             .map(|message| {
+                let kind = if message.kind < 240 {
+                    [1, 2, 3, 2, 4, 5, 1][usize::from(message.kind % 7)]
+                } else {
+                    message.kind % 13
+                };
+                // Whether there are call fields.
+                let calls = matches!(kind, 3..=5) || message.kind >= 250;
                 let payload = match (payload, &message.payload) {
                     (Some(payload), _) => payload.to_vec(),
-                    (None, Payload::Number) => {
+                    (None, payload) if matches!(payload, Payload::Number) || message.flags.is_multiple_of(2) => {
                         self.numbers += 1;
                         numbers.push((self.numbers, destination(message.destination)));
                         term::number(self.numbers)
@@ -525,51 +566,62 @@ impl World {
                     (None, other) => bytes_of(other),
                 };
                 RawMessage {
-                    kind: message.kind % 13,
-                    flags: message.flags & (ALIGNED | if message.flags & 0x80 != 0 { 0xe0 } else { 0 }),
-                    call_id: (message.call_id % 8).into(),
-                    caller: (message.caller % 4).into(),
-                    detail: message.detail,
-                    source: engine(message.source).into(),
-                    destination: destination(message.destination).into(),
+                    kind,
+                    flags: message.flags & (ALIGNED | if message.flags >= 0xe0 { 0xe0 } else { 0 }),
+                    call_id: if calls { 1 + u64::from(message.call_id % 8) } else { 0 },
+                    caller: if kind == 3 { 1 + u64::from(message.caller % 4) } else { 0 },
+                    detail: match kind {
+                        3 => 1 + message.detail % 6,
+                        5 => 1 + message.detail % 11,
+                        _ if calls => message.detail,
+                        _ => 0,
+                    },
+                    source: if message.source < 200 { engine(message.source % 2) } else { engine(message.source) }
+                        .into(),
+                    destination: if matches!(kind, 4 | 5) { String::new() } else { destination(message.destination) }
+                        .into(),
                     payload,
-                    length: message.length.filter(|_| message.flags & 0x40 != 0),
+                    length: message.length.filter(|_| message.flags >= 0xf0),
                 }
             })
             .collect();
         let peer = &mut self.link().peer;
-        peer.next_sequence = peer.next_sequence.saturating_add_signed((batch.sequence / 32).into()).max(1);
+        peer.next_sequence = peer.next_sequence.saturating_add_signed(rarely(batch.sequence)).max(1);
         let mut raw = peer.batch(if mode == 1 { name } else { "" }, messages);
         raw.mode = mode;
-        raw.count = batch.count.filter(|_| batch.wrong & 8 != 0);
-        if batch.wrong & 0x10 != 0 {
+        let wrong = if batch.wrong >= 0xe0 { batch.wrong << 3 } else { 0 };
+        raw.count = batch.count.filter(|_| wrong & 8 != 0);
+        if wrong & 0x10 != 0 {
             raw.session[0] ^= 1;
         }
-        if batch.wrong & 0x20 != 0 {
+        if wrong & 0x20 != 0 {
             raw.source[0] ^= 1;
         }
-        if batch.wrong & 0x40 != 0 {
+        if wrong & 0x40 != 0 {
             raw.destination[0] ^= 1;
         }
         let body = match mode {
             1 => peer.sealed(&raw, signer),
             3 => raw.body(),
-            _ => peer.sealed(&raw, if batch.signer.is_multiple_of(4) { signer } else { "" }),
+            _ => peer.sealed(&raw, if batch.signer % 8 == 7 { signer } else { "" }),
         };
         let right = match mode {
             // Engines that were made by this realm have its key for them, whenever they were announced.
             1 => signer == name,
-            2 => !batch.signer.is_multiple_of(4) || signer.is_empty(),
+            2 => batch.signer % 8 != 7 || signer.is_empty(),
             3 => true,
             _ => false,
         };
-        let good = right && batch.wrong & 0x70 == 0;
+        let good = right && wrong & 0x70 == 0;
         if good {
             for (number, destination) in numbers {
                 self.sent.insert(number, destination);
             }
         }
         if mode == 3 {
+            let count = raw.messages.len().max(1) as u64;
+            let first = self.open.map_or(raw.first_sequence, |(first, _)| first);
+            self.open = Some((first, raw.first_sequence + count - 1));
             self.chain = *blake3::hash(&[self.chain, *blake3::hash(&body).as_bytes()].concat()).as_bytes();
         }
         (body, good)
@@ -579,16 +631,21 @@ impl World {
         self.numbers += 1;
         let number = self.numbers;
         let payload = term::payload(&term::tuple(&[term::binary(&[7; 300]), term::number(number)[1..].to_vec()]));
-        let mut one = Batch { messages: Vec::new(), ..*batch };
-        let Some(message) = batch.messages.first() else { return };
-        one.messages.push(Message { flags: message.flags | 0x80, length: None, payload: Payload::Number, ..*message });
+        let mut one = Batch { messages: Few(Vec::new()), ..*batch };
+        let Some(message) = batch.messages.0.first() else { return };
+        one.messages.0.push(Message {
+            flags: message.flags | 0x80,
+            length: None,
+            payload: Payload::Number,
+            ..*message
+        });
         one.mode = batch.mode % 2;
-        let to = destination(one.messages[0].destination);
+        let to = destination(one.messages.0[0].destination);
         let (whole, good) = self.batch(&one, Some(&payload));
         if good {
             self.sent.insert(number, to);
         }
-        if one.messages[0].flags & STAGED == 0 {
+        if one.messages.0[0].flags & STAGED == 0 {
             // Not a staged one after all: it goes as it is.
             self.write(FrameType::Batch, &whole);
             return;
@@ -610,13 +667,18 @@ impl World {
     }
 
     fn checkpoint(&mut self, first: i8, last: i8, chain: bool, signed: bool) {
-        let right = if chain { self.chain } else { [5; 32] };
+        let wrong = first % 16 == 7;
         let peer = &mut self.links[self.current].peer;
-        let checkpoint = legation_proto::frame::checkpoint::Checkpoint {
-            first: peer.next_sequence.saturating_add_signed(i64::from(first) - 1).max(1),
-            last: peer.next_sequence.saturating_add_signed(i64::from(last) - 1),
-            chain: right,
+        let checkpoint = match (wrong, self.open.take()) {
+            (false, None) => return,
+            (false, Some((first, last))) => Checkpoint { first, last, chain: self.chain },
+            (true, _) => Checkpoint {
+                first: peer.next_sequence.saturating_add_signed(i64::from(first) / 16).max(1),
+                last: peer.next_sequence.saturating_add_signed(i64::from(last) / 16),
+                chain: if chain { self.chain } else { [5; 32] },
+            },
         };
+        let signed = signed || !wrong;
         let signature = match signed {
             true => rust_tests::raw_chain::signature(peer, &checkpoint),
             false => [6; 64],
@@ -749,6 +811,15 @@ fn bytes_of(payload: &Payload) -> Vec<u8> {
             let second = elements().swap_remove(usize::from(*number) % elements().len());
             term::payload(&term::tuple(&[term::atom(tags[usize::from(tag % 6)]), second, term::small(1)]))
         }
+    }
+}
+
+/// Nothing, most of the time.
+fn rarely(change: i8) -> i64 {
+    if change % 16 == 7 {
+        i64::from(change) / 16
+    } else {
+        0
     }
 }
 
