@@ -28,19 +28,20 @@ const ONCE: Bounds = Bounds { publications: 1, withdrawals: 1, ..Bounds::NONE };
 /// From small to large.
 const CASES: [Bounds; 15] = [
     Bounds { publications: 2, ..ONCE },
-    Bounds { calls: 1, ..ONCE },
     Bounds { engines: 2, publications: 2, ..ONCE },
+    Bounds { restarts: 1, ..ONCE },
     Bounds { breaks: 1, ..ONCE },
     Bounds { dials: Who::Alice, breaks: 1, ..ONCE },
-    Bounds { restarts: 1, ..ONCE },
     Bounds { breaks: 1, all_breaks: true, ..ONCE },
     Bounds { breaks: 1, graces: 1, ..ONCE },
     Bounds { publications: 2, breaks: 1, ..ONCE },
+    Bounds { withdrawals: 0, breaks: 2, ..ONCE },
+    // A call brings keys and acknowledgements in both directions.
+    Bounds { calls: 1, ..ONCE },
+    Bounds { engines: 2, publications: 2, breaks: 1, ..ONCE },
     Bounds { calls: 1, breaks: 1, ..ONCE },
     Bounds { dials: Who::Alice, calls: 1, breaks: 1, ..ONCE },
-    Bounds { engines: 2, publications: 2, breaks: 1, ..ONCE },
     Bounds { calls: 1, restarts: 1, ..ONCE },
-    Bounds { withdrawals: 0, breaks: 2, ..ONCE },
     Bounds { calls: 1, breaks: 1, graces: 1, ..ONCE },
 ];
 
