@@ -1,5 +1,6 @@
 defmodule Legation.SecurityPageTest do
-  # Each promise of docs/security.md, and each attack of docs/attacks.md, names the tests that show it, and each of them exists.
+  # Each promise of docs/security.md, each attack of docs/attacks.md and each mistake of docs/findings.md names the tests that
+  # show it, and each of them exists.
   use ExUnit.Case, async: true
 
   @root Path.expand("../..", __DIR__)
@@ -54,6 +55,12 @@ defmodule Legation.SecurityPageTest do
         [_all, rows] <- Regex.scan(~r/tag rows: \[([\d, ]+)\]/, File.read!(file)),
         row <- String.split(rows, ", "),
         do: assert(String.to_integer(row) in (named ++ [57, 74, 79]), "row #{row} of #{file} is not on the page")
+  end
+
+  test "each finding has a test that exists" do
+    rows = for [row] <- Regex.scan(~r/^\| [A-Z].*$/m, File.read!(Path.join(@root, "docs/findings.md"))), do: cited(row)
+    assert length(rows) > 10
+    assert Enum.reject(rows, &(&1 != [] and Enum.all?(&1, fn test -> there?(test) end))) == []
   end
 
   test "a test that isn't there would be missed" do
