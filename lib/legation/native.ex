@@ -394,12 +394,15 @@ defmodule Legation.Native do
   @spec session_tick(session, unix_ms) :: [{GenServer.from(), reason :: atom}]
   def session_tick(_session, _now), do: not_loaded()
 
-  @doc "Destinations of ours whose mailboxes are to be looked at: answered by `session_grant/3` with how much is in them."
-  @spec session_debts(session) :: [binary]
+  @doc """
+  Destinations of ours whose mailboxes are to be looked at, each with a mark of what they have been given until now: answered by
+  `session_grant/4` with how much is in them.
+  """
+  @spec session_debts(session) :: [{binary, mark :: non_neg_integer}]
   def session_debts(_session), do: not_loaded()
 
-  @spec session_grant(session, destination :: binary, left :: non_neg_integer) :: :ok
-  def session_grant(_session, _destination, _left), do: not_loaded()
+  @spec session_grant(session, destination :: binary, left :: non_neg_integer, mark :: non_neg_integer) :: :ok
+  def session_grant(_session, _destination, _left, _mark), do: not_loaded()
 
   @doc "For who was refused `:overload` and would rather wait. After `:later` the caller gets `{:legation_room, token}`, once."
   @spec session_wait_room(session, engine, payload_bytes :: non_neg_integer) ::
@@ -413,7 +416,7 @@ defmodule Legation.Native do
   def session_counters(_session), do: not_loaded()
 
   # Which shape the functions and events have; the library has the same number (`BORDER`) or is refused.
-  @border 7
+  @border 8
 
   @doc false
   # Without the library the module does not load: there is nothing that Legation could do without it. An upgrade in a

@@ -27,7 +27,10 @@ defmodule Legation.Peer.Flow do
         false
 
       due ->
-        for destination <- due, do: Native.session_grant(session, destination, length(instance, session, destination))
+        # What comes while we look, a Reader or the Peer beside another, is taken to be waiting.
+        for {destination, mark} <- due,
+            do: Native.session_grant(session, destination, length(instance, session, destination), mark)
+
         Native.session_debts(session) != []
     end
   end

@@ -16,7 +16,7 @@ mod session;
 
 /// Which shape the functions and events have. To be raised, here and in `Legation.Native`, whenever one changes: a library
 /// built for another version of the Elixir side is then refused when it is loaded.
-const BORDER: u32 = 7;
+const BORDER: u32 = 8;
 
 fn load(_env: rustler::Env, border: rustler::Term) -> bool {
     border.decode::<u32>().is_ok_and(|border| border == BORDER)

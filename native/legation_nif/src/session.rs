@@ -369,17 +369,18 @@ fn session_tick<'a>(env: Env<'a>, session: SessionArc, now: u64) -> Vec<Term<'a>
     refused
 }
 
-/// Destinations of ours whose mailboxes are to be looked at. An atomic load when there is none.
+/// Destinations of ours whose mailboxes are to be looked at, each with its mark. An atomic load when there is none.
 #[rustler::nif]
-fn session_debts(session: SessionArc) -> Vec<String> {
+fn session_debts(session: SessionArc) -> Vec<(String, u64)> {
     let mut due = Vec::new();
-    session.session.debts(|destination, _messages| due.push(destination.to_owned()));
+    session.session.debts(|destination, _messages| due.push((destination.to_owned(), 0)));
+    due.iter_mut().for_each(|(destination, mark)| *mark = session.session.mark(destination));
     due
 }
 
 #[rustler::nif]
-fn session_grant(env: Env<'_>, session: SessionArc, destination: &str, left: u64) -> Atom {
-    session.woken(env, session.session.grant(destination, left))
+fn session_grant(env: Env<'_>, session: SessionArc, destination: &str, left: u64, mark: u64) -> Atom {
+    session.woken(env, session.session.grant_up_to(destination, left, mark))
 }
 
 /// `:now`, `:full`, or `{:later, token}`: then the calling process gets `{:legation_room, token}`, once.

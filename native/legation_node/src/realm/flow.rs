@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A node is asked one question about an engine at a time. Who comes while it is out waits for the next: its answer may be from before
-//! what came since.
+//! what came since, which is therefore taken to be waiting.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -33,18 +33,18 @@ pub struct Mailboxes {
 
 #[derive(Debug)]
 struct Question {
-    /// Who gets credit by the answer.
-    asked: Vec<Arc<PeerSession>>,
+    /// Who gets credit by the answer, for messages up to the mark that its session had when it was asked.
+    asked: Vec<(Arc<PeerSession>, u64)>,
     /// And by the next.
     later: Vec<Arc<PeerSession>>,
 }
 
 impl Mailboxes {
     /// True: to be asked now.
-    fn ask(&mut self, engine: &str, session: &Arc<PeerSession>) -> bool {
+    fn ask(&mut self, engine: &str, session: &Arc<PeerSession>, mark: u64) -> bool {
         match self.open.get_mut(engine) {
             None => {
-                self.open.insert(engine.into(), Question { asked: vec![session.clone()], later: Vec::new() });
+                self.open.insert(engine.into(), Question { asked: vec![(session.clone(), mark)], later: Vec::new() });
                 true
             }
             Some(question) => {
@@ -57,9 +57,10 @@ impl Mailboxes {
     }
 
     /// Who gets credit. True: to be asked again.
-    fn answered(&mut self, engine: &str) -> (Vec<Arc<PeerSession>>, bool) {
+    fn answered(&mut self, engine: &str) -> (Vec<(Arc<PeerSession>, u64)>, bool) {
         let Some(question) = self.open.get_mut(engine) else { return (Vec::new(), false) };
-        let later = std::mem::take(&mut question.later);
+        let later = std::mem::take(&mut question.later).into_iter();
+        let later = later.map(|session| (session.clone(), session.core.mark(engine))).collect();
         let asked = std::mem::replace(&mut question.asked, later);
         let again = !question.asked.is_empty();
         if !again {
@@ -90,13 +91,14 @@ impl Realm {
     }
 
     fn look_at(&self, session: &Arc<PeerSession>, engine: Box<str>) {
+        let mark = session.core.mark(&engine);
         let Some((node, pid)) = self.mailbox_of(session, &engine) else {
             // Nobody is there, so nothing waits there.
-            grant(session, &engine, 0);
+            grant(session, &engine, 0, mark);
             return;
         };
         // What waits for the node's word on an atom is in no mailbox yet.
-        if lock(&node.holds).contains_key(&session.tag) || !lock(&self.mailboxes).ask(&engine, session) {
+        if lock(&node.holds).contains_key(&session.tag) || !lock(&self.mailboxes).ask(&engine, session, mark) {
             return;
         }
         let Some(realm) = self.me() else { return };
@@ -122,7 +124,7 @@ impl Realm {
                 None => None,
             };
             if let Some(left) = left {
-                asked.iter().for_each(|session| grant(session, &engine, left));
+                asked.iter().for_each(|(session, mark)| grant(session, &engine, left, *mark));
             }
         }
     }
@@ -138,8 +140,8 @@ impl Realm {
     }
 }
 
-fn grant(session: &PeerSession, destination: &str, left: u64) {
-    if session.core.grant(destination, left) {
+fn grant(session: &PeerSession, destination: &str, left: u64, mark: u64) {
+    if session.core.grant_up_to(destination, left, mark) {
         session.wake();
     }
 }

@@ -66,6 +66,10 @@ pub(crate) struct Debts {
     granted: Vec<u32>,
     /// When there are so many debtors, those that owe little are looked at, too.
     sweep_at: usize,
+    /// All messages that have come.
+    received: u64,
+    /// How often all of them have been handed to mailboxes.
+    delivered: u64,
 }
 
 #[derive(Debug, Default)]
@@ -76,11 +80,33 @@ struct Debt {
     granted: u64,
     /// In the list of those.
     due: bool,
+    /// The last message's number: of all that have come before the first, and from there on of its own.
+    last: u64,
+    /// Of its messages, those that came since so many deliveries; no mailbox may have them yet.
+    fresh: (u64, u64),
+}
+
+impl Debt {
+    /// Up to which message they are in the mailbox, or were.
+    fn mark(&self, deliveries: u64) -> u64 {
+        match self.fresh {
+            (since, messages) if since == deliveries => self.last - messages,
+            _ => self.last,
+        }
+    }
 }
 
 impl Debts {
     pub fn new(window: u32) -> Debts {
-        Debts { window: window.into(), debtors: Named::default(), due: Vec::new(), granted: Vec::new(), sweep_at: KEPT }
+        Debts {
+            window: window.into(),
+            debtors: Named::default(),
+            due: Vec::new(),
+            granted: Vec::new(),
+            sweep_at: KEPT,
+            received: 0,
+            delivered: 0,
+        }
     }
 
     /// What is left of a destination's window: a message may come while it isn't 0.
@@ -99,15 +125,30 @@ impl Debts {
         let number = match self.debtors.find(destination) {
             Some(number) => number,
             None if self.debtors.len() >= DESTINATIONS_MAX => return,
-            None => self.debtors.find_or_insert(destination, Debt::default),
+            // Its numbers are above those of a debt that it had before: a mark of that one's says little of this one.
+            None => {
+                let last = self.received;
+                self.debtors.find_or_insert(destination, || Debt { last, ..Debt::default() })
+            }
         };
         let Some(debt) = self.debtors.get_mut(number) else { return };
+        self.received += messages;
         debt.bytes += bytes;
         debt.messages += messages;
+        debt.last += messages;
+        debt.fresh = match debt.fresh {
+            (since, fresh) if since == self.delivered => (since, fresh + messages),
+            _ => (self.delivered, messages),
+        };
         if !debt.due && 2 * debt.bytes >= self.window {
             debt.due = true;
             self.due.push(number);
         }
+    }
+
+    /// Mailboxes have all that has come.
+    pub fn delivered(&mut self) {
+        self.delivered += 1;
     }
 
     pub fn any_due(&self) -> bool {
@@ -142,12 +183,19 @@ impl Debts {
         !due.is_empty()
     }
 
-    /// At most `left` of a destination's messages are waiting still: the share of the others is granted. True when there is
-    /// something to send.
-    pub fn grant(&mut self, destination: &str, left: u64) -> bool {
+    /// Up to which of a destination's messages its mailbox has them, or has had them.
+    pub fn mark(&mut self, destination: &str) -> u64 {
+        let debt = self.debtors.find(destination).and_then(|number| self.debtors.get(number));
+        debt.map_or(self.received, |debt| debt.mark(self.delivered))
+    }
+
+    /// At most `left` of a destination's messages up to this mark are waiting still: the share of the others is granted. True
+    /// when there is something to send.
+    pub fn grant(&mut self, destination: &str, left: u64, mark: u64) -> bool {
         let Some(number) = self.debtors.find(destination) else { return false };
         let Some(debt) = self.debtors.get_mut(number) else { return false };
-        let left = left.min(debt.messages);
+        // What has come since then may wait, all of it.
+        let left = left.saturating_add(debt.last.saturating_sub(mark)).min(debt.messages);
         let processed = debt.messages - left;
         if processed == 0 {
             return false;
@@ -253,13 +301,50 @@ mod tests {
         for _ in 0..10 {
             receive(&mut debts, "ping", 936);
         }
-        assert!(!debts.grant("ping", 10) && !debts.grant("ping", 11) && !debts.grant("pong", 0));
-        assert!(debts.grant("ping", 7));
+        for (name, left) in [("ping", 10), ("ping", 11), ("pong", 0)] {
+            assert!(!debts.grant(name, left, u64::MAX));
+        }
+        assert!(debts.grant("ping", 7, u64::MAX));
         assert_eq!(taken(&mut debts), [("ping".to_owned(), 3_000)]);
         assert_eq!(due(&mut debts), [("ping".to_owned(), 7)], "still more than half");
-        assert!(debts.grant("ping", 2) && debts.grant("ping", 0));
+        assert!(debts.grant("ping", 2, u64::MAX) && debts.grant("ping", 0, u64::MAX));
         assert_eq!(taken(&mut debts), [("ping".to_owned(), 7_000)]);
         assert!(due(&mut debts).is_empty() && debts.debtors.len() == 0);
+    }
+
+    #[test]
+    fn what_comes_while_a_mailbox_is_looked_at_is_not_taken_to_be_worked_off() {
+        let mut debts = Debts::new(WINDOW);
+        for _ in 0..6 {
+            receive(&mut debts, "ping", 936);
+        }
+        // Two are still on their way to the mailbox.
+        debts.delivered();
+        receive(&mut debts, "ping", 936);
+        receive(&mut debts, "ping", 936);
+        assert_eq!(debts.mark("ping"), 6);
+        debts.delivered();
+        // The answer is from before they got there, and before two more came.
+        receive(&mut debts, "ping", 936);
+        assert!(!debts.grant("ping", 6, 6));
+        assert_eq!(debts.mark("ping"), 8, "one is not there yet");
+        assert!(debts.grant("ping", 6, 8), "two are worked off");
+        assert_eq!(taken(&mut debts), [("ping".to_owned(), 2_000)]);
+    }
+
+    #[test]
+    fn a_mark_of_before_a_debt_was_forgotten_grants_nothing_of_the_next() {
+        let mut debts = Debts::new(WINDOW);
+        (0..6).for_each(|_| assert!(receive(&mut debts, "ping", 936)));
+        debts.delivered();
+        assert!(debts.grant("ping", 0, 6));
+        taken(&mut debts);
+        due(&mut debts);
+        assert_eq!(debts.debtors.len(), 0);
+        (0..6).for_each(|_| assert!(receive(&mut debts, "ping", 936)));
+        debts.delivered();
+        assert!(!debts.grant("ping", 0, 6));
+        assert!(debts.grant("ping", 0, 12));
     }
 
     #[test]
@@ -274,7 +359,7 @@ mod tests {
         let all = due(&mut debts);
         assert_eq!(all.len(), KEPT);
         assert!(!debts.any_due(), "not again before there are twice as many");
-        all.iter().for_each(|(name, _)| assert!(debts.grant(name, 0)));
+        all.iter().for_each(|(name, _)| assert!(debts.grant(name, 0, u64::MAX)));
         assert_eq!(taken(&mut debts).len(), KEPT);
         assert_eq!(debts.debtors.len(), 0);
         due(&mut debts);
@@ -323,7 +408,7 @@ mod tests {
                         }
                     }
                     Step::Look(name, left) => {
-                        debts.grant(&name.to_string(), left);
+                        debts.grant(&name.to_string(), left, u64::MAX);
                     }
                     Step::Flush => {
                         for (name, bytes) in taken(&mut debts) {
@@ -333,7 +418,7 @@ mod tests {
                 }
             }
             for name in windows.keys() {
-                debts.grant(name, 0);
+                debts.grant(name, 0, u64::MAX);
             }
             for (name, bytes) in taken(&mut debts) {
                 windows.get_mut(&name).unwrap().granted(bytes.into());

@@ -63,7 +63,8 @@ impl Session {
 
     /// Gives `each` the destinations of ours whose mailboxes are to be looked at, and how many messages to them have not been
     /// granted back. To be called after [`Session::handle_bytes`], when its events have been handed to mailboxes; and, for as
-    /// long as it returns true, by a timer that grows from 1 ms to 1 s. For each one the driver says [`Session::grant`].
+    /// long as it returns true, by a timer that grows from 1 ms to 1 s. For each one the driver says [`Session::grant`], or
+    /// [`Session::grant_up_to`] if more may come while it looks.
     ///
     /// It costs one atomic load when nobody is due. `each` is called under a lock: the session must not be called from it.
     pub fn debts(&self, each: impl FnMut(&str, u64)) -> bool {
@@ -76,12 +77,23 @@ impl Session {
         any
     }
 
-    /// `left` messages are in this destination's mailbox: of those not yet granted no more than that are taken to be waiting, and
-    /// the peer may send as much as the others were. 0 where there is no such process (any more). True: wake the active link's
-    /// writer.
+    /// `left` messages are in this destination's mailbox, and all that have come are, or were: of those not yet granted no more
+    /// than that are taken to be waiting, and the peer may send as much as the others were. 0 where there is no such process (any
+    /// more). True: wake the active link's writer.
     pub fn grant(&self, destination: &str, left: u64) -> bool {
-        let granted = lock(&self.debts).grant(destination, left);
+        self.grant_up_to(destination, left, u64::MAX)
+    }
+
+    /// The same of a look that began with this mark: what has come since then is taken to be waiting.
+    pub fn grant_up_to(&self, destination: &str, left: u64, mark: u64) -> bool {
+        let granted = lock(&self.debts).grant(destination, left, mark);
         granted && lock(&self.queue).wake()
+    }
+
+    /// Asked before a mailbox is looked at, for [`Session::grant_up_to`]: up to which of a destination's messages it has them, or
+    /// has had them.
+    pub fn mark(&self, destination: &str) -> u64 {
+        lock(&self.debts).mark(destination)
     }
 
     /// A push was refused for want of room, and its caller would rather wait. After [`Room::Later`] the token comes back by

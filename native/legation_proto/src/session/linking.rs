@@ -174,6 +174,10 @@ impl Session {
     /// The events of the last [`Session::handle_bytes`] have been handed to mailboxes. To be said after each, whether it had events
     /// or not: announcements are acknowledged, too.
     pub fn delivered(&self) -> Acknowledge {
+        // Marks are of no interest while nobody owes enough to be looked at, and the next time is soon.
+        if self.any_due.load(Ordering::Acquire) {
+            lock(&self.debts).delivered();
+        }
         lock(&self.inbound).acknowledge(self)
     }
 

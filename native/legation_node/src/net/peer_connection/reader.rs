@@ -341,8 +341,8 @@ impl Reader {
         let read = std::mem::take(&mut self.read);
         if let Some(session) = &self.session {
             if read {
-                self.peers.events.session_delivered(session);
                 wake.session |= session.delivered(self.peers.limits.ack_ms);
+                self.peers.events.session_delivered(session);
             }
             if wake.session {
                 session.wake();
