@@ -483,6 +483,31 @@ fn a_second_hello_closes_the_link() {
 }
 
 #[test]
+fn a_decision_that_comes_when_the_link_is_over_is_nothing() {
+    for profile in PROFILES {
+        for closed_by_us in [false, true] {
+            let mut versus = Versus::dialling(RawPeerConfig::dialling(profile), Limits::default());
+            versus.side.admit = Admit::Later;
+            versus.settle();
+            if closed_by_us {
+                versus.side.link.close(CloseCode::Overload, "");
+            } else {
+                let hello = versus.peer.hello_sent.clone();
+                versus.peer.write_frame(FrameType::Hello, &hello);
+            }
+            versus.settle();
+            let mut seen = Vec::new();
+            let wake = versus.side.link.accept(START, None, None, &mut |event| seen.push(format!("{event:?}")));
+            assert!(!wake.link && !wake.session && seen.is_empty(), "{profile:?}: {seen:?}");
+            assert!(versus.side.link.session().is_none());
+            let (got, before) = (versus.peer.frames.len(), versus.peer.hello_received.clone());
+            versus.settle();
+            assert_eq!((versus.peer.frames.len(), versus.peer.hello_received.clone()), (got, before));
+        }
+    }
+}
+
+#[test]
 fn a_knock_is_good_for_one_time() {
     for profile in [Profile::Tls, Profile::Plain] {
         let memory = fresh_memory(START);

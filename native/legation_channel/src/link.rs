@@ -338,6 +338,10 @@ impl Link {
         sink: &mut dyn FnMut(LinkEvent<'_>),
     ) -> Wake {
         let mut opening = lock(&self.handshake);
+        // It has ended while somebody signed.
+        if opening.over {
+            return own(false);
+        }
         opening.handshake.handle_signature(id, signature);
         self.advance(&mut opening, now, sink)
     }
@@ -352,6 +356,10 @@ impl Link {
         sink: &mut dyn FnMut(LinkEvent<'_>),
     ) -> Wake {
         let mut opening = lock(&self.handshake);
+        // The same read may have brought what ended it.
+        if opening.over {
+            return own(false);
+        }
         let resume = resume.filter(|session| opening.handshake.asks_for(session.agreed()));
         if let Err(error) = opening.handshake.accept(resume.is_some(), limits.as_ref()) {
             return own(self.fail(&mut opening, error.into(), sink));
@@ -496,9 +504,13 @@ impl Link {
                     continue;
                 }
                 Some(Step::Send(bytes)) => {
-                    let mut wire = lock(&self.channel);
-                    let wire = &mut *wire;
-                    if let Err(error) = wire.channel.seal(&bytes, &mut wire.out) {
+                    // Who fails looks at the wire, too.
+                    let sealed = {
+                        let mut wire = lock(&self.channel);
+                        let wire = &mut *wire;
+                        wire.channel.seal(&bytes, &mut wire.out)
+                    };
+                    if let Err(error) = sealed {
                         return own(self.fail(opening, error.into(), sink));
                     }
                     continue;
