@@ -21,7 +21,7 @@ help:
 	@echo 'make sim      realms in virtual time while everything goes wrong; SECONDS=600, SEED=7'
 	@echo 'make explore  all interleavings of small cases of two cores; SECONDS=1200, CASE=4, JOBS=2'
 	@echo 'make loom     what threads share in the daemon, in every order in which they may run'
-	@echo 'make miri     tests of the core under Miri: undefined behaviour, and whatever panics; some minutes; needs a nightly compiler'
+	@echo 'make miri     tests of the core under Miri: undefined behaviour, and whatever panics; takes long; needs a nightly compiler'
 	@echo 'make bugbank  bugs that are put in one after the other, and the tests that catch them; BUG=7, JOBS=2'
 	@echo 'make fuzz     every parser and state machine under changed bytes; SECONDS=20 (of each), TARGET=session; needs cargo-fuzz'
 	@echo 'make coverage how much of the core is run by fuzzing and tests, in percent; needs llvm-tools'
