@@ -17,6 +17,8 @@ pub struct Entry {
     pub twist: Option<AnswerTwist>,
     /// Initiator: the answer was not the one to us.
     pub refused: bool,
+    /// Responder: bytes that came behind the opening.
+    pub behind: usize,
     role: Role,
     profile: Profile,
     network: NetworkKey,
@@ -62,6 +64,7 @@ impl Entry {
             trusting: false,
             twist: None,
             refused: false,
+            behind: 0,
             role,
             profile,
             network,
@@ -75,6 +78,7 @@ impl Entry {
     /// What of the carrier's bytes is the channel's.
     pub fn receive(&mut self, bytes: &[u8]) -> Vec<u8> {
         if self.through {
+            self.behind += bytes.len();
             return bytes.to_vec();
         }
         self.input.extend_from_slice(bytes);
@@ -87,6 +91,7 @@ impl Entry {
             }
         } else {
             self.opening = self.input[..header + flight].to_vec();
+            self.behind = self.input.len() - self.opening.len();
         }
         self.through = true;
         self.input.split_off(header)

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What the bank has to have at least.
-const BUGS_MIN: usize = 98;
+const BUGS_MIN: usize = 102;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -82,7 +82,8 @@ fn every_patch_of_the_bank_says_what_it_is_and_names_tests_that_there_are() {
     for patch in patches() {
         let name = &patch.name;
         let (number, words) = name.split_once('-').unwrap_or_else(|| panic!("{name}: no number"));
-        assert!(number.len() == 2 && number.parse::<u8>().is_ok() && words.ends_with(".patch"), "{name}");
+        let known = number.parse::<u16>().is_ok_and(|known| format!("{known:02}") == number);
+        assert!(known && words.ends_with(".patch"), "{name}");
         assert!(numbers.insert(number.to_owned()), "{name}: its number is another's, too");
         for field in ["bug", "allows"] {
             assert_eq!(patch.field(field).len(), 1, "{name}: {field}");

@@ -1,17 +1,19 @@
-//! Who keeps no rule: peers with a good key that say anything, and strangers that have only bytes.
+//! Who keeps no rule: peers with a good key that say anything, impostors without the network key, and strangers that have only bytes.
 
-use legation_channel::link::LinkRandom;
+use legation_channel::channel::Profile;
 use legation_proto::frame::FrameType;
 use legation_proto::hello::Role;
+use legation_proto::identity::NetworkKey;
 use legation_proto::limits::Limits;
 use rust_tests::raw_batch::RawMessage;
 use rust_tests::raw_peer::{RawPeer, RawPeerConfig};
+use rust_tests::realm::Realm as RawRealm;
 
 use crate::ledger::Invariant;
 use crate::payload;
 use crate::realm::{drawn, network};
 use crate::wire::{Actor, At, End, Phase};
-use crate::world::{Happening, World};
+use crate::world::{Happening, Sabotage, World};
 
 /// What one of them says on one connection.
 const SAYS_MAX: u32 = 60;
@@ -34,8 +36,63 @@ impl World {
                 let out = raw.take_out();
                 self.transmit(at, out);
             }
+            Actor::Impostor { raw } => {
+                raw.receive(bytes);
+                let (behind, out) = (raw.entry.behind, raw.take_out());
+                // Who dials waits for the answer behind its opening, and after a wrong one says nothing.
+                if behind > 0 {
+                    self.violate(Invariant::StrangersStayOut, format!("an impostor is told more: connection {conn}"));
+                }
+                self.transmit(at, out);
+            }
             Actor::Realm { .. } => {}
         }
+    }
+
+    /// Now and then somebody else is where a realm was dialled. He answers by a network key of his own, with anything, or with what
+    /// that realm has answered before.
+    pub fn impostor(&mut self, to: usize, profile: Profile) -> Option<End> {
+        if !self.active || !self.chance(2) {
+            return None;
+        }
+        let told = self.sabotage == Some(Sabotage::TellImpostor);
+        let network = if told { network() } else { NetworkKey::new(drawn(&mut self.random)) };
+        let random = self.link_random();
+        let now = self.realms[to].unix_ms(self.now_us);
+        let mut raw = RawPeer::new(RawPeerConfig {
+            realm: RawRealm::number(99),
+            network,
+            role: Role::Responder,
+            knock: profile != Profile::Local,
+            random,
+            now,
+            ..RawPeerConfig::dialled(profile)
+        });
+        let mut says = match self.random.u8(0..3) {
+            0 => Vec::new(),
+            1 => {
+                let mut noise = vec![0; self.random.usize(1..5_000)];
+                self.random.fill(&mut noise);
+                noise
+            }
+            _ => self.recorded_answer(to, profile),
+        };
+        if !told && !says.is_empty() {
+            raw.entry.twist = Some(Box::new(move |answer| *answer = std::mem::take(&mut says)));
+        }
+        self.stats.fault("impostor");
+        Some(End::new(Actor::Impostor { raw: Box::new(raw) }, None, None, false))
+    }
+
+    /// What a realm has said first to somebody who dialled it. Empty: nothing that anybody could have recorded.
+    fn recorded_answer(&mut self, of: usize, profile: Profile) -> Vec<u8> {
+        let answers = |conn: &usize| {
+            let conn = &self.conns[*conn];
+            let its = matches!(conn.ends[1].actor, Actor::Realm { realm, .. } if realm == of);
+            its && conn.profile == profile && !conn.answer.is_empty()
+        };
+        let recorded: Vec<usize> = (0..self.conns.len()).filter(answers).collect();
+        self.pick(&recorded).map(|conn| self.conns[conn].answer.clone()).unwrap_or_default()
     }
 
     pub fn liar_dials(&mut self, liar: usize) {
@@ -50,19 +107,14 @@ impl World {
         }
         let number = self.plan.realms + liar;
         let profile = self.plan.profile(number, to);
-        let random = LinkRandom {
-            knock: drawn(&mut self.random),
-            nonce: drawn(&mut self.random),
-            ephemeral: drawn(&mut self.random),
-            session: drawn(&mut self.random),
-        };
+        let random = self.link_random();
         let now = self.realms[to].unix_ms(self.now_us);
         let raw = RawPeer::new(RawPeerConfig {
             realm: self.liars[liar].clone(),
             network: network(),
             profile,
             role: Role::Initiator,
-            knock: profile != legation_channel::channel::Profile::Local,
+            knock: profile != Profile::Local,
             peer: self.realms[to].key,
             limits: Limits { credit_bytes: 0, ..Limits::default() },
             random,

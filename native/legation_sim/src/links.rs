@@ -44,7 +44,7 @@ impl World {
     }
 
     fn receive(&mut self, at: At, bytes: &[u8]) {
-        if let Actor::Liar { .. } | Actor::Ghost = self.end(at).actor {
+        if let Actor::Liar { .. } | Actor::Impostor { .. } | Actor::Ghost = self.end(at).actor {
             return self.hostile_receives(at, bytes);
         }
         let mut rest = bytes;

@@ -39,17 +39,21 @@ impl World {
         }
     }
 
+    pub fn link_random(&mut self) -> LinkRandom {
+        LinkRandom {
+            knock: drawn(&mut self.random),
+            nonce: drawn(&mut self.random),
+            ephemeral: drawn(&mut self.random),
+            session: drawn(&mut self.random),
+        }
+    }
+
     fn link_config(&mut self, realm: usize, profile: Profile, listens: bool) -> LinkConfig {
         let random = match self.sabotage {
             Some(Sabotage::RepeatRandomness) if listens => {
                 LinkRandom { knock: [1; 16], nonce: [2; 32], ephemeral: [3; 32], session: [4; 32] }
             }
-            _ => LinkRandom {
-                knock: drawn(&mut self.random),
-                nonce: drawn(&mut self.random),
-                ephemeral: drawn(&mut self.random),
-                session: drawn(&mut self.random),
-            },
+            _ => self.link_random(),
         };
         let own = &self.realms[realm];
         LinkConfig {
@@ -114,7 +118,10 @@ impl World {
         let link = Link::connect(config, &key, profile != Profile::Local, resume).expect("randomness for TLS");
         let boot = self.realms[realm].boot;
         let dialled = End::new(Actor::Realm { realm, boot }, Some(Arc::new(link)), Some(to), true);
-        let accepted = self.accepting(to, profile);
+        let accepted = match self.impostor(to, profile) {
+            Some(impostor) => impostor,
+            None => self.accepting(to, profile),
+        };
         let conn = self.connection(profile, [dialled, accepted]);
         self.note(format_args!(
             "{realm} dials {to}: connection {conn}, {profile:?}{}",

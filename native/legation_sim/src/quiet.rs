@@ -62,7 +62,7 @@ impl World {
         }
         // Liars are tired of it.
         for conn in 0..self.conns.len() {
-            let lies = |actor: &Actor| matches!(actor, Actor::Liar { .. } | Actor::Ghost);
+            let lies = |actor: &Actor| !matches!(actor, Actor::Realm { .. });
             if !self.conns[conn].is_over() && self.conns[conn].ends.iter().any(|end| lies(&end.actor)) {
                 self.cut(conn);
                 self.conns[conn].ends.iter_mut().for_each(|end| end.phase = Phase::Over);

@@ -27,6 +27,8 @@ pub enum Actor {
     Realm { realm: usize, boot: u32 },
     /// A peer with a good key that keeps no rule.
     Liar { liar: usize, raw: Box<RawPeer>, said: u32 },
+    /// Who is dialled, is not who was meant, and lacks the network key.
+    Impostor { raw: Box<RawPeer> },
     /// Who has nothing but bytes.
     Ghost,
 }
@@ -123,6 +125,8 @@ pub struct Conn {
     pub copied: bool,
     pub begun_us: u64,
     pub recorded: Vec<u8>,
+    /// What the one that was dialled has said first.
+    pub answer: Vec<u8>,
 }
 
 impl Conn {
@@ -144,6 +148,7 @@ impl Conn {
             copied: false,
             begun_us,
             recorded: Vec::new(),
+            answer: Vec::new(),
         }
     }
 
@@ -152,6 +157,9 @@ impl Conn {
         if let (0, Chunk::Bytes(bytes)) = (from, &chunk) {
             let room = RECORDED_BYTES - self.recorded.len().min(RECORDED_BYTES);
             self.recorded.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+        if let (1, true, Chunk::Bytes(bytes)) = (from, self.answer.is_empty(), &chunk) {
+            self.answer.clone_from(bytes);
         }
         let flight = &mut self.flights[from];
         if flight.black || flight.finished {

@@ -129,10 +129,12 @@ pub enum Sabotage {
     RepeatRandomness,
     /// A receipt is changed before somebody else looks at it.
     ChangeReceipt,
+    /// An impostor has the network key.
+    TellImpostor,
 }
 
 impl Sabotage {
-    pub const ALL: [Sabotage; 17] = [
+    pub const ALL: [Sabotage; 18] = [
         Sabotage::DeliverTwice,
         Sabotage::Swap,
         Sabotage::Drop,
@@ -150,6 +152,7 @@ impl Sabotage {
         Sabotage::HideGap,
         Sabotage::RepeatRandomness,
         Sabotage::ChangeReceipt,
+        Sabotage::TellImpostor,
     ];
 }
 

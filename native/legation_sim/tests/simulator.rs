@@ -73,6 +73,7 @@ fn what_the_checker_is_for_is_found_when_it_is_put_in() {
             Sabotage::WidenBounds => Invariant::Bounded,
             Sabotage::HideGap => Invariant::LossIsTold,
             Sabotage::RepeatRandomness => Invariant::StrangersStayOut,
+            Sabotage::TellImpostor => Invariant::StrangersStayOut,
         };
         assert_eq!(found(sabotage), [expected], "{sabotage:?}");
     }
