@@ -4,9 +4,11 @@
 //! * [`raw_peer::RawPeer`]: a peer with real keys that does the handshake properly and then says whatever a test wants,
 //!   [`raw_peer::Versus`]: one of them against a `Link`.
 //! * [`entry`]: knock and answer, by hand.
+//! * [`counted`]: what sessions of realms that keep the rules have to count as nothing.
 //! * [`edge_signatures`]: signatures at the edges of Ed25519.
 //! * [`vectors`]: what `test/vectors/*.txt` is made of.
 
+pub mod counted;
 pub mod edge_signatures;
 pub mod entry;
 pub mod pair;

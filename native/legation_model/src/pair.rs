@@ -7,6 +7,7 @@ use std::sync::Arc;
 use legation_channel::channel::Profile;
 use legation_channel::link::{Link, LinkConfig, Resume};
 use legation_proto::limits::Limits;
+use rust_tests::counted;
 use rust_tests::pair::{Seen, Side};
 use rust_tests::realm::{fixed_random, network, START};
 
@@ -58,30 +59,6 @@ pub struct Facts {
     pub wrong: Option<String>,
     pub seldom: Seldom,
 }
-
-/// What has to be nothing when nothing moves.
-const GAUGES: [&str; 8] = [
-    "queue_bytes",
-    "lanes_held",
-    "resume_bytes",
-    "staged_bytes",
-    "calls_pending",
-    "calls_served",
-    "unproven_now",
-    "handles_exported",
-];
-
-/// What realms that keep the rules never have to count of each other.
-const NEVER: [&str; 8] = [
-    "stale_session",
-    "duplicate",
-    "bad_signature",
-    "foreign_reply",
-    "bad_announcement",
-    "stale_announcement",
-    "duplicate_call",
-    "unknown_forget",
-];
 
 impl Pair {
     pub fn new(bounds: Bounds, planted: Option<Planted>) -> Pair {
@@ -366,8 +343,7 @@ impl Pair {
         let [alice, bob] = &self.ends;
         let mut actions = Vec::new();
         self.actions(&mut actions);
-        let wrong = self.ends.iter().find_map(|end| end.wrong.clone()).or_else(|| self.counted());
-        let kept = self.ends.iter().flat_map(|end| GAUGES.map(|gauge| (end.who, gauge, end.count(gauge))));
+        let wrong = self.ends.iter().find_map(|end| end.wrong.clone()).or_else(|| self.counted(&counted::NEVER));
         let one = |end: &End| end.session.as_ref().map(|session| session.agreed().session);
         let directories_differ = if one(alice) != one(bob) {
             Some("they have not the same session".to_owned())
@@ -380,10 +356,7 @@ impl Pair {
             at_rest: wrong.is_none() && !actions.iter().any(|action| action.is_progress()),
             directories_differ,
             open_calls: bob.open.len(),
-            kept: kept
-                .filter(|(_, _, value)| *value > 0)
-                .map(|(who, gauge, value)| format!("{gauge} of {who:?} is {value}"))
-                .next(),
+            kept: self.counted(&counted::KEPT),
             wrong,
             seldom: Seldom {
                 answered: seen.answered | also.answered,
@@ -396,10 +369,12 @@ impl Pair {
         }
     }
 
-    fn counted(&self) -> Option<String> {
-        let all = self.ends.iter().flat_map(|end| NEVER.map(|counter| (end.who, counter, end.count(counter))));
-        let mut never = all.filter(|(_, _, value)| *value > 0);
-        never.next().map(|(who, counter, value)| format!("{counter} is {value} at {who:?}"))
+    /// The first of these counters that is not nothing.
+    fn counted(&self, names: &[&str]) -> Option<String> {
+        self.ends.iter().find_map(|end| {
+            let (counter, value) = counted::first(end.session.as_ref()?, names)?;
+            Some(format!("{counter} is {value} at {:?}", end.who))
+        })
     }
 
     /// What tells this state from others: what each end has been given, what is on its way, and what may still be chosen.

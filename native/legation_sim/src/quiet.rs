@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use legation_proto::session::DropOutcome;
+use rust_tests::counted;
 
 use crate::ledger::{short, Invariant, SessionId};
 use crate::realm::Watched;
@@ -12,38 +13,6 @@ use crate::world::{Happening, Of, World};
 /// Dead ends are found after two heartbeats of 15 s, and a session's grace may be 60 s.
 const SETTLE_US: u64 = 240_000_000;
 const LOOK_US: u64 = 1_000_000;
-
-/// What has to be nothing when nothing moves.
-const GAUGES: [&str; 8] = [
-    "queue_bytes",
-    "lanes_held",
-    "resume_bytes",
-    "staged_bytes",
-    "calls_pending",
-    "calls_served",
-    "unproven_now",
-    "handles_exported",
-];
-
-/// What realms that keep the rules never have to count of each other.
-const NEVER: [&str; 16] = [
-    "stale_session",
-    "duplicate",
-    "bad_signature",
-    "unknown_kind",
-    "disguised",
-    "foreign_reply",
-    "bad_announcement",
-    "stale_announcement",
-    "bad_term",
-    "identifiers",
-    "too_large",
-    "undecodable",
-    "duplicate_call",
-    "unknown_forget",
-    "credit_exceeded",
-    "not_delegated",
-];
 
 impl World {
     pub fn becomes_quiet(&mut self) {
@@ -146,12 +115,9 @@ impl World {
                     let what = format!("{realm} knows {:?} of {peer}, which has {:?}", names(&has), names(&is));
                     return Some((Invariant::DirectoriesConverge, what));
                 }
-                for gauge in GAUGES {
-                    let value = session.count(gauge);
-                    if value > 0 {
-                        let what = format!("{gauge} is {value} at {realm}, with {peer}, when nothing moves");
-                        return Some((Invariant::Bounded, what));
-                    }
+                if let Some((gauge, value)) = counted::first(&session.core, &counted::KEPT) {
+                    let what = format!("{gauge} is {value} at {realm}, with {peer}, when nothing moves");
+                    return Some((Invariant::Bounded, what));
                 }
                 if !session.calls.is_empty() {
                     let what = format!(
@@ -216,9 +182,7 @@ impl World {
         let Some(session) = self.realms[realm].peers[peer].as_ref().and_then(|peer| peer.session.as_ref()) else {
             return;
         };
-        let counted = session.core.counters().all();
-        let never = counted.iter().find(|(name, value)| *value > 0 && NEVER.contains(name)).copied();
-        if let Some((name, value)) = never {
+        if let Some((name, value)) = counted::first(&session.core, &counted::NEVER) {
             self.violate(Invariant::RulesKept, format!("{name} is {value} at {realm}, with {peer}"));
         }
         self.check_bounds(realm, peer);

@@ -152,11 +152,6 @@ impl Sess {
             waiters: BTreeMap::new(),
         }
     }
-
-    pub fn count(&self, name: &str) -> u64 {
-        let counters = self.core.counters().all();
-        counters.into_iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| value)
-    }
 }
 
 impl Peer {
