@@ -40,6 +40,7 @@ struct Outgoing {
 impl World {
     /// A realm begins, or begins again.
     pub fn begin(&mut self, realm: usize) {
+        self.certify_at_start(realm);
         for number in 0..self.plan.engines {
             if number == 0 || self.chance(60) {
                 self.publish(realm, &format!("e{number}"));
@@ -90,6 +91,7 @@ impl World {
             980..=987 => self.rotate(realm),
             988 if self.chance(50) => self.drain(realm),
             991 => self.revoke(realm),
+            992..=995 => self.certify(realm),
             _ => {}
         }
     }
@@ -318,6 +320,9 @@ impl World {
             return;
         }
         let process = self.realms[realm].spawn();
+        if self.publish_by_agent(realm, name, process) {
+            return;
+        }
         self.realms[realm].engines.insert(name.to_owned(), process);
         for of in self.sessions(realm) {
             self.announce_engine(of, name);
@@ -338,6 +343,7 @@ impl World {
         let reason = self.pick(&REASONS).unwrap_or(ForgetReason::Withdrawn);
         let Some(process) = self.realms[realm].engines.remove(&name) else { return };
         let explained = self.chance(30).then(|| payload::encode(u64::MAX, 10, &[]));
+        let later = self.forget_by_agent(realm, &name, reason);
         for of in self.sessions(realm) {
             let Some(session) = self.session(of) else { continue };
             if let Some(term) = &explained {
@@ -346,7 +352,9 @@ impl World {
                     self.wake_session(of);
                 }
             }
-            self.announce_forget(of, &name, reason);
+            if !later {
+                self.announce_forget(of, &name, reason);
+            }
         }
         if reason != ForgetReason::Withdrawn {
             self.process_dies(process, reason);
@@ -422,6 +430,9 @@ impl World {
     // The operator.
 
     fn rotate(&mut self, realm: usize) {
+        if !self.rotates_here(realm) {
+            return;
+        }
         let ms = self.realms[realm].unix_ms(self.now_us);
         let seed = drawn(&mut self.random);
         let next = Keyring::new(&seed, &drawn(&mut self.random));
@@ -446,7 +457,7 @@ impl World {
     /// Seldom, and not the last two.
     fn revoke(&mut self, realm: usize) {
         let left = self.realms.iter().filter(|realm| !realm.revoked).count();
-        if left <= 2 || !self.chance(20) {
+        if left <= 2 || !self.chance(20) || !self.rotates_here(realm) {
             return;
         }
         let own = &mut self.realms[realm];

@@ -3,6 +3,7 @@
 //! ```text
 //!  seed ─► plan ─► world ─┬─ realm, peers, links    drivers around legation_channel::link::Link and the session
 //!                         ├─ app, incoming          processes: they cast, call, answer, watch, publish, die
+//!                         ├─ keyholding             who signs for a realm that has not its own key
 //!                         ├─ wire, faults, hostile  what is between realms, and who else is there
 //!                         ├─ quiet                  nothing goes wrong any more: does everything come right?
 //!                         └─ ledger                 what must hold, whatever happens
@@ -16,6 +17,7 @@ pub mod app;
 pub mod faults;
 pub mod hostile;
 pub mod incoming;
+pub mod keyholding;
 pub mod ledger;
 pub mod links;
 pub mod payload;

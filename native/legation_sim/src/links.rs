@@ -95,6 +95,9 @@ impl World {
         if let Some((peer, offer)) = self.end(at).asked.take() {
             self.hello(at, peer, offer);
         }
+        if let Some(request) = self.end(at).unsigned.take() {
+            self.ask_for_link(at, request);
+        }
         if let Some(why) = self.end(at).why.take() {
             self.finish(at, why);
         }
@@ -122,7 +125,7 @@ impl World {
                     }
                 }
             }
-            LinkEvent::Sign(_) => {}
+            LinkEvent::Sign(request) => self.end(at).unsigned = Some(request),
             LinkEvent::Decide { peer, resume, .. } => self.end(at).asked = Some((peer, resume)),
             LinkEvent::Up { session, resumed, additional } => self.up(at, session, resumed, additional),
             LinkEvent::Fault(fault) => {
@@ -353,6 +356,7 @@ impl World {
         // What goes with a goodbye goes before the session ends: what its owner is told as lost is what was signed by then.
         if matches!(why, Why::Carrier(_)) {
             self.end(at).phase = Phase::Over;
+            self.end(at).broke = true;
             self.link_ended(at, &why);
             return self.fin(at);
         }

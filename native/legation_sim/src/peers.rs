@@ -6,16 +6,15 @@ use std::sync::Arc;
 use legation_channel::channel::Profile;
 use legation_channel::link::{Link, LinkConfig, LinkRandom, Resume};
 use legation_proto::error::CloseCode;
-use legation_proto::frame::cert::Cert;
-use legation_proto::frame::forget::{Forget, ForgetReason};
+use legation_proto::frame::forget::ForgetReason;
 use legation_proto::frame::hello::Offer;
-use legation_proto::frame::learn::Learn;
 use legation_proto::frame::FrameType;
 use legation_proto::identity::{Purpose, RealmId};
 use legation_proto::limits::Limits;
 use legation_proto::session::{Exported, Session};
 
 use crate::election::{hello_is_welcome, takes_over, Current, Facts};
+use crate::keyholding::signed;
 use crate::ledger::{short, CallEnd, Invariant};
 use crate::payload::Process;
 use crate::realm::{drawn, network, Dial, Sess, Up};
@@ -28,7 +27,7 @@ const LINKS_MAX: usize = 4;
 const LOST_MAX_MS: u64 = 1_000;
 const BACKOFF_MAX_MS: u64 = 10_000;
 const HANDSHAKE_MS: u64 = 5_000;
-const CERT_MS: u64 = 24 * 60 * 60 * 1_000;
+pub const CERT_MS: u64 = 24 * 60 * 60 * 1_000;
 
 impl World {
     pub fn limits(&self, realm: usize) -> Limits {
@@ -452,48 +451,46 @@ impl World {
     }
 
     pub fn announce_cert(&mut self, of: Of) {
-        let (realm, now) = (&mut self.realms[of.realm], self.now_us);
-        let not_before = realm.unix_ms(now);
-        let serial = realm.next_serial(now);
-        let key = realm.keyring.online_public();
-        let cert = Cert { realm: realm.realm_id, key, not_before, not_after: not_before + CERT_MS, serial };
-        self.announce(of, FrameType::Cert, Purpose::Cert, cert.body());
+        let signed = match &self.realms[of.realm].agent {
+            Some(agent) => agent.certificate(),
+            None => {
+                let body = self.certificate_body(of.realm);
+                self.sign_here(of.realm, Purpose::Cert, body)
+            }
+        };
+        self.announce(of, FrameType::Cert, &signed);
     }
 
     pub fn announce_engine(&mut self, of: Of, name: &str) {
-        let realm = &mut self.realms[of.realm];
-        let serial = realm.next_serial(self.now_us);
-        let learn = Learn {
-            realm: realm.realm_id,
-            engine: name.to_owned(),
-            key: realm.keyring.engine_public(name),
-            serial,
-            not_before: 0,
-            not_after: 0,
-            version: 0,
-            operations: 0xff,
-            // Some engines sign for themselves in all modes.
-            delegate: !name.ends_with('1'),
+        let signed = match &self.realms[of.realm].agent {
+            Some(agent) => agent.learn(name),
+            None => {
+                let body = self.learn_body(of.realm, name);
+                Some(self.sign_here(of.realm, Purpose::Learn, body))
+            }
         };
-        self.announce(of, FrameType::Learn, Purpose::Learn, learn.body());
+        match signed {
+            Some(signed) => self.announce(of, FrameType::Learn, &signed),
+            None => self.violate(Invariant::RulesKept, format!("{name} of {} is there, and not signed", of.realm)),
+        }
     }
 
     pub fn announce_forget(&mut self, of: Of, name: &str, reason: ForgetReason) {
-        let realm = &mut self.realms[of.realm];
-        let serial = realm.next_serial(self.now_us);
-        let forget = Forget { realm: realm.realm_id, engine: name.to_owned(), serial, reason };
         if let Some(session) = self.session(of) {
             *session.forgets_sent.entry(name.to_owned()).or_default() += 1;
         }
-        self.announce(of, FrameType::Forget, Purpose::Forget, forget.body());
+        let body = self.forget_body(of.realm, name, reason);
+        let signed = self.sign_here(of.realm, Purpose::Forget, body);
+        self.announce(of, FrameType::Forget, &signed);
     }
 
-    fn announce(&mut self, of: Of, kind: FrameType, purpose: Purpose, mut body: Vec<u8>) {
-        let signature =
-            self.realms[of.realm].keyring.sign(purpose, &network().id(), &body).expect("the identity is here");
-        body.extend_from_slice(&signature);
+    fn sign_here(&self, realm: usize, purpose: Purpose, body: Vec<u8>) -> Vec<u8> {
+        signed(&self.realms[realm].keyring, purpose, body)
+    }
+
+    pub fn announce(&mut self, of: Of, kind: FrameType, signed: &[u8]) {
         let Some(session) = self.session(of) else { return };
-        if session.core.announce(kind, &body) {
+        if session.core.announce(kind, signed) {
             self.wake_session(of);
         }
     }

@@ -36,6 +36,12 @@ pub struct Plan {
     pub clients: usize,
     /// Receipts are made for all that comes.
     pub receipts: bool,
+    /// Realms whose identity key is with an agent.
+    pub external: Vec<bool>,
+    /// How long an agent takes.
+    pub signing_us: (u64, u64),
+    /// What it is asked for, and does not sign as it should.
+    pub unsigned_percent: u32,
 }
 
 /// The number of the pair of two realms.
@@ -73,6 +79,7 @@ impl Plan {
             1..=5 => Profile::Plain,
             _ => Profile::Local,
         };
+        let agents = random.u8(0..2) == 0;
         let slowest = random.choice([300, 5_000, 50_000, 200_000]).unwrap_or(300);
         Plan {
             realms,
@@ -95,6 +102,10 @@ impl Plan {
             engines: random.usize(1..=6),
             clients: random.usize(1..=5),
             receipts: random.u8(0..4) == 0,
+            external: (0..realms).map(|_| agents && random.bool()).collect(),
+            // Now and then longer than anybody waits.
+            signing_us: (50, random.choice([2_000, 100_000, 1_000_000, 8_000_000]).unwrap_or(2_000)),
+            unsigned_percent: random.choice([0, 5, 20]).unwrap_or(0),
         }
     }
 

@@ -12,6 +12,7 @@ use legation_proto::rotation::{Revocation, Rotation};
 use legation_proto::session::Session;
 use legation_proto::UnixMs;
 
+use crate::keyholding::Agent;
 use crate::ledger::{SessionId, Target};
 use crate::payload::Process;
 
@@ -38,6 +39,8 @@ pub struct Realm {
     pub realm_id: RealmId,
     pub disk: Disk,
     pub keyring: Arc<Keyring>,
+    /// Who has the identity key, where the keyring has not.
+    pub agent: Option<Agent>,
     pub tls: Arc<TlsContext>,
     pub knocks: Arc<Mutex<KnockMemory>>,
     pub boot: u32,
@@ -185,17 +188,22 @@ impl Peer {
 }
 
 impl Realm {
-    pub fn new(id: u8, random: &mut fastrand::Rng, clock: (i64, i64)) -> Realm {
+    pub fn new(id: u8, random: &mut fastrand::Rng, clock: (i64, i64), external: bool) -> Realm {
         let mut disk = Disk::default();
         random.fill(&mut disk.seed);
-        let keyring = Keyring::new(&disk.seed, &drawn(random));
+        let mut keyring = Keyring::new(&disk.seed, &drawn(random));
         let key = *keyring.public();
+        let agent = external.then(|| Agent::new(&disk.seed, &drawn(random)));
+        if external {
+            keyring = held_elsewhere(key, random);
+        }
         Realm {
             id,
             key,
             realm_id: RealmId::of(&key),
             disk,
             keyring: Arc::new(keyring),
+            agent,
             tls: TlsContext::new(&LinkKey::generate(drawn(random))),
             // It has been up for a while.
             knocks: knocks((START as i64 + clock.0) as u64 - 60_000),
@@ -238,7 +246,13 @@ impl Realm {
     /// Another boot, with what is on disk. `heads`: what it has seen of others' keys is there, too.
     pub fn boot(&mut self, heads: bool, random: &mut fastrand::Rng, now_us: u64) {
         self.boot += 1;
-        let keyring = Keyring::new(&self.disk.seed, &drawn(random));
+        let keyring = match &mut self.agent {
+            Some(agent) => {
+                *agent = Agent::new(&self.disk.seed, &drawn(random));
+                held_elsewhere(self.key, random)
+            }
+            None => Keyring::new(&self.disk.seed, &drawn(random)),
+        };
         let chained = keyring.with_chain(self.disk.chain.clone(), self.disk.revocation.clone());
         self.keyring = Arc::new(chained.expect("what a realm has written down itself"));
         if heads {
@@ -262,6 +276,11 @@ impl Realm {
             self.disk.heads.insert(realm.0, head);
         }
     }
+}
+
+/// Its engines have other keys after each start.
+fn held_elsewhere(key: [u8; 32], random: &mut fastrand::Rng) -> Keyring {
+    Keyring::external(key, drawn(random), &drawn(random)).expect("a public key as good as any")
 }
 
 fn knocks(now: UnixMs) -> Arc<Mutex<KnockMemory>> {

@@ -12,6 +12,7 @@ use legation_channel::channel::Profile;
 use legation_channel::link::Link;
 use legation_proto::error::CloseCode;
 use legation_proto::frame::hello::Offer;
+use legation_proto::hello::SignRequest;
 use legation_proto::identity::RealmId;
 use legation_proto::session::Wake;
 use rust_tests::raw_peer::RawPeer;
@@ -66,7 +67,11 @@ pub struct End {
     pub phase: Phase,
     pub initiator: bool,
     pub asked: Option<(RealmId, Option<Offer>)>,
+    /// Of whoever has the realm's key.
+    pub unsigned: Option<SignRequest>,
     pub why: Option<Why>,
+    /// The carrier broke, of which a link is not told.
+    pub broke: bool,
     pub woken: Wake,
     pub flushing: bool,
     /// More waits than the carrier takes.
@@ -86,7 +91,9 @@ impl End {
             phase: Phase::Handshake,
             initiator,
             asked: None,
+            unsigned: None,
             why: None,
+            broke: false,
             woken: Wake::default(),
             flushing: false,
             blocked: false,

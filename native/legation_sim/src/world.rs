@@ -14,6 +14,7 @@ use legation_channel::channel::Profile;
 use legation_proto::keyring::Keyring;
 use rust_tests::realm::Realm as RawRealm;
 
+use crate::keyholding::{self, Ask};
 use crate::ledger::{Invariant, Ledger};
 use crate::plan::Plan;
 use crate::realm::{drawn, Peer, Realm, Sess};
@@ -95,6 +96,19 @@ pub enum Happening {
     LiarActs {
         conn: usize,
     },
+    /// An agent answers. None: it refuses.
+    Signed {
+        ask: u64,
+        signature: Option<Box<[u8; 64]>>,
+    },
+    GivesUp {
+        ask: u64,
+    },
+    AskAgain {
+        realm: usize,
+        boot: u32,
+        end: keyholding::End,
+    },
 }
 
 /// A session, for as long as it is that.
@@ -131,10 +145,14 @@ pub enum Sabotage {
     ChangeReceipt,
     /// An impostor has the network key.
     TellImpostor,
+    /// What an agent has signed is put under something else.
+    MixSignatures,
+    /// An engine is announced again before its end is signed.
+    OvertakeEnd,
 }
 
 impl Sabotage {
-    pub const ALL: [Sabotage; 18] = [
+    pub const ALL: [Sabotage; 20] = [
         Sabotage::DeliverTwice,
         Sabotage::Swap,
         Sabotage::Drop,
@@ -153,6 +171,8 @@ impl Sabotage {
         Sabotage::RepeatRandomness,
         Sabotage::ChangeReceipt,
         Sabotage::TellImpostor,
+        Sabotage::MixSignatures,
+        Sabotage::OvertakeEnd,
     ];
 }
 
@@ -181,6 +201,11 @@ pub struct World {
     pub dropped: BTreeMap<(u8, u8), u64>,
     pub sabotage: Option<Sabotage>,
     pub held_back: Option<crate::incoming::Came>,
+    /// What agents were asked for, by number.
+    pub asks: BTreeMap<u64, Ask>,
+    pub last_ask: u64,
+    /// The last signature, for who is given another's.
+    pub mixed: Option<Box<[u8; 64]>>,
 }
 
 impl World {
@@ -188,7 +213,7 @@ impl World {
         let mut random = fastrand::Rng::with_seed(seed);
         let plan = Plan::draw(&mut random, seconds);
         let mut realms: Vec<Realm> =
-            (0..plan.realms).map(|id| Realm::new(id as u8, &mut random, plan.clocks[id])).collect();
+            (0..plan.realms).map(|id| Realm::new(id as u8, &mut random, plan.clocks[id], plan.external[id])).collect();
         let liars: Vec<RawRealm> = (0..plan.liars)
             .map(|_| RawRealm::of(Keyring::new(&drawn(&mut random), &drawn(&mut random)), drawn(&mut random)))
             .collect();
@@ -218,6 +243,9 @@ impl World {
             dropped: BTreeMap::new(),
             sabotage: None,
             held_back: None,
+            asks: BTreeMap::new(),
+            last_ask: 0,
+            mixed: None,
         };
         for realm in 0..world.plan.realms {
             world.begin(realm);
@@ -322,6 +350,9 @@ impl World {
             Happening::Heal { one, other } => self.heal(one, other),
             Happening::LiarDials { liar } => self.liar_dials(liar),
             Happening::LiarActs { conn } => self.liar_acts(conn),
+            Happening::Signed { ask, signature } => self.signed(ask, signature),
+            Happening::GivesUp { ask } => self.gives_up(ask),
+            Happening::AskAgain { realm, boot, end } => self.ask_again(realm, boot, end),
         }
     }
 
