@@ -125,6 +125,27 @@ impl Entry {
     }
 }
 
+/// What a knock says, right or wrong.
+#[derive(Clone, Debug)]
+pub struct KnockFields {
+    pub version: u8,
+    pub profile: u8,
+    pub time: UnixMs,
+    pub random: [u8; 16],
+    /// As it is written; the flight may have another.
+    pub length: u16,
+}
+
+/// `protocol.md` 4.1 and 4.2, with the flight.
+pub fn knock(key: &[u8; 32], responder: RealmId, fields: &KnockFields, flight: &[u8]) -> Vec<u8> {
+    let (time, length) = (fields.time.to_le_bytes(), fields.length.to_le_bytes());
+    let mut mac = blake3::Hasher::new_keyed(key);
+    mac.update(b"legation/1/knock\0").update(&[fields.profile]).update(&time).update(&fields.random);
+    mac.update(&responder.0).update(&length).update(flight);
+    let mac = mac.finalize();
+    [&[fields.version, fields.profile][..], &time, &fields.random, mac.as_bytes(), &length, flight].concat()
+}
+
 /// `protocol.md` 4.6, with the flight.
 pub fn answer(network: &NetworkKey, profile: Profile, opening: &[u8], flight: &[u8]) -> Vec<u8> {
     let length = (flight.len() as u16).to_le_bytes();

@@ -133,6 +133,11 @@ impl AnswerInitiator {
         }
     }
 
+    /// What is kept of an answer that is not all there: at most 4,130 bytes, and none behind a verdict.
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
     fn step(&mut self, input: &[u8]) -> Result<Option<(Vec<u8>, usize)>, AnswerRefused> {
         if let Some(refused) = self.refused {
             return Err(refused);

@@ -34,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     targets::terms::TARGET,
     targets::frames::TARGET,
     targets::knock::TARGET,
+    targets::answer::TARGET,
     targets::channel::TARGET,
     targets::hello::TARGET,
     targets::session::TARGET,

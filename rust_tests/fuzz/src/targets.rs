@@ -1,5 +1,6 @@
 //! One file per target: what it is given, what must hold, and what it begins with.
 
+pub mod answer;
 pub mod beam;
 pub mod channel;
 pub mod config;

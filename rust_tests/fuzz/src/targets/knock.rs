@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use arbitrary::Arbitrary;
 use legation_channel::knock::{KnockMemory, KnockRefused, KnockResponder, KnockSettings, KnockVerdict};
 use legation_proto::identity::RealmId;
+use rust_tests::entry::{self, KnockFields};
 use rust_tests::realm::{network, Realm, START};
 
 use super::{pieces, script, scripts, Edit};
@@ -108,19 +109,16 @@ fn written(knock: &Knock) -> (Vec<u8>, bool) {
             _ => flight.resize(legation_channel::plain::FIRST_MESSAGE_BYTES, 7),
         }
     }
-    let time = START.saturating_add_signed(fields.time.into());
-    let length = fields.length.unwrap_or(flight.len() as u16);
     let key = if fields.our_network { network().expose() } else { [7; 32] };
     let responder = ids()[usize::from(!fields.for_bob)];
-    let mut mac = blake3::Hasher::new_keyed(&key);
-    mac.update(b"legation/1/knock\0").update(&[fields.profile]).update(&time.to_le_bytes()).update(&fields.random);
-    mac.update(&responder.0).update(&length.to_le_bytes()).update(&flight);
-    let mut bytes = vec![fields.version, fields.profile];
-    bytes.extend(time.to_le_bytes());
-    bytes.extend(fields.random);
-    bytes.extend(mac.finalize().as_bytes());
-    bytes.extend(length.to_le_bytes());
-    bytes.extend(&flight);
+    let said = KnockFields {
+        version: fields.version,
+        profile: fields.profile,
+        time: START.saturating_add_signed(fields.time.into()),
+        random: fields.random,
+        length: fields.length.unwrap_or(flight.len() as u16),
+    };
+    let mut bytes = entry::knock(&key, responder, &said, &flight);
     let before = bytes.clone();
     Edit::all(&knock.edits, &mut bytes);
     // What comes behind it is the channel's.
