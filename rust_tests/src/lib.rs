@@ -3,11 +3,13 @@
 //! * [`pair::Pair`]: two [`legation_channel::link::Link`]s over a simulated carrier, in virtual time.
 //! * [`raw_peer::RawPeer`]: a peer with real keys that does the handshake properly and then says whatever a test wants,
 //!   [`raw_peer::Versus`]: one of them against a `Link`.
+//! * [`another::Another`]: one more link of its session.
 //! * [`entry`]: knock and answer, by hand.
 //! * [`counted`]: what sessions of realms that keep the rules have to count as nothing.
 //! * [`edge_signatures`]: signatures at the edges of Ed25519.
 //! * [`vectors`]: what `test/vectors/*.txt` is made of.
 
+pub mod another;
 pub mod counted;
 pub mod edge_signatures;
 pub mod entry;

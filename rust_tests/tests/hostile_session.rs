@@ -2,7 +2,6 @@
 //! each attack comes to is what `protocol.md` says, and honest traffic goes on.
 
 use legation_channel::channel::Profile;
-use legation_channel::link::{Link, LinkConfig};
 use legation_proto::error::CloseCode;
 use legation_proto::etf::{Owner, Wire};
 use legation_proto::frame::batch::{kind, label, Address, Refusal};
@@ -11,10 +10,11 @@ use legation_proto::frame::hello::Offer;
 use legation_proto::frame::FrameType;
 use legation_proto::limits::{Limits, RELEASES_MAX, STRAYS_MAX};
 use legation_proto::session::{DropOutcome, Locals, PushError, TranslateError};
-use rust_tests::pair::{Admit, Seen, Side};
+use rust_tests::another::Another;
+use rust_tests::pair::Seen;
 use rust_tests::raw_batch::{critical, fragment, staged, RawMessage, STAGED};
-use rust_tests::raw_peer::{RawPeer, RawPeerConfig, Versus};
-use rust_tests::realm::{fixed_random, network, Realm};
+use rust_tests::raw_peer::{RawPeerConfig, Versus};
+use rust_tests::realm::Realm;
 use rust_tests::term;
 
 const MIB: usize = 1024 * 1024;
@@ -39,46 +39,11 @@ fn another(first: &Versus, id: [u8; 32], additional: bool, run: u32) -> Versus {
 }
 
 fn another_of(realm: Realm, first: &Versus, id: [u8; 32], additional: bool, run: u32) -> Versus {
-    let bob = Realm::bob();
-    let link = LinkConfig {
-        profile: Profile::Local,
-        keyring: bob.keyring.clone(),
-        network: network(),
-        tls: bob.tls.clone(),
-        limits: limits(),
-        random: fixed_random(3_000 + run, 1),
-        now: first.now,
-    };
-    let mut side = Side::new(Link::accept_from(link, None).unwrap(), bob, network());
-    side.stand_ins = false;
-    side.admit = Admit::Later;
-    side.standby = additional;
-    side.tick(first.now);
-    let mut peer = RawPeer::new(RawPeerConfig {
-        realm,
-        random: fixed_random(4_000 + run, 0),
-        now: first.now,
-        ..RawPeerConfig::dialling(Profile::Local)
-    });
-    peer.hello_twist = Some(Box::new(move |hello| hello.resume = Some(Offer { session: id, additional })));
-    let mut versus = Versus { side, peer, now: first.now };
-    versus.settle();
+    let offer = Offer { session: id, additional };
     // The driver is as careless as can be: it gives its session to whoever comes.
-    let mut seen = Vec::new();
-    let session = first.side.session();
-    let wake = versus.side.link.accept(first.now, Some(session), None, &mut |event| seen.push(Seen::from(event)));
-    if matches!(seen[..], [Seen::Resumed { .. }]) && !additional {
-        versus.side.link.activate();
-    }
-    versus.side.events.extend(seen);
-    versus.side.woken(wake.any());
-    versus.settle();
-    assert!(versus.side.is_up(), "{:?}", versus.side.fault);
-    // Its own half of the handshake has not asked for the session, and so doesn't take the answer.
-    versus.peer.agreed = first.peer.agreed.clone();
-    versus.peer.serial = first.peer.serial + 1_000;
-    versus.peer.next_sequence = first.peer.next_sequence;
-    versus
+    let another = Another { realm, offer, given: Some(first.side.session()), limits: limits(), run }.link(first);
+    assert!(another.side.is_up(), "{:?}", another.side.fault);
+    another
 }
 
 fn id(versus: &Versus) -> [u8; 32] {

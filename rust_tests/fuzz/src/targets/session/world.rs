@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use legation_channel::channel::Profile;
-use legation_channel::link::{Link, LinkConfig};
 use legation_proto::error::CloseCode;
 use legation_proto::frame::hello::Offer;
 use legation_proto::frame::FrameType;
 use legation_proto::limits::Limits;
 use legation_proto::signing::{Mode, Modes};
-use rust_tests::pair::{Admit, Seen, Side};
-use rust_tests::raw_peer::{RawPeer, RawPeerConfig, Versus};
-use rust_tests::realm::{fixed_random, network, Realm};
+use rust_tests::another::Another;
+use rust_tests::pair::Seen;
+use rust_tests::raw_peer::{RawPeerConfig, Versus};
+use rust_tests::realm::Realm;
 
 use super::script::OPERATIONS_MAX;
 
@@ -100,46 +100,15 @@ impl World {
         let first = &self.links[0];
         let session = first.side.session();
         let id = if right { session.agreed().session } else { [1; 32] };
-        let bob = Realm::bob();
-        let link = LinkConfig {
-            profile: Profile::Local,
-            keyring: bob.keyring.clone(),
-            network: network(),
-            tls: bob.tls.clone(),
-            limits: self.limits.clone(),
-            random: fixed_random(3_000 + self.runs, 1),
-            now: first.now,
-        };
-        let mut side = Side::new(Link::accept_from(link, None).expect("local needs nothing"), bob, network());
-        side.stand_ins = first.side.stand_ins;
-        side.admit = Admit::Later;
-        side.standby = additional;
-        side.tick(first.now);
-        let mut peer = RawPeer::new(RawPeerConfig {
-            random: fixed_random(4_000 + self.runs, 0),
-            now: first.now,
-            ..RawPeerConfig::dialling(Profile::Local)
-        });
-        peer.hello_twist = Some(Box::new(move |hello| hello.resume = Some(Offer { session: id, additional })));
-        let mut versus = Versus { side, peer, now: first.now };
-        versus.settle();
-        let mut seen = Vec::new();
-        let offered = right.then_some(session);
-        let wake = versus.side.link.accept(versus.now, offered, None, &mut |event| seen.push(Seen::from(event)));
-        let resumed = matches!(seen[..], [Seen::Resumed { .. }]);
-        if resumed && !additional {
-            versus.side.link.activate();
-        }
-        versus.side.events.extend(seen);
-        versus.side.woken(wake.any());
-        versus.settle();
+        let offer = Offer { session: id, additional };
+        let given = right.then_some(session);
+        let another = Another { realm: Realm::alice(), offer, given, limits: self.limits.clone(), run: self.runs };
+        let versus = another.link(first);
         // A new session is no part of what is known here.
+        let resumed = versus.side.events.iter().any(|event| matches!(event, Seen::Resumed { .. }));
         if !resumed || !versus.side.is_up() {
             return;
         }
-        versus.peer.agreed = first.peer.agreed.clone();
-        versus.peer.serial = first.peer.serial + 1_000;
-        versus.peer.next_sequence = first.peer.next_sequence;
         self.links.push(versus);
         self.current = self.links.len() - 1;
     }
