@@ -1,6 +1,7 @@
-//! What may not be left of a session, and what it never counts, between realms that keep the rules. The simulator and the model
-//! hold their sessions to it.
+//! What may not be left of a session, and what it never counts, between realms that keep the rules; and what it never keeps more of,
+//! whoever its peer is. The simulator, the model and fuzzing hold their sessions to it.
 
+use legation_proto::limits::Limits;
 use legation_proto::session::Session;
 
 /// What has to be nothing when nothing moves.
@@ -38,6 +39,27 @@ pub const NEVER: [&str; 16] = [
 /// The first of `names` that a session has counted, and how much of it.
 pub fn first(session: &Session, names: &[&str]) -> Option<(&'static str, u64)> {
     session.counters().all().into_iter().find(|(name, value)| *value > 0 && names.contains(name))
+}
+
+/// What a session keeps more of than it may, in bytes, messages and entries: what, how much, and how much it may be.
+pub fn over(session: &Session, limits: &Limits) -> Vec<(&'static str, u64, u64)> {
+    let counters = session.counters();
+    let message = u64::from(limits.message_bytes_max);
+    // Answers always go, and what has begun to go out goes; each of these may be one message past its bound.
+    let bounds = [
+        ("queue_bytes", &counters.queue_bytes, 3 * limits.queue_bytes_max as u64),
+        ("resume_bytes", &counters.resume_bytes, limits.resume_bytes_max as u64 + 2 * message),
+        ("staged_bytes", &counters.staged_bytes, message + 1024 * 1024),
+        ("calls_pending", &counters.calls_pending, limits.calls_max as u64),
+        ("calls_served", &counters.calls_served, limits.calls_max as u64),
+        ("handles_imported", &counters.handles_imported, (limits.handles_max + limits.callers_max) as u64),
+        ("handles_exported", &counters.handles_exported, limits.handles_max as u64),
+        ("references_imported", &counters.references_imported, limits.references_max as u64),
+        ("references_exported", &counters.references_exported, limits.references_max as u64),
+        ("unproven_now", &counters.unproven_now, limits.unproven_messages_max),
+    ];
+    let all = bounds.iter().map(|(name, counter, bound)| (*name, counter.get(), *bound));
+    all.filter(|(_, value, bound)| value > bound).collect()
 }
 
 #[cfg(test)]

@@ -193,26 +193,11 @@ impl World {
         let Some(session) = self.realms[realm].peers[peer].as_ref().and_then(|peer| peer.session.as_ref()) else {
             return;
         };
-        let (limits, counters) = (&self.plan.limits[realm], session.core.counters());
-        let message = u64::from(limits.message_bytes_max);
-        // Answers always go, and what has begun to go out goes; each of these may be one message past its bound.
-        let bounds = [
-            ("queue_bytes", &counters.queue_bytes, 3 * limits.queue_bytes_max as u64),
-            ("resume_bytes", &counters.resume_bytes, limits.resume_bytes_max as u64 + 2 * message),
-            ("staged_bytes", &counters.staged_bytes, message + 1024 * 1024),
-            ("calls_pending", &counters.calls_pending, limits.calls_max as u64),
-            ("calls_served", &counters.calls_served, limits.calls_max as u64),
-            ("handles_imported", &counters.handles_imported, (limits.handles_max + limits.callers_max) as u64),
-            ("handles_exported", &counters.handles_exported, limits.handles_max as u64),
-            ("references_imported", &counters.references_imported, limits.references_max as u64),
-            ("references_exported", &counters.references_exported, limits.references_max as u64),
-            ("unproven_now", &counters.unproven_now, limits.unproven_messages_max),
-        ];
-        let over = bounds.iter().map(|(name, counter, bound)| (*name, counter.get(), *bound));
+        let limits = &self.plan.limits[realm];
         let learned = ("engines", session.learned.len() as u64, u64::from(limits.engines_max));
-        let over: Vec<String> = over
-            .chain([learned])
-            .filter(|(_, value, bound)| value > bound)
+        let over: Vec<String> = counted::over(&session.core, limits)
+            .into_iter()
+            .chain(Some(learned).filter(|(_, value, bound)| value > bound))
             .map(|(name, value, bound)| format!("{name} is {value} of {bound} at {realm}, with {peer}"))
             .collect();
         over.into_iter().for_each(|what| self.violate(Invariant::Bounded, what));
