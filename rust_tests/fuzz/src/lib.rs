@@ -15,6 +15,8 @@ pub mod corpus;
 pub mod differential;
 pub mod targets;
 
+use targets::session::Reached;
+
 /// One thing that is fuzzed.
 #[derive(Clone, Copy)]
 pub struct Target {
@@ -27,6 +29,20 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Longest input that libFuzzer tries.
     pub bytes_max: usize,
+}
+
+/// How far an input comes, if it is a script.
+pub type HowFar = fn(&[u8]) -> Option<Reached>;
+
+impl Target {
+    /// Of one that plays sessions, how far they come.
+    pub fn reached(&self) -> Option<HowFar> {
+        match self.name {
+            "session" => Some(targets::session::reached),
+            "resume" => Some(targets::resume::reached),
+            _ => None,
+        }
+    }
 }
 
 /// All of them, in the order in which they run. Each has a file of its name in `fuzz/fuzz_targets`.

@@ -1,17 +1,21 @@
 //! A session under frames that are anything, from a listed peer: framed, numbered and signed by its keys, so that they get past what looks
-//! at that first. Links come and go, and RESUMEs (`resume` begins with them).
+//! at that first. Links come and go, and RESUMEs (`resume` begins with them). Most steps keep the rules ([`Valid`]), so that what breaks them
+//! meets a session under way.
 //!
 //! What must hold, whatever comes:
 //! * nothing panics; a link that ends says why, and one of the reasons that there are for it;
 //! * what is delivered was in a batch that was signed by the key of its source, for this session, from this realm to that; to whom it was sent;
 //!   in order and once, also over several links. Messages carry a number by which that is known.
-//! * a call of ours ends at most once;
+//! * a call of ours ends at most once, with the answer to it;
+//! * what our side sends has its numbers without a gap, over all links;
 //! * what is kept stays within its settings.
 
 mod batches;
 mod ours;
 mod peer;
+mod reached;
 mod script;
+mod steps;
 mod world;
 
 use legation_proto::frame::batch::Address;
@@ -20,7 +24,9 @@ use self::world::World;
 use super::{script, scripts};
 use crate::Target;
 
-pub(super) use self::script::{Operation, Script};
+pub use self::reached::Reached;
+pub(super) use self::script::{Operation, Script, Step};
+pub(super) use self::steps::Valid;
 
 pub const TARGET: Target = Target {
     name: "session",
@@ -31,18 +37,26 @@ pub const TARGET: Target = Target {
 };
 
 fn run(input: &[u8]) {
-    if let Some(script) = script::<Script>(input) {
-        play(&script);
-    }
+    reached(input);
 }
 
-pub(super) fn play(script: &Script) {
-    let mut world = World::new(script.bounds);
-    for operation in &script.operations.0 {
-        world.apply(operation);
+/// How far the script comes that an input is.
+pub fn reached(input: &[u8]) -> Option<Reached> {
+    Some(play(&script::<Script>(input)?))
+}
+
+pub(super) fn play(script: &Script) -> Reached {
+    let (bounds, opening) = Valid::opening(script.opening);
+    let mut world = World::new(script.bounds | bounds);
+    let opening = opening.into_iter().map(Step::Valid);
+    for step in opening.collect::<Vec<_>>().iter().chain(&script.steps.0) {
+        match step {
+            Step::Valid(valid) => world.step(*valid),
+            Step::Any(operation) => world.apply(operation),
+        }
         world.check();
     }
-    world.end();
+    world.end()
 }
 
 fn engine(number: u8) -> &'static str {
@@ -80,5 +94,10 @@ fn rarely(change: i8) -> i64 {
 }
 
 fn seeds() -> Vec<Vec<u8>> {
-    scripts("legation fuzz session", 48, 1_500)
+    let mut seeds = scripts("legation fuzz session", 48, 600);
+    // The openings alone, with wide bounds, with tight ones, and with fragments of our own side's.
+    for bounds in [0, 0x1f, 0x1b] {
+        seeds.extend((0..10).map(|opening| vec![bounds, opening]));
+    }
+    seeds
 }

@@ -3,7 +3,7 @@
 use legation_proto::etf::{Owner, Wire};
 use legation_proto::frame::checkpoint::Checkpoint;
 use legation_proto::frame::FrameType;
-use rust_tests::raw_batch::{fragment, frame, staged, RawMessage, ALIGNED, STAGED};
+use rust_tests::raw_batch::{fragment, staged, RawMessage, ALIGNED, STAGED};
 use rust_tests::term;
 
 use super::script::{Batch, Message, Payload};
@@ -94,63 +94,58 @@ impl World {
             }
         }
         if mode == 3 {
-            let count = raw.messages.len().max(1) as u64;
-            let first = self.open.map_or(raw.first_sequence, |(first, _)| first);
-            self.open = Some((first, raw.first_sequence + count - 1));
-            self.chain = *blake3::hash(&[self.chain, *blake3::hash(&body).as_bytes()].concat()).as_bytes();
+            self.opened(raw.first_sequence, raw.messages.len().max(1) as u64, &body);
         }
         (body, good)
     }
 
+    /// A batch without a signature is on its way.
+    pub(super) fn opened(&mut self, first: u64, count: u64, body: &[u8]) {
+        let begun = self.open.map_or(first, |(first, _)| first);
+        self.open = Some((begun, first + count - 1));
+        self.chain = *blake3::hash(&[self.chain, *blake3::hash(body).as_bytes()].concat()).as_bytes();
+    }
+
     pub(super) fn staged(&mut self, transfer: u8, ahead: i8, pieces: u8, batch: &Batch) {
+        let Some(message) = batch.messages.0.first() else { return };
         self.numbers += 1;
         let number = self.numbers;
         let payload = term::payload(&term::tuple(&[term::binary(&[7; 300]), term::number(number)[1..].to_vec()]));
-        let mut one = Batch { messages: Few(Vec::new()), ..*batch };
-        let Some(message) = batch.messages.0.first() else { return };
-        one.messages.0.push(Message {
-            flags: message.flags | 0x80,
-            length: None,
-            payload: Payload::Number,
-            ..*message
-        });
-        one.mode = batch.mode % 2;
-        let to = destination(one.messages.0[0].destination);
+        let message = Message { flags: message.flags | 0x80, length: None, payload: Payload::Number, ..*message };
+        let to = destination(message.destination);
+        let is_staged = message.flags & STAGED != 0;
+        let one = Batch { messages: Few(vec![message]), mode: batch.mode % 2, ..*batch };
+        let transfer = u32::from(transfer % 4);
+        // Fragments take numbers, too, and come before the batch. One that is not staged after all goes as it is.
+        if is_staged {
+            let total = payload.len().saturating_add_signed(ahead.into());
+            for piece in payload.chunks(1 + usize::from(pieces)) {
+                let body = fragment(transfer, total, piece);
+                self.write(FrameType::Fragment, &body);
+            }
+        }
         let (whole, good) = self.batch(&one, Some(&payload));
         if good {
             self.sent.insert(number, to);
         }
-        if one.messages.0[0].flags & STAGED == 0 {
-            // Not a staged one after all: it goes as it is.
-            self.write(FrameType::Batch, &whole);
-            return;
-        }
-        let transfer = u32::from(transfer % 4);
-        let total = payload.len().saturating_add_signed(ahead.into());
-        let size = 1 + usize::from(pieces);
-        // Fragments take numbers, too: they come before the batch that was numbered already.
-        let before = self.link().peer.next_sequence;
-        for piece in payload.chunks(size) {
-            let body = fragment(transfer, total, piece);
-            self.link().peer.write(&frame(FrameType::Fragment as u8, 1, body.len() as u32, &body));
-        }
-        self.link().peer.next_sequence = before;
-        if whole.len() > 200 {
-            let body = staged(&whole, transfer);
-            self.write(FrameType::Batch, &body);
+        match is_staged {
+            false => self.write(FrameType::Batch, &whole),
+            true if whole.len() > 200 => self.write(FrameType::Batch, &staged(&whole, transfer)),
+            true => {}
         }
     }
 
     pub(super) fn checkpoint(&mut self, first: i8, last: i8, chain: bool, signed: bool) {
         let wrong = first % 16 == 7;
-        let peer = &mut self.links[self.current].peer;
-        let checkpoint = match (wrong, self.open.take()) {
+        let (open, chain_now) = (self.open.take(), self.chain);
+        let peer = &mut self.link().peer;
+        let checkpoint = match (wrong, open) {
             (false, None) => return,
-            (false, Some((first, last))) => Checkpoint { first, last, chain: self.chain },
+            (false, Some((first, last))) => Checkpoint { first, last, chain: chain_now },
             (true, _) => Checkpoint {
                 first: peer.next_sequence.saturating_add_signed(i64::from(first) / 16).max(1),
                 last: peer.next_sequence.saturating_add_signed(i64::from(last) / 16),
-                chain: if chain { self.chain } else { [5; 32] },
+                chain: if chain { chain_now } else { [5; 32] },
             },
         };
         let signed = signed || !wrong;

@@ -12,7 +12,7 @@ use crate::targets::elements;
 impl World {
     /// What our own side does.
     pub(super) fn ours(&mut self, operation: &Operation) {
-        let versus = &mut self.links[self.current];
+        let versus = &mut self.lines[self.current].versus;
         let side = &mut versus.side;
         match operation {
             Operation::Export(number) => side.export(["b", "c", "d"][usize::from(number % 3)]),
@@ -29,9 +29,7 @@ impl World {
                 let _ = result;
             }
             Operation::Call { engine: name } => {
-                self.calls += 1;
-                let context = self.calls.to_le_bytes();
-                drop(side.call(versus.now, engine(*name), &[*name % 3], &context, &term::number(self.calls)));
+                self.call(engine(*name), *name);
             }
             Operation::Answer { which, refuse } if !self.asked.is_empty() => {
                 let call = self.asked[usize::from(*which) % self.asked.len()];
@@ -51,5 +49,14 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Asks an engine of the peer's; what is asked has the number by which its answer is known again.
+    pub(super) fn call(&mut self, engine: &str, caller: u8) {
+        self.calls += 1;
+        let (context, payload) = (self.calls.to_le_bytes(), term::number(self.calls));
+        let versus = &mut self.lines[self.current].versus;
+        // Refused where there is no such engine, or no room.
+        drop(versus.side.call(versus.now, engine, &[caller % 3], &context, &payload));
     }
 }

@@ -1,7 +1,8 @@
 //! What a script says, read from bytes.
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Unstructured};
 
+use super::steps::Valid;
 use crate::targets::{Few, Many};
 
 /// More than enough to say anything, and an execution ends in milliseconds.
@@ -10,7 +11,29 @@ pub(crate) const OPERATIONS_MAX: usize = 48;
 #[derive(Arbitrary, Debug)]
 pub(crate) struct Script {
     pub bounds: u8,
-    pub operations: Many<Operation, OPERATIONS_MAX>,
+    /// Which of the openings goes before: [`Valid::opening`].
+    pub opening: u8,
+    pub steps: Many<Step, OPERATIONS_MAX>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// As a peer that keeps the rules would do next, whatever was before.
+    Valid(Valid),
+    /// Whatever it comes to.
+    Any(Operation),
+}
+
+/// Three of four keep the rules: where one is broken the link is over, and what follows says nothing.
+const VALID: u8 = 192;
+
+impl<'a> Arbitrary<'a> for Step {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Step> {
+        match u8::arbitrary(bytes)? {
+            tag @ ..VALID => Ok(Step::Valid(Valid::of(tag, bytes.arbitrary()?, bytes.arbitrary()?))),
+            _ => Ok(Step::Any(bytes.arbitrary()?)),
+        }
+    }
 }
 
 #[derive(Arbitrary, Debug)]
