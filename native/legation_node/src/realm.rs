@@ -22,6 +22,7 @@ pub mod admin;
 pub mod atoms;
 pub mod control;
 pub mod counters;
+mod ends;
 pub mod engines;
 pub mod exits;
 pub mod flow;
@@ -161,6 +162,7 @@ pub struct Realm {
     policies: RwLock<HashMap<Box<str>, Arc<Policy>>>,
     sessions: RwLock<HashMap<u64, Arc<PeerSession>>>,
     pub(crate) publishing: tokio::sync::Mutex<()>,
+    ends: Arc<ends::Ends>,
     pub(crate) serials: Serials,
     pub(crate) certificate: Mutex<Option<Box<[u8]>>>,
     pub(crate) names: Names,

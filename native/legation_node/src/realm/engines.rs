@@ -1,7 +1,8 @@
 //! Our engines: BEAM processes that were published, announced to the peers that may know of them.
 //!
 //! Serials rise across restarts (`protocol.md` 11.4): microseconds since 1970. LEARN and FORGET are signed by the identity, which
-//! may sit in an agent; an engine is out of the table at once when it is withdrawn, and announced once it is signed.
+//! may sit in an agent; an engine is out of the table at once when it is withdrawn, and announced once it is signed. What becomes of
+//! an end that is not signed at once is `ends.rs`'s.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use crate::dist::control::encode;
 use crate::dist::term;
 use crate::identity::SignError;
 use crate::peers::PeerSession;
+use crate::realm::ends;
 use crate::realm::incoming::key_of;
 use crate::realm::node::{Node, Question, Watch};
 use crate::realm::policy::{Policy, To};
@@ -169,6 +171,7 @@ impl Realm {
         } else if read(&self.engines).len() >= self.limits.session.engines_max as usize {
             return Err(PublishError::Overload);
         }
+        self.ends.are_signed(name).await?;
         let key = self.identity.keyring.engine_public(name);
         let learn = Learn {
             realm: self.identity.realm_id,
@@ -352,34 +355,13 @@ impl Realm {
         let forget =
             Forget { realm: self.identity.realm_id, engine: name.to_owned(), serial: self.serials.next(), reason };
         let mut signed = forget.body();
-        let announce = move |signed: &[u8]| {
-            for session in &sessions {
-                if session.core.announce(FrameType::Forget, signed) {
-                    session.wake();
-                }
-            }
-        };
-        // At once where the key is ours; peers must not hear of a successor first, and serials see to it if they do.
+        // At once where the key is ours.
         match self.identity.keyring.sign(Purpose::Forget, &self.identity.network.id(), &signed) {
             Ok(signature) => {
                 signed.extend_from_slice(&signature);
-                announce(&signed);
+                ends::tell(&sessions, &signed);
             }
-            Err(_) => {
-                let realm = self.clone();
-                tokio::spawn(async move {
-                    match realm.identity.signer.sign(&realm.identity, Purpose::Forget, &signed).await {
-                        Ok(signature) => {
-                            signed.extend_from_slice(&signature);
-                            announce(&signed);
-                        }
-                        // Peers go on believing in it; their calls are refused `noproc`.
-                        Err(error) => {
-                            tracing::error!(engine = %forget.engine, %error, "the end of an engine could not be signed")
-                        }
-                    }
-                });
-            }
+            Err(_) => self.sign_end(name, signed, sessions),
         }
     }
 

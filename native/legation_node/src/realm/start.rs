@@ -129,6 +129,7 @@ impl Realm {
             policies: RwLock::default(),
             sessions: RwLock::default(),
             publishing: tokio::sync::Mutex::new(()),
+            ends: Arc::default(),
             serials: Serials::default(),
             certificate: Mutex::new(None),
             names,
