@@ -13,7 +13,7 @@ defmodule Legation.Directory do
 
   alias Legation.{Counters, GlobalNames, Handle, Instance, Keyholder, Native, Policy, Providers, Telemetry}
   alias Legation.Peer.Status
-  alias Legation.Directory.{Announcement, Events, Foreign, Identity, Subscribers}
+  alias Legation.Directory.{Announcement, Ends, Events, Foreign, Identity, Subscribers}
 
   # A registered name whose process died is looked up once more after this: its supervisor is starting it again now.
   @restart_grace_ms 100
@@ -142,6 +142,8 @@ defmodule Legation.Directory do
       engines: %{},
       names: %{},
       monitors: %{},
+      unsigned: [],
+      asking: false,
       sessions: %{},
       current: %{},
       proxies: %{},
@@ -304,6 +306,11 @@ defmodule Legation.Directory do
       else: {:noreply, republish(engine, target, opts, state)}
   end
 
+  def handle_info({:sign_ends, wait_ms}, state), do: {:noreply, Ends.ask_again(wait_ms, state)}
+
+  def handle_info({:end_signed, ended, answer, wait_ms}, state),
+    do: {:noreply, Ends.handle_answer(ended, answer, wait_ms, state, &announce/3)}
+
   def handle_info(_stray, state), do: {:noreply, state}
 
   ## Our engines
@@ -331,7 +338,14 @@ defmodule Legation.Directory do
     end
   end
 
-  defp do_publish(engine, target, pid, opts, %{instance: instance} = state) do
+  defp do_publish(engine, target, pid, opts, state) do
+    case Ends.settle(engine, state, &announce/3) do
+      {:ok, state} -> enter(engine, target, pid, opts, state)
+      {:error, reason} -> {{:error, reason}, state}
+    end
+  end
+
+  defp enter(engine, target, pid, opts, %{instance: instance} = state) do
     serial = next_serial(state)
     before = state.engines[engine]
 
@@ -348,20 +362,16 @@ defmodule Legation.Directory do
         :ets.insert(instance.published, {engine, target, to, opts[:receipts]})
         :ets.insert_new(instance.pids, {pid, engine})
 
-        for {_tag, session} <- state.sessions do
-          cond do
-            Policy.exported?(session.policy, engine, to) ->
-              if opts[:receipts], do: Native.session_receipts(session.session, [engine])
-              announce(session, :learn, signed)
+        {told, others} = Enum.split_with(Map.values(state.sessions), &Policy.exported?(&1.policy, engine, to))
 
-            # It was there for this peer, and with the new `to:` it is no more.
-            before != nil and Policy.exported?(session.policy, engine, before.to) ->
-              forget(engine, :withdrawn, serial + 1, [session], state)
-
-            true ->
-              :ok
-          end
+        for session <- told do
+          if opts[:receipts], do: Native.session_receipts(session.session, [engine])
+          announce(session, :learn, signed)
         end
+
+        # It was there for these peers, and with the new `to:` it is no more.
+        untold = if before, do: Enum.filter(others, &Policy.exported?(&1.policy, engine, before.to)), else: []
+        state = Ends.tell(engine, :withdrawn, serial + 1, untold, state, &announce/3)
 
         if before == nil, do: GlobalNames.published(state.name, Instance.full_name(instance, engine), pid)
 
@@ -407,8 +417,9 @@ defmodule Legation.Directory do
     {watching, others} = Enum.split_with(told, &Policy.watched?(&1.policy, engine))
     serial = next_serial(state)
     for %{reasons: :full} = session <- watching, reason != :withdrawn, do: push_reason(engine, reason, session, state)
-    forget(engine, if(reason == :withdrawn, do: reason, else: Announcement.reason(reason)), serial, watching, state)
-    forget(engine, :withdrawn, serial, others, state)
+    class = if reason == :withdrawn, do: reason, else: Announcement.reason(reason)
+    state = Ends.tell(engine, class, serial, watching, state, &announce/3)
+    state = Ends.tell(engine, :withdrawn, serial, others, state, &announce/3)
     %{state | serial: serial}
   end
 
@@ -439,20 +450,6 @@ defmodule Legation.Directory do
 
   # It can't go, and the peer hears the class alone.
   defp told({:error, _reason}, _session, _state), do: :ok
-
-  # Nobody to tell: nothing to sign.
-  defp forget(_engine, _reason, _serial, [], _state), do: :ok
-
-  defp forget(engine, reason, serial, sessions, state) do
-    case Announcement.forget(state.instance, engine, serial, reason) do
-      {:ok, signed} ->
-        for session <- sessions, do: announce(session, :forget, signed)
-
-      # Peers go on believing in it; their calls are refused `:noproc`.
-      {:error, error} ->
-        Telemetry.log(:error, {:forget, state.name}, "the end of #{engine} could not be signed: #{inspect(error)}")
-    end
-  end
 
   defp engine_died(engine, reason, state) do
     %{target: target, opts: opts} = Map.fetch!(state.engines, engine)

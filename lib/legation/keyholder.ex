@@ -25,6 +25,9 @@ defmodule Legation.Keyholder do
   are signed by keys that these certify and that stay in Rust. It is never asked to give the realm another key, nor to end it:
   `Legation.rotate_key/2` and `Legation.revoke_own_key/1` are for keys in files.
 
+  A link that doesn't get its signature doesn't come about, and is tried again; an engine that doesn't is not published. The end of one
+  is asked for again until it is signed: peers go on believing in the engine meanwhile, and nobody is published under its name.
+
   Callbacks run one at a time in the keyholder's own process. One that raises has refused to sign.
   """
 

@@ -26,10 +26,14 @@ defmodule Legation.KeysTest do
       # What is asked for is what is signed: protocol.md 3.1.
       ^input = "legation/1/#{purpose}" <> <<0>> <> binary_part(input, byte_size(input) - 64, 32) <> Native.blake3(body)
 
-      if purpose in state.refused,
+      if purpose in refused(state.refused),
         do: {:error, :no, state},
         else: {:ok, :crypto.sign(:eddsa, :none, input, [state.private, :ed25519]), state}
     end
+
+    # Purposes, or who knows which there are now.
+    defp refused(agent) when is_pid(agent), do: Agent.get(agent, & &1)
+    defp refused(purposes), do: purposes
   end
 
   defp with_holder(refused) do
@@ -90,6 +94,27 @@ defmodule Legation.KeysTest do
       :ok = Legation.connect([realm: "alice", key: Legation.public_key(alice)], bob)
       assert {:keyholder, _reason} = await_dial_failures(alice, "bob")
       assert [%{last_error: "the keyholder did not sign" <> _rest}] = Legation.peers(alice)
+    end
+
+    test "that refuses to sign the end of an engine is asked again, and the name is nobody's before" do
+      {:ok, refused} = Agent.start_link(fn -> [] end)
+      alice = with_holder(refused)
+      bob = start_realm("bob")
+      :ok = Legation.connect([realm: "alice", key: Legation.public_key(alice), export: :all], bob)
+      :ok = Legation.connect(peer("bob", connect: [listen(bob, :unix)]), alice)
+      {:ok, echo} = Echo.start_link(owner: nil)
+      proxy = publish(alice, "echo", echo, [bob])
+      monitor = Process.monitor(proxy)
+      Agent.update(refused, fn _none -> [:forget] end)
+      :ok = Legation.withdraw("echo", alice)
+      assert_receive {:signed, :forget}
+      {:ok, another} = Echo.start_link(owner: nil)
+      assert {:error, _reason} = Legation.publish("echo", another, [], alice)
+      refute_received {:DOWN, ^monitor, :process, ^proxy, _reason}
+      Agent.update(refused, fn _some -> [] end)
+      await_forgotten(bob, "echo@alice")
+      assert_receive {:DOWN, ^monitor, :process, ^proxy, _reason}
+      assert GenServer.call(publish(alice, "echo", another, [bob]), {:echo, 1}) == 1
     end
   end
 
