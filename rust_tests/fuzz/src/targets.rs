@@ -175,6 +175,11 @@ fn script<'a, T: Arbitrary<'a>>(input: &'a [u8]) -> Option<T> {
     T::arbitrary(&mut Unstructured::new(input)).ok()
 }
 
+/// By which a derived `Arbitrary` takes this variant of so many.
+fn variant(number: u32, of: u32) -> [u8; 4] {
+    ((u64::from(number) << 32).div_ceil(u64::from(of)) as u32).to_le_bytes()
+}
+
 /// Bytes that make scripts of all kinds, the same each time.
 fn scripts(name: &str, count: u8, bytes_max: usize) -> Vec<Vec<u8>> {
     let script = |number: u8| {

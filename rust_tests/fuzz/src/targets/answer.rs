@@ -24,7 +24,7 @@ use rust_tests::pair::{fresh_memory, Side};
 use rust_tests::raw_peer::{RawPeer, RawPeerConfig};
 use rust_tests::realm::{fixed_random, network, Realm, START};
 
-use super::{pieces, script, scripts, Edit, Few};
+use super::{pieces, script, scripts, variant, Edit, Few};
 use crate::Target;
 
 pub const TARGET: Target =
@@ -475,11 +475,10 @@ fn listening(way: Way, listen: &Listen) {
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = scripts("legation fuzz answer", 40, 300);
     // Each way as it should be: a listener's answer, a raw peer's, one by hand; and an opening that is answered.
-    let kind = |number: u32, of: u32| ((u64::from(number) << 32).div_ceil(u64::from(of)) as u32).to_le_bytes();
     for way in 0..5 {
         for answer in 0..3 {
             for piece in [0, 1, 33] {
-                let mut seed = [&[way][..], &kind(0, 2), &kind(answer, 4)].concat();
+                let mut seed = [&[way][..], &variant(0, 2), &variant(answer, 4)].concat();
                 seed.extend(match answer {
                     0 => &[][..],
                     1 => &[0, 0],
@@ -491,7 +490,7 @@ fn seeds() -> Vec<Vec<u8>> {
                 seeds.push(seed);
             }
         }
-        seeds.push([&[way][..], &kind(1, 2)].concat());
+        seeds.push([&[way][..], &variant(1, 2)].concat());
     }
     seeds
 }

@@ -21,10 +21,11 @@ mod world;
 use legation_proto::frame::batch::Address;
 
 use self::world::World;
-use super::{script, scripts};
+use super::{script, scripts, variant};
 use crate::Target;
 
 pub use self::reached::Reached;
+use self::script::OPERATIONS;
 pub(super) use self::script::{Operation, Script, Step};
 pub(super) use self::steps::Valid;
 
@@ -98,6 +99,16 @@ fn seeds() -> Vec<Vec<u8>> {
     // The openings alone, with wide bounds, with tight ones, and with fragments of our own side's.
     for bounds in [0, 0x1f, 0x1b] {
         seeds.extend((0..10).map(|opening| vec![bounds, opening]));
+    }
+    // A batch that is signed by another engine, and ones of another session, from another realm, and to another.
+    for (signer, wrong) in [(15, 0), (0, 0xe2), (0, 0xe4), (0, 0xe8)] {
+        let mut seed = [&[0, 1, 0xff][..], &variant(7, OPERATIONS)].concat();
+        // Mode and engine; its number and how many there are as they should be; one message.
+        seed.extend([0, 0, signer, 0, 0, wrong, 1]);
+        // A SEND to `b` with nothing odd in it, and a number.
+        seed.extend([0; 7]);
+        seed.extend([0; 5]);
+        seeds.push(seed);
     }
     seeds
 }

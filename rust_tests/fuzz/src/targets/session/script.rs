@@ -36,6 +36,9 @@ impl<'a> Arbitrary<'a> for Step {
     }
 }
 
+/// How many operations there are to choose from.
+pub(crate) const OPERATIONS: u32 = 28;
+
 #[derive(Arbitrary, Debug)]
 pub(crate) enum Operation {
     /// As it is.
