@@ -9,7 +9,8 @@ defmodule Legation.Carrier do
       peers: [[realm: "bob", key: "ed25519:…", connect: [{MyApp.Serial, device: "/dev/ttyS1"}]]]
 
   A carrier need not keep secrets nor prove who is at the other end: that is the channel's work (the profile `:tls`). It must keep the order of
-  bytes and lose none; when it can't, it closes. Where it cuts the stream into pieces doesn't matter.
+  bytes and lose none; when it can't, it closes. Where it cuts the stream into pieces doesn't matter, but that
+  a handshake in more of them than `handshake_reads` (of the limits) is read slowly.
 
   ## Two processes
 
@@ -64,6 +65,12 @@ defmodule Legation.Carrier do
   @callback activate(conn, count :: pos_integer) :: :ok | {:error, reason}
 
   @doc """
+  The same before the session is up: a connection of which nothing has come yet, or no longer comes, should hold no memory, as strangers can have
+  very many of them. Optional; without it `c:activate/2` is asked.
+  """
+  @callback activate_stranger(conn, count :: pos_integer) :: :ok | {:error, reason}
+
+  @doc """
   Says what a message in the owner's mailbox means. Called for each one, so it should be no more than a pattern match.
 
   `:unknown` for whatever is not from this connection. After `:closed` and `{:error, reason}` nothing follows.
@@ -106,7 +113,7 @@ defmodule Legation.Carrier do
   as TCP does.
   """
   @callback shutdown(conn) :: :ok | {:error, reason}
-  @optional_callbacks established: 1, abort: 1, shutdown: 1
+  @optional_callbacks activate_stranger: 2, established: 1, abort: 1, shutdown: 1
 
   @doc "Whether strangers can reach it, so that the initiator must knock first (`docs/protocol.md` 4)."
   @callback knock?() :: boolean

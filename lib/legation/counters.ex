@@ -33,6 +33,8 @@ defmodule Legation.Counters do
     # From an address that fails too often; and behind their knock, for want of a place.
     :connections_refused,
     :handshakes_refused,
+    # Said in more than `handshake_reads` pieces.
+    :handshakes_slowed,
     :accept_errors,
     # Links that we ended because the peer was silent, or too much from it failed verification.
     :links_silent,

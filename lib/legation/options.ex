@@ -117,6 +117,7 @@ defmodule Legation.Options do
   | `call_age_ms` | 30,000 | after this we look whether the caller still waits |
   | `handshake_ms` | 5,000 | from the connection to the session |
   | `connect_ms` | 5,000 | for a connection, before that: then the next address is dialled, or the same again. A host that nothing reaches, not even a refusal, costs so long; the system asks again after 1, 3, 7 s |
+  | `handshake_reads` | 16 | pieces in which a handshake may come; after them one is read every 250 ms. It comes in three or four, unless somebody says a byte at a time to keep us busy |
   | `ping_ms` | 15,000 | silence after which the peer is asked, and again until it is given up |
   | `failures_max`, `failures_window_ms` | 10, 60,000 | bad batches within so long that close a link |
   | `pending_connections_max` | 1,024 | connections before their knock, per listener |
@@ -190,6 +191,7 @@ defmodule Legation.Options do
     handle_idle_ms: {600_000, {1, @ms_max}},
     handshake_ms: {5_000, {1, @ms_max}},
     connect_ms: {5_000, {1, @ms_max}},
+    handshake_reads: {16, {1, 10_000}},
     ping_ms: {15_000, {1, @ms_max}},
     failures_max: {10, {1, 4_294_967_295}},
     failures_window_ms: {60_000, {1, @ms_max}},

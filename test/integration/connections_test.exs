@@ -384,6 +384,33 @@ defmodule Legation.ConnectionsTest do
     end
   end
 
+  describe "a handshake" do
+    test "that comes in as many pieces as it may is read at once, and in more of them slowly, and both come up" do
+      alice = start_realm("alice", limits: [handshake_reads: 2])
+      # The knock with what belongs to it, and the hello.
+      link(alice, start_realm("bob"), :tcp_plain)
+      assert Legation.counters(alice).handshakes_slowed == 0
+
+      hasty = start_realm("bob", limits: [handshake_reads: 1])
+      link(hasty, start_realm("alice"), :tcp_plain)
+      assert Legation.counters(hasty).handshakes_slowed == 1
+    end
+
+    for carrier <- [:tcp_tls, :tcp_plain] do
+      test "that comes in very many over #{carrier} is counted, and comes up all the same" do
+        alice = start_realm("alice", limits: [handshake_reads: 4])
+        bob = start_realm("bob", limits: [handshake_reads: 4])
+        cable = Cable.start()
+        :ok = Cable.slow(cable, 2_000)
+        link(alice, bob, unquote(carrier), through: cable)
+        Cable.go_on(cable)
+        counter_at(alice, [bob])
+        assert GenServer.call(via(bob, "counter@alice"), :get) == 1
+        assert for(realm <- [alice, bob], do: Legation.counters(realm).handshakes_slowed) == [1, 1]
+      end
+    end
+  end
+
   describe "who dials is told in words" do
     test "that its key is not on the list" do
       alice = start_realm("alice")

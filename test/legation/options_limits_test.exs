@@ -12,6 +12,7 @@ defmodule Legation.OptionsLimitsTest do
     engines_max: {1, @u32},
     handshake_ms: {1, @u32},
     connect_ms: {1, @u32},
+    handshake_reads: {1, 10_000},
     ping_ms: {1, @u32},
     failures_max: {1, @u32},
     failures_window_ms: {1, @u32},

@@ -38,11 +38,11 @@ defmodule Legation.AttackCase do
     report
   end
 
-  @doc "Writes down a comparison of an honest peer's 99th percentile in quiet and under attack, for the summary."
-  def judged(transport, quiet_us, attacked_us) do
+  @doc "Writes down a comparison of an honest peer's 99th percentile in quiet, while another realm is attacked, and under attack, for the summary."
+  def judged(transport, quiet_us, elsewhere_us, attacked_us) do
     with path when is_binary(path) <- System.get_env("LEGATION_ATTACK_REPORT"),
          %{} = scenario <- Process.get(__MODULE__) do
-      words = ["judged", transport, Enum.join(scenario.rows, ","), quiet_us, attacked_us, scenario.name]
+      words = ["judged", transport, Enum.join(scenario.rows, ","), quiet_us, elsewhere_us, attacked_us, scenario.name]
       File.write!(path, Enum.join(words, "\t") <> "\n", [:append])
     end
   end

@@ -102,6 +102,21 @@ defmodule Legation.Carriers.Tcp do
   @impl true
   def activate(conn, count), do: :inet.setopts(conn, active: count)
 
+  # A socket that is asked for so many messages is read at once, and as long as there is nothing keeps the buffer that it was to be read into:
+  # one from a store that all sockets share, and so mostly as large as those of links that are up. One that is active already is read
+  # when something has come. What comes between the two calls is not counted, which is little.
+  @impl true
+  def activate_stranger(conn, count) do
+    with :ok <- :inet.setopts(conn, active: true) do
+      case :inet.setopts(conn, active: count) do
+        :ok -> :ok
+        # It was closed meanwhile, and that is in the mailbox.
+        {:error, :einval} -> :ok
+        error -> error
+      end
+    end
+  end
+
   @impl true
   @spec stream(conn, term) :: {:data, binary} | :passive | :closed | {:error, term} | :unknown
   def stream(conn, {:tcp, conn, bytes}), do: {:data, bytes}

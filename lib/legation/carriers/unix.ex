@@ -90,6 +90,8 @@ defmodule Legation.Carriers.Unix do
 
   @impl true
   defdelegate activate(conn, count), to: Tcp
+  @impl true
+  defdelegate activate_stranger(conn, count), to: Tcp
 
   @impl true
   defdelegate established(conn), to: Tcp

@@ -21,12 +21,15 @@ defmodule Legation.Connection.Reader do
 
   use GenServer
 
-  alias Legation.{Directory, Instance, Keyholder, Native, Telemetry}
+  alias Legation.{Counters, Directory, Instance, Keyholder, Native, Telemetry}
   alias Legation.Connection.{Delivery, Handles, Handshake, Writer}
   alias Legation.Peer.{Flow, Links}
 
   # Messages of the carrier that may wait in our mailbox before it waits for us.
   @active 32
+  # Who says a handshake in more than `handshake_reads` pieces is read once in so long from then on: by the thousands, a byte at a time,
+  # they would have us do nothing else. A handshake that is meant comes in a few.
+  @slow_read_ms 250
   # What is decrypted at once, on a normal scheduler (`SLICE_BYTES` of the NIF).
   @slice_bytes 65_536
   # A peer that announces faster than the Directory takes it is not read any more, so that no mailbox grows.
@@ -59,6 +62,7 @@ defmodule Legation.Connection.Reader do
     :ack_timer,
     phase: :opening,
     knocked: false,
+    slow: false,
     # The session is up, and nothing of it was handled yet.
     begins: false,
     # Messages of news that the Directory has not taken yet, and whether the carrier waits for it or for our turn.
@@ -158,6 +162,8 @@ defmodule Legation.Connection.Reader do
     end
   end
 
+  def handle_info({tag, :read_on}, %{connection: %{tag: tag}} = state), do: resume(state)
+
   def handle_info({:timeout, timer, :acknowledge}, %{ack_timer: timer} = state) do
     Native.session_acknowledge(state.delivery.session)
     {:noreply, %{state | ack_timer: nil}}
@@ -177,6 +183,9 @@ defmodule Legation.Connection.Reader do
     case carrier.stream(conn, message) do
       {:data, bytes} ->
         feed(bytes, state)
+
+      :passive when state.phase == :handshake ->
+        read_slowly(state)
 
       :passive ->
         resume(%{state | paused: true})
@@ -249,7 +258,8 @@ defmodule Legation.Connection.Reader do
           writer: Writer.start_link(channel, carrier, conn)
       }
 
-      with {:noreply, state} <- activate(state), do: run(events, wake, state)
+      with {:noreply, state} <- activate(Instance.limit(instance, :handshake_reads), state),
+           do: run(events, wake, state)
     else
       {:error, reason} -> stop({:connect, reason}, state)
     end
@@ -265,8 +275,18 @@ defmodule Legation.Connection.Reader do
 
   defp resume(state), do: {:noreply, state}
 
-  defp activate(%{carrier: carrier, conn: conn} = state) do
-    case carrier.activate(conn, @active) do
+  defp read_slowly(state) do
+    if not state.slow, do: Counters.add(state.instance.counters, :handshakes_slowed)
+    Process.send_after(self(), {state.connection.tag, :read_on}, @slow_read_ms)
+    {:noreply, %{state | slow: true, paused: true}}
+  end
+
+  defp activate(state), do: activate(if(state.phase == :handshake, do: 1, else: @active), state)
+
+  defp activate(count, %{carrier: carrier, conn: conn} = state) do
+    stranger? = state.phase == :handshake and function_exported?(carrier, :activate_stranger, 2)
+
+    case if(stranger?, do: carrier.activate_stranger(conn, count), else: carrier.activate(conn, count)) do
       :ok -> {:noreply, state}
       {:error, reason} -> stop({:carrier, reason}, state)
     end
@@ -551,9 +571,9 @@ defmodule Legation.Connection.Reader do
   defp close(:ok, %{carrier: carrier, conn: conn}), do: carrier.close(conn)
 
   defp link_failed({:fault, :timeout, _detail}, state),
-    do: Legation.Counters.add(state.instance.counters, :links_silent)
+    do: Counters.add(state.instance.counters, :links_silent)
 
-  defp link_failed({:fault, :abuse, _detail}, state), do: Legation.Counters.add(state.instance.counters, :links_abused)
+  defp link_failed({:fault, :abuse, _detail}, state), do: Counters.add(state.instance.counters, :links_abused)
   defp link_failed(_why, _state), do: :ok
 
   defp finish(why, state) do
@@ -587,15 +607,15 @@ defmodule Legation.Connection.Reader do
   defp handshake_failed(:shutdown, _state), do: :ok
 
   defp handshake_failed(why, state) do
-    Legation.Counters.add(state.instance.counters, :handshakes_failed)
+    Counters.add(state.instance.counters, :handshakes_failed)
 
     case why do
-      {:fault, :knock, _detail} -> Legation.Counters.add(state.instance.counters, :knocks_refused)
-      {:fault, :knock_memory_full, _detail} -> Legation.Counters.add(state.instance.counters, :knock_memory_full)
-      {:fault, :answer, _detail} -> Legation.Counters.add(state.instance.counters, :answers_refused)
-      {:fault, :timeout, _detail} -> Legation.Counters.add(state.instance.counters, :handshakes_timed_out)
+      {:fault, :knock, _detail} -> Counters.add(state.instance.counters, :knocks_refused)
+      {:fault, :knock_memory_full, _detail} -> Counters.add(state.instance.counters, :knock_memory_full)
+      {:fault, :answer, _detail} -> Counters.add(state.instance.counters, :answers_refused)
+      {:fault, :timeout, _detail} -> Counters.add(state.instance.counters, :handshakes_timed_out)
       {:fault, :stale_key, detail} -> stale_key(detail, state)
-      {:fault, :revoked, _detail} -> Legation.Counters.add(state.instance.counters, :hellos_revoked)
+      {:fault, :revoked, _detail} -> Counters.add(state.instance.counters, :hellos_revoked)
       _another -> :ok
     end
 
@@ -604,7 +624,7 @@ defmodule Legation.Connection.Reader do
 
   # Somebody has a key that its realm has replaced. Of a thief its owner wants to know.
   defp stale_key(detail, state) do
-    Legation.Counters.add(state.instance.counters, :hellos_stale_key)
+    Counters.add(state.instance.counters, :hellos_stale_key)
     who = if state.realm, do: "the peer #{inspect(state.realm)}", else: "a realm that dialled us"
     Telemetry.log(:warning, {:stale_key, state.instance.name}, fn -> "#{who} was refused: #{detail}" end)
   end

@@ -312,6 +312,8 @@ pub struct Limits {
     pub knock_entries_max: usize,
     /// For a connection, when dialling; the handshake comes after it.
     pub connect_ms: u64,
+    /// Of a handshake at once; a further one in a quarter of a second.
+    pub handshake_reads: u64,
     pub send_timeout_ms: u64,
     pub shutdown_ms: u64,
     pub reconnect_min_ms: u64,

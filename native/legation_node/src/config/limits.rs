@@ -44,6 +44,7 @@ impl Default for Limits {
             knock_entries_max: 65_536,
             // As long as the handshake that follows.
             connect_ms: 5_000,
+            handshake_reads: 16,
             send_timeout_ms: 15_000,
             shutdown_ms: 5_000,
             reconnect_min_ms: 50,
@@ -113,6 +114,7 @@ pub fn limits(section: Option<Section<'_>>) -> Limits {
     reader.set("knock_boot_ms", &mut limits.knock_boot_ms, 0, MS_MAX);
     reader.positive("knock_entries_max", &mut limits.knock_entries_max);
     reader.set("connect_ms", &mut limits.connect_ms, 1, MS_MAX);
+    reader.set("handshake_reads", &mut limits.handshake_reads, 1, 10_000);
     reader.set("send_timeout_ms", &mut limits.send_timeout_ms, 1, MS_MAX);
     reader.set("shutdown_ms", &mut limits.shutdown_ms, 0, MS_MAX);
     reader.set("reconnect_min_ms", &mut limits.reconnect_min_ms, 1, MS_MAX);

@@ -37,6 +37,8 @@ counters! {
     /// Keys that have been replaced; keys that were revoked.
     hellos_stale_key,
     hellos_revoked,
+    /// In more than `handshake_reads` pieces.
+    handshakes_slowed,
     accept_errors,
     /// Links that were silent; sessions that were abused.
     links_silent,

@@ -28,6 +28,9 @@ use crate::peers::{fill_random, unix_ms, DialPlan, LinkEnd, LinkStatus, LinkUp, 
 /// Much fits into one read, one decryption, one batch. Strangers get little of our time at once; a hello fits.
 const READ_BYTES: usize = 256 * 1024;
 const STRANGERS_READ_BYTES: usize = 4 * 1024;
+/// Who says a handshake in more than `handshake_reads` pieces is read once in so long from then on: by the thousands, a byte at a time, they
+/// would have us do nothing else. A handshake that is meant comes in a few.
+const SLOW_READ: Duration = Duration::from_millis(250);
 /// After a read of more than this others get a turn.
 const TURN_BYTES: usize = 32 * 1024;
 /// Reads in which a goodbye is looked for when nothing can be sent any more.
@@ -217,6 +220,9 @@ impl Reader {
         // None once the link has nothing to wait for: its end is on its way.
         let mut next = self.handle_timeout();
         let mut opening = true;
+        let mut pause = pin!(sleep(Duration::ZERO));
+        // Of the handshake; and whether a further one has to wait.
+        let (mut reads, mut paused) = (0, false);
         loop {
             if let Some(end) = self.end.take() {
                 return end;
@@ -233,6 +239,14 @@ impl Reader {
             }
             if let Some(wait) = next.take().into_iter().chain(self.sooner.take()).min() {
                 timer.as_mut().reset(tokio::time::Instant::now() + wait);
+            }
+            if self.phase != Phase::Handshake {
+                paused = false;
+            } else if reads == self.peers.limits.handshake_reads && !paused {
+                self.peers.counters.handshakes_slowed.one();
+                reads += 1;
+                paused = true;
+                pause.as_mut().reset(tokio::time::Instant::now() + SLOW_READ);
             }
             tokio::select! {
                 biased;
@@ -254,11 +268,17 @@ impl Reader {
                         return LinkEnd::Local("crashed");
                     }
                 }
-                read = poll_fn(|cx| self.poll_read(half, cx)) => match read {
+                () = &mut pause, if paused => paused = false,
+                read = poll_fn(|cx| self.poll_read(half, cx)), if !paused => match read {
                     Ok(0) => return LinkEnd::Carrier(CarrierError::CLOSED.to_string()),
                     // Others of this thread get a turn, however much comes.
                     Ok(bytes) if bytes > TURN_BYTES => tokio::task::yield_now().await,
-                    Ok(_) => {}
+                    Ok(_) if self.phase != Phase::Handshake => {}
+                    Ok(_) if reads < self.peers.limits.handshake_reads => reads += 1,
+                    Ok(_) => {
+                        paused = true;
+                        pause.as_mut().reset(tokio::time::Instant::now() + SLOW_READ);
+                    }
                     Err(error) => return LinkEnd::Carrier(CarrierError::broken(&error).to_string()),
                 },
             }
