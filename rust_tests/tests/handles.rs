@@ -756,6 +756,41 @@ fn what_goes_over_into_the_next_session_means_the_same_there() {
 }
 
 #[test]
+fn what_has_come_to_mean_nothing_means_nothing_in_the_next_session_either() {
+    let limits = Limits { credit_bytes: 1_024, references_max: 1, ..limits() };
+    let config = PairConfig { limits: [limits.clone(), limits], ..PairConfig::of(Profile::Plain) };
+    let mut pair = up_as(config.clone());
+    let stand_in = casts(&mut pair, End::Bob, &mut alice(), &term::pid("n@bob", 1));
+    let number = pair.bob.exported[0].number;
+    // It waits for a window, and meanwhile the process ends that it names, and the reference gives way to another.
+    pair.bob.stingy = true;
+    pair.alice.cast("", "b", &term::of_size(2_000)).unwrap();
+    let reference = term::reference("n@alice", 1);
+    let named = term::payload(&term::tuple(&[stand_in, reference]));
+    pair.alice.cast("", "b", &named).unwrap();
+    pair.alice.cast("", "other", &term::payload(&term::reference("n@alice", 2))).unwrap();
+    pair.bob.session().export_ended(number, ForgetReason::Crashed, None);
+    pair.bob.woken(true);
+    pair.settle();
+    let old = pair.alice.session();
+    assert!(matches!(old.drop_import(number), DropOutcome::Dropped { .. }));
+    pair.lose();
+    old.end();
+
+    // Their numbers are others' there.
+    let mut next = up_as(PairConfig { run: 2, ..config });
+    assert_eq!(next.alice.session().adopt(&old), (1, vec![]));
+    next.bob
+        .cast("", "a", &term::payload(&term::tuple(&[term::pid("n@bob", 2), term::reference("n@bob", 3)])))
+        .unwrap();
+    assert_eq!(next.bob.exported[0].number, number);
+    next.alice.woken(true);
+    let mut bob = bob();
+    let got = delivered(&mut next, End::Bob, &mut bob);
+    assert_eq!(got, [term::payload(&term::tuple(&[bob.nobodies[0].clone(), bob.fresh[0].clone()]))]);
+}
+
+#[test]
 fn dropping_more_than_was_sent_closes_the_link() {
     let mut versus = Versus::up_with(RawPeerConfig::dialling(Profile::Plain), limits());
     versus.side.cast("b", "e1", &term::payload(&term::pid("n@bob", 1))).unwrap();

@@ -66,6 +66,14 @@ impl<'a> Wire<'a> {
         }
     }
 
+    /// A pid of nobody, or a reference that matches nothing: none is ever given this number.
+    pub fn nobody(kind: IdentifierKind) -> Wire<'static> {
+        match kind {
+            IdentifierKind::Pid => Wire::Pid { number: u64::MAX, owner: Owner::Receiver },
+            _ => Wire::Reference { number: u64::MAX, owner: Owner::Receiver },
+        }
+    }
+
     /// Appends its one form.
     pub fn put(&self, out: &mut Vec<u8>) {
         match *self {

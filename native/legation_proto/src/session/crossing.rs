@@ -453,7 +453,7 @@ impl Session {
         let raws: Vec<(Place<'_>, Option<Arc<[u8]>>)> = identifiers(payload)
             .map(|place| (place, Wire::parse(place.raw).and_then(|wire| old.handles.raw_of(wire))))
             .collect();
-        // Engines stay what they are.
+        // Engines stay what they are. A number that means nothing any more (its process has ended, or too many came after it) would mean another in this session.
         let known = raws.iter().filter_map(|(place, raw)| Some(Place { raw: raw.as_deref()?, ..*place }));
         let known: Vec<Place<'_>> = known.collect();
         let mut exported = Vec::new();
@@ -461,9 +461,13 @@ impl Session {
         let counted = calls.handles.count(None, None, &known, &mut exported).ok()?;
         self.gauge(&calls);
         let mut sent = counted.sent.iter();
-        let places = raws.iter().filter(|(_, raw)| raw.is_some()).map(|(place, _)| *place);
-        let written = rewrite(payload, places, |_, out| {
-            sent.next().ok_or(())?.wire().put(out);
+        let mut raws = raws.iter().filter(|(place, _)| !matches!(Wire::parse(place.raw), Some(Wire::Engine(_))));
+        let places: Vec<Place<'_>> = raws.clone().map(|(place, _)| *place).collect();
+        let written = rewrite(payload, places.into_iter(), |place, out| {
+            match raws.next() {
+                Some((_, Some(_))) => sent.next().ok_or(())?.wire().put(out),
+                _ => Wire::nobody(place.kind).put(out),
+            }
             Ok::<(), ()>(())
         });
         let written = written.unwrap_or_default();
