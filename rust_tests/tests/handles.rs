@@ -791,6 +791,52 @@ fn what_has_come_to_mean_nothing_means_nothing_in_the_next_session_either() {
 }
 
 #[test]
+fn what_differed_and_means_nothing_any_more_still_differs_in_the_next_session() {
+    let limits = Limits { credit_bytes: 1_024, ..limits() };
+    let config = PairConfig { limits: [limits.clone(), limits], ..PairConfig::of(Profile::Plain) };
+    let (mut pair, mut alice) = (up_as(config.clone()), alice());
+    let [one, two] = [1, 2].map(|number| casts(&mut pair, End::Bob, &mut alice, &term::pid("n@bob", number)));
+    let numbers: Vec<u64> = pair.bob.exported.iter().map(|exported| exported.number).collect();
+    pair.bob.stingy = true;
+    pair.alice.cast("", "b", &term::of_size(2_000)).unwrap();
+    let map = |one: &[u8], two: &[u8]| [&[116, 0, 0, 0, 2][..], one, &term::small(1), two, &term::small(2)].concat();
+    pair.alice.cast("", "b", &term::payload(&map(&one, &two))).unwrap();
+    for number in &numbers {
+        pair.bob.session().export_ended(*number, ForgetReason::Crashed, None);
+    }
+    pair.bob.woken(true);
+    pair.settle();
+    let old = pair.alice.session();
+    for number in numbers {
+        assert!(matches!(old.drop_import(number), DropOutcome::Dropped { .. }));
+    }
+    pair.lose();
+    old.end();
+    let mut next = up_as(PairConfig { run: 2, ..config });
+    assert_eq!(next.alice.session().adopt(&old), (1, vec![]));
+    next.alice.woken(true);
+    let mut bob = bob();
+    let got = delivered(&mut next, End::Bob, &mut bob);
+    // They are numbered downwards.
+    assert_eq!(got, [term::payload(&map(&bob.nobodies[1], &bob.nobodies[0]))]);
+}
+
+#[test]
+fn what_finds_no_room_for_its_pids_in_the_next_session_is_counted_at_once() {
+    let config = PairConfig { limits: [limits(), limits()], ..PairConfig::of(Profile::Plain) };
+    let mut pair = up_as(config.clone());
+    pair.lose();
+    let old = pair.alice.session();
+    let two = term::tuple(&[term::pid("n@alice", 1), term::pid("n@alice", 2)]);
+    old.push(Delivery::Cast, "", "b", &term::payload(&two), false).unwrap();
+    old.end();
+    let narrow = Limits { handles_max: 1, ..limits() };
+    let next = up_as(PairConfig { run: 2, limits: [narrow, limits()], ..config });
+    assert_eq!(next.alice.session().adopt(&old), (0, vec![]));
+    assert_eq!(next.alice.count("handles_over_limit"), 1);
+}
+
+#[test]
 fn dropping_more_than_was_sent_closes_the_link() {
     let mut versus = Versus::up_with(RawPeerConfig::dialling(Profile::Plain), limits());
     versus.side.cast("b", "e1", &term::payload(&term::pid("n@bob", 1))).unwrap();

@@ -66,11 +66,12 @@ impl<'a> Wire<'a> {
         }
     }
 
-    /// A pid of nobody, or a reference that matches nothing: none is ever given this number.
-    pub fn nobody(kind: IdentifierKind) -> Wire<'static> {
+    /// Pids of nobody, or references that match nothing: none is ever given one of the largest numbers. Another for each `nth`.
+    pub fn nobody(kind: IdentifierKind, nth: usize) -> Wire<'static> {
+        let number = u64::MAX - nth as u64;
         match kind {
-            IdentifierKind::Pid => Wire::Pid { number: u64::MAX, owner: Owner::Receiver },
-            _ => Wire::Reference { number: u64::MAX, owner: Owner::Receiver },
+            IdentifierKind::Pid => Wire::Pid { number, owner: Owner::Receiver },
+            _ => Wire::Reference { number, owner: Owner::Receiver },
         }
     }
 

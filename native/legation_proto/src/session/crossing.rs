@@ -453,20 +453,28 @@ impl Session {
         let raws: Vec<(Place<'_>, Option<Arc<[u8]>>)> = identifiers(payload)
             .map(|place| (place, Wire::parse(place.raw).and_then(|wire| old.handles.raw_of(wire))))
             .collect();
-        // Engines stay what they are. A number that means nothing any more (its process has ended, or too many came after it) would mean another in this session.
+        // Engines stay what they are. A number that means nothing any more, as its process has ended or too many came after it, would be
+        // another's in this session.
         let known = raws.iter().filter_map(|(place, raw)| Some(Place { raw: raw.as_deref()?, ..*place }));
         let known: Vec<Place<'_>> = known.collect();
         let mut exported = Vec::new();
         let mut calls = lock(&self.calls);
-        let counted = calls.handles.count(None, None, &known, &mut exported).ok()?;
+        let counted = calls.handles.count(None, None, &known, &mut exported);
+        // Also that there was no room.
         self.gauge(&calls);
+        let counted = counted.ok()?;
         let mut sent = counted.sent.iter();
         let mut raws = raws.iter().filter(|(place, _)| !matches!(Wire::parse(place.raw), Some(Wire::Engine(_))));
         let places: Vec<Place<'_>> = raws.clone().map(|(place, _)| *place).collect();
+        // What differed still does: the keys of a map, or members of a set.
+        let mut nobodies: HashMap<&[u8], usize> = HashMap::new();
         let written = rewrite(payload, places.into_iter(), |place, out| {
             match raws.next() {
                 Some((_, Some(_))) => sent.next().ok_or(())?.wire().put(out),
-                _ => Wire::nobody(place.kind).put(out),
+                _ => {
+                    let next = nobodies.len();
+                    Wire::nobody(place.kind, *nobodies.entry(place.raw).or_insert(next)).put(out);
+                }
             }
             Ok::<(), ()>(())
         });
