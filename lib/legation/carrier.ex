@@ -10,7 +10,7 @@ defmodule Legation.Carrier do
 
   A carrier need not keep secrets nor prove who is at the other end: that is the channel's work (the profile `:tls`). It must keep the order of
   bytes and lose none; when it can't, it closes. Where it cuts the stream into pieces doesn't matter, but that
-  a handshake in more of them than `handshake_reads` (of the limits) is read slowly.
+  of a handshake in more of them than `handshake_reads` (of the limits, 16) one is read every 250 ms: a carrier of small pieces needs more there.
 
   ## Two processes
 

@@ -62,7 +62,8 @@ defmodule Legation.Connection.Reader do
     :ack_timer,
     phase: :opening,
     knocked: false,
-    slow: false,
+    # Of the handshake: reads that are left of those that come at once, not asked for yet; nil: it is read slowly.
+    reads_left: 0,
     # The session is up, and nothing of it was handled yet.
     begins: false,
     # Messages of news that the Directory has not taken yet, and whether the carrier waits for it or for our turn.
@@ -185,7 +186,7 @@ defmodule Legation.Connection.Reader do
         feed(bytes, state)
 
       :passive when state.phase == :handshake ->
-        read_slowly(state)
+        read_on(state)
 
       :passive ->
         resume(%{state | paused: true})
@@ -258,8 +259,8 @@ defmodule Legation.Connection.Reader do
           writer: Writer.start_link(channel, carrier, conn)
       }
 
-      with {:noreply, state} <- activate(Instance.limit(instance, :handshake_reads), state),
-           do: run(events, wake, state)
+      reads = Instance.limit(instance, :handshake_reads)
+      with {:noreply, state} <- read_on(%{state | reads_left: reads}), do: run(events, wake, state)
     else
       {:error, reason} -> stop({:connect, reason}, state)
     end
@@ -275,16 +276,23 @@ defmodule Legation.Connection.Reader do
 
   defp resume(state), do: {:noreply, state}
 
-  defp read_slowly(state) do
-    if not state.slow, do: Counters.add(state.instance.counters, :handshakes_slowed)
+  # Of a handshake.
+  defp read_on(%{reads_left: left} = state) when left in [0, nil] do
+    if left == 0, do: Counters.add(state.instance.counters, :handshakes_slowed)
     Process.send_after(self(), {state.connection.tag, :read_on}, @slow_read_ms)
-    {:noreply, %{state | slow: true, paused: true}}
+    {:noreply, %{state | reads_left: nil, paused: true}}
   end
 
-  defp activate(state), do: activate(if(state.phase == :handshake, do: 1, else: @active), state)
+  defp read_on(%{reads_left: left} = state) do
+    count = min(left, @active)
+    activate(count, %{state | reads_left: left - count})
+  end
 
-  defp activate(count, %{carrier: carrier, conn: conn} = state) do
-    stranger? = state.phase == :handshake and function_exported?(carrier, :activate_stranger, 2)
+  defp activate(%{phase: :handshake} = state), do: activate(1, state)
+  defp activate(state), do: activate(@active, state)
+
+  defp activate(count, %{carrier: carrier, conn: conn, phase: phase} = state) do
+    stranger? = phase == :handshake and function_exported?(carrier, :activate_stranger, 2)
 
     case if(stranger?, do: carrier.activate_stranger(conn, count), else: carrier.activate(conn, count)) do
       :ok -> {:noreply, state}
