@@ -17,6 +17,8 @@ defmodule Legation.Directory do
 
   # A registered name whose process died is looked up once more after this: its supervisor is starting it again now.
   @restart_grace_ms 100
+  # After this one that the keyholder did not sign for.
+  @unsigned_again_ms 1_000
 
   ## What others read
 
@@ -299,9 +301,9 @@ defmodule Legation.Directory do
     end
   end
 
-  # The one second look at a registered name.
+  # The second look at a registered name; not if somebody has published or withdrawn it meanwhile.
   def handle_info({:again, engine, target, opts}, state) do
-    if Map.has_key?(state.engines, engine),
+    if Map.has_key?(state.engines, engine) or :ets.lookup(state.instance.config, {:published, engine}) == [],
       do: {:noreply, state},
       else: {:noreply, republish(engine, target, opts, state)}
   end
@@ -339,10 +341,7 @@ defmodule Legation.Directory do
   end
 
   defp do_publish(engine, target, pid, opts, state) do
-    case Ends.settle(engine, state, &announce/3) do
-      {:ok, state} -> enter(engine, target, pid, opts, state)
-      {:error, reason} -> {{:error, reason}, state}
-    end
+    with {:ok, state} <- Ends.settle(engine, state, &announce/3), do: enter(engine, target, pid, opts, state)
   end
 
   defp enter(engine, target, pid, opts, %{instance: instance} = state) do
@@ -390,15 +389,30 @@ defmodule Legation.Directory do
   end
 
   defp republish(engine, target, opts, state) do
-    with {:ok, pid} <- publishable(engine, target, state),
-         {:ok, state} <- do_publish(engine, target, pid, opts, state) do
-      state
+    with {:ok, pid} <- publishable(engine, target, state) do
+      case do_publish(engine, target, pid, opts, state) do
+        {:ok, state} ->
+          state
+
+        # The keyholder does not sign, which need not last: what has a name is looked at again.
+        {{:error, error}, state} when is_atom(target) ->
+          words = "the engine #{engine} is there again and could not be published: #{inspect(error)}"
+          Telemetry.log(:error, {:learn, state.name}, words)
+          Process.send_after(self(), {:again, engine, target, opts}, @unsigned_again_ms)
+          state
+
+        {_error, state} ->
+          withdrawn(engine, state)
+      end
     else
-      # Its process has not come back, or the keyholder does not sign: then it is withdrawn.
-      _not_there ->
-        :ets.delete(state.instance.config, {:published, engine})
-        state
+      # Its process has not come back.
+      {:error, _reason} -> withdrawn(engine, state)
     end
+  end
+
+  defp withdrawn(engine, state) do
+    :ets.delete(state.instance.config, {:published, engine})
+    state
   end
 
   defp do_withdraw(engine, reason, %{instance: instance} = state) do

@@ -96,6 +96,28 @@ defmodule Legation.KeysTest do
       assert [%{last_error: "the keyholder did not sign" <> _rest}] = Legation.peers(alice)
     end
 
+    test "that does not sign for a while withdraws no engine that is started again meanwhile" do
+      {:ok, refused} = Agent.start_link(fn -> [] end)
+      alice = with_holder(refused)
+      bob = start_realm("bob")
+      :ok = Legation.connect([realm: "alice", key: Legation.public_key(alice), export: :all], bob)
+      :ok = Legation.connect(peer("bob", connect: [listen(bob, :unix)]), alice)
+      name = :"echo_#{System.unique_integer([:positive])}"
+      {:ok, first} = Echo.start(owner: nil)
+      Process.register(first, name)
+      proxy = publish(alice, "echo", name, [bob])
+      monitor = Process.monitor(proxy)
+      Agent.update(refused, fn _none -> [:forget, :learn] end)
+      Process.exit(first, :kill)
+      assert_receive {:signed, :forget}
+      {:ok, second} = Echo.start_link(owner: nil)
+      Process.register(second, name)
+      Agent.update(refused, fn _some -> [] end)
+      assert_receive {:DOWN, ^monitor, :process, ^proxy, _reason}
+      await_engine(bob, "echo@alice")
+      assert GenServer.call(via(bob, "echo@alice"), {:echo, 2}) == 2
+    end
+
     test "that refuses to sign the end of an engine is asked again, and the name is nobody's before" do
       {:ok, refused} = Agent.start_link(fn -> [] end)
       alice = with_holder(refused)
@@ -109,7 +131,8 @@ defmodule Legation.KeysTest do
       :ok = Legation.withdraw("echo", alice)
       assert_receive {:signed, :forget}
       {:ok, another} = Echo.start_link(owner: nil)
-      assert {:error, _reason} = Legation.publish("echo", another, [], alice)
+      assert {:error, reason} = Legation.publish("echo", another, [], alice)
+      assert reason != :noproc and not match?({:already_published, _pid}, reason)
       refute_received {:DOWN, ^monitor, :process, ^proxy, _reason}
       Agent.update(refused, fn _some -> [] end)
       await_forgotten(bob, "echo@alice")

@@ -32,22 +32,27 @@ defmodule Legation.Directory.Ends do
   end
 
   @doc "Before an engine takes the name of one that has ended: a FORGET that the next LEARN has overtaken is nothing."
+  # What was told on the way stays told, whether the last of them gets signed or not.
   def settle(engine, state, announce) do
-    {its, others} = Enum.split_with(state.unsigned, &(elem(&1, 0) == engine))
+    case Enum.find(state.unsigned, &(elem(&1, 0) == engine)) do
+      nil ->
+        {:ok, state}
 
-    Enum.reduce_while(its, {:ok, %{state | unsigned: others}}, fn ended, {:ok, settled} ->
-      case sign_if_known(ended, settled) do
-        {:ok, signed} ->
-          announce(ended, signed, settled, announce)
-          {:cont, {:ok, settled}}
+      ended ->
+        settled = %{state | unsigned: List.delete(state.unsigned, ended)}
 
-        :unknown ->
-          {:cont, {:ok, settled}}
+        case sign_if_known(ended, state) do
+          {:ok, signed} ->
+            announce(ended, signed, state, announce)
+            settle(engine, settled, announce)
 
-        {:error, error} ->
-          {:halt, {:error, error}}
-      end
-    end)
+          :unknown ->
+            settle(engine, settled, announce)
+
+          {:error, error} ->
+            {{:error, error}, state}
+        end
+    end
   end
 
   @doc "It is time to ask again, which may take the keyholder a while: the answer comes to `handle_answer/5`."

@@ -161,6 +161,8 @@ impl Realm {
             return Err(PublishError::BadName);
         }
         let (pid, registered, node) = self.resolve(asker, target).await?;
+        // Others are not to wait for an agent that takes its time with that.
+        self.ends.are_signed(name).await?;
         // One after the other: two that publish one name at once must not both find it free.
         let _turn = self.publishing.lock().await;
         let before = read(&self.engines).get(name).cloned();
@@ -327,7 +329,8 @@ impl Realm {
                 tokio::time::sleep(wait).await;
                 let target = PublishTarget::Name(registered.clone());
                 let result = realm.publish(&node, &name, target, options.clone()).await;
-                if !matches!(result, Err(PublishError::Noproc)) {
+                // Not there yet; or its end, or its return, is not signed yet.
+                if !matches!(result, Err(PublishError::Noproc | PublishError::Sign(_))) {
                     return;
                 }
             }
