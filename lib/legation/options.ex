@@ -106,7 +106,7 @@ defmodule Legation.Options do
   | `checkpoint_patience_ms` | 1,000 | how long what a peer sends in it may wait for the peer's. Then the session ends. Carriers of less than about 2 Mbit/s need more |
   | `unproven_messages_max`, `unproven_bytes_max` | 65,536, 16 MiB | of that, how much may wait, per peer; one message alone may be larger. Beyond it the session ends |
   | `grace_ms` | 60,000 | how long a session without a link waits for another. Then, or if it is 0 at once, it has ended: calls exit, monitors fire |
-  | `resume_bytes_max` | 16 MiB | sent and kept until the peer has acknowledged it, per peer. At it nothing more is sent until then. 0: nothing is kept, and the session ends with its link |
+  | `resume_bytes_max` | 16 MiB | sent and kept until the peer has acknowledged it, per peer. At it nothing more is sent until then; the last half megabyte may go past it. 0: nothing is kept, and the session ends with its link |
   | `ack_ms` | 50 | how long an acknowledgement waits for something to go with |
   | `calls_max` | 65,536 | calls in flight, per peer |
   | `callers_max` | 65,536 | processes of the peer that call us, per peer |

@@ -3,7 +3,7 @@
 use legation_channel::channel::Profile;
 use legation_proto::error::{CloseCode, LinkError, PeerMisbehaved};
 use legation_proto::frame::forget::ForgetReason;
-use legation_proto::limits::Limits;
+use legation_proto::limits::{Limits, BATCH_PAYLOAD_TARGET, FLUSH_TARGET};
 use legation_proto::session::{Acknowledge, PushError};
 use proptest::prelude::*;
 use rust_tests::pair::{End, Pair, PairConfig, Seen, PROFILES};
@@ -272,6 +272,33 @@ fn the_window_of_what_is_not_acknowledged_is_kept_to_and_opens_again() {
     assert_eq!(pair.alice.flush(), b"");
     assert_eq!(pair.alice.count("queue_bytes") / payload.len() as u64, 1);
     assert!(pair.alice.count("resume_bytes") >= 64 * 1024);
+}
+
+#[test]
+fn a_flush_is_the_last_that_goes_past_the_window_however_much_was_taken_with_it() {
+    let limits = Limits { resume_bytes_max: 64 * 1024, credit_bytes: 0, ..Limits::default() };
+    let config = PairConfig { limits: [limits.clone(), limits], ..PairConfig::of(Profile::Local) };
+    let mut pair = Pair::up(config);
+    let payload = term::of_size(1_000);
+    for _ in 0..4_000 {
+        pair.alice.cast("a", "b", &payload).unwrap();
+    }
+    let bytes = pair.alice.flush();
+    let most = 64 * 1024 + FLUSH_TARGET + BATCH_PAYLOAD_TARGET;
+    assert!(pair.alice.count("resume_bytes") <= most as u64, "{}", pair.alice.count("resume_bytes"));
+    let now = pair.now;
+    pair.bob.handle(now, &bytes);
+    pair.settle();
+    // Less than that is acknowledged when it is time to.
+    let mut arrived = pair.bob.take_payloads().len();
+    for _ in 0..20 {
+        let bob = pair.bob.session();
+        let wake = bob.delivered() == Acknowledge::Wake || bob.acknowledge_now();
+        pair.bob.woken(wake);
+        pair.settle();
+        arrived += pair.bob.take_payloads().len();
+    }
+    assert_eq!(arrived, 4_000);
 }
 
 #[test]

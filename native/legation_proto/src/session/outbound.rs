@@ -194,19 +194,16 @@ impl Outbound {
             self.proving.timer_is_over();
             self.write_checkpoint(session, out);
         }
-        // What has been taken goes; the replay's window is looked at before more is.
-        let nothing_taken = self.at == self.taken.entries.len() && self.taken.releases.is_empty();
-        if nothing_taken && must_wait {
+        // The ACK that opens the window wakes.
+        if must_wait {
             return false;
         }
-        if !must_wait {
-            self.write_credit(session, out);
-            if nothing_taken {
-                self.recycle();
-                lock(queue).take(&mut self.taken);
-            }
+        self.write_credit(session, out);
+        if self.at == self.taken.entries.len() && self.taken.releases.is_empty() {
+            self.recycle();
+            lock(queue).take(&mut self.taken);
         }
-        let let_go = if must_wait { Vec::new() } else { self.take_from_lanes(session) };
+        let let_go = self.take_from_lanes(session);
 
         let before = self.at;
         let mut barrier = None;
@@ -237,9 +234,7 @@ impl Outbound {
         if self.proving.timer() {
             session.checkpoint_asked.store(true, Ordering::Release);
         }
-        if !must_wait {
-            self.write_fragments(session, barrier.as_deref(), out);
-        }
+        self.write_fragments(session, barrier.as_deref(), out);
         let gone = &self.taken.entries[before..self.at];
         let cost = gone.iter().map(Entry::cost).sum();
         let drained = self.at == self.taken.entries.len();
@@ -267,10 +262,6 @@ impl Outbound {
             queue.serve_waiters();
         }
         shared.counters.queue_bytes.set(queue.bytes() as u64);
-        if must_wait {
-            // The ACK that opens the window wakes.
-            return !drained && barrier.is_none();
-        }
         // Under the queue's lock: whoever gives a lane credit, or grants some, wakes after that.
         let ready = {
             let lanes = lock(&session.lanes);
