@@ -237,8 +237,12 @@ defmodule Legation.Cable do
 
   def handle_info(_abort_of_a_closed_socket, state), do: {:noreply, state}
 
+  # The listener is closed while we are alive: OTP 25 was seen to hang where the owner of a socket ended just as it was closed.
   @impl true
-  def terminate(_reason, state), do: for({strand, _connected} <- state.strands, do: Process.exit(strand, :kill))
+  def terminate(_reason, state) do
+    for {strand, _connected} <- state.strands, do: Process.exit(strand, :kill)
+    :socket.close(state.listener)
+  end
 
   defp accept(state) do
     case :socket.accept(state.listener, :nowait) do
