@@ -325,7 +325,12 @@ defmodule Legation.HandlesTest do
       assert GenServer.call(proxy, {:echo, 1}) == 1
       # Their processes have not ended, so bob has them still; alice forgets those that she doesn't need.
       for pid <- pids, do: send(pid, {:end, :normal})
-      for monitor <- monitors, do: assert_receive({:DOWN, ^monitor, :process, _pid, :normal})
+      # On a busy machine who watches them may come too late for the reason.
+      for monitor <- monitors do
+        assert_receive {:DOWN, ^monitor, :process, _pid, reason}
+        assert reason in [:normal, :noproc]
+      end
+
       more = for _ <- 1..20, do: process()
       until(match?({:many, _echoed}, GenServer.call(proxy, {:echo, {:many, Enum.take(more, 10)}})))
       assert {_exported, imported} = handles(alice, "bob")
