@@ -398,8 +398,7 @@ defmodule Legation.Directory do
         {{:error, error}, state} when is_atom(target) ->
           words = "the engine #{engine} is there again and could not be published: #{inspect(error)}"
           Telemetry.log(:error, {:learn, state.name}, words)
-          Process.send_after(self(), {:again, engine, target, opts}, @unsigned_again_ms)
-          state
+          look_again(engine, target, opts, @unsigned_again_ms, state)
 
         {_error, state} ->
           withdrawn(engine, state)
@@ -408,6 +407,13 @@ defmodule Legation.Directory do
       # Its process has not come back.
       {:error, _reason} -> withdrawn(engine, state)
     end
+  end
+
+  # Until then it counts as published, so that it can be withdrawn.
+  defp look_again(engine, target, opts, wait_ms, state) do
+    :ets.insert(state.instance.config, {{:published, engine}, target, opts})
+    Process.send_after(self(), {:again, engine, target, opts}, wait_ms)
+    state
   end
 
   defp withdrawn(engine, state) do
@@ -474,8 +480,7 @@ defmodule Legation.Directory do
         state
 
       nil ->
-        Process.send_after(self(), {:again, engine, target, opts}, @restart_grace_ms)
-        state
+        look_again(engine, target, opts, @restart_grace_ms, state)
 
       _restarted ->
         republish(engine, target, opts, state)

@@ -22,11 +22,12 @@ defmodule Legation.KeysTest do
 
     @impl true
     def sign(purpose, %{network_id: <<_::256>>, body: body, input: input}, state) do
+      refuses = purpose in refused(state.refused)
       send(state.test, {:signed, purpose})
       # What is asked for is what is signed: protocol.md 3.1.
       ^input = "legation/1/#{purpose}" <> <<0>> <> binary_part(input, byte_size(input) - 64, 32) <> Native.blake3(body)
 
-      if purpose in refused(state.refused),
+      if refuses,
         do: {:error, :no, state},
         else: {:ok, :crypto.sign(:eddsa, :none, input, [state.private, :ed25519]), state}
     end
@@ -38,6 +39,16 @@ defmodule Legation.KeysTest do
 
   defp with_holder(refused) do
     start_realm("alice", key: {:keyholder, Holder, {self(), refused}})
+  end
+
+  # What the holder refuses can be changed.
+  defp linked_with_holder do
+    {:ok, refused} = Agent.start_link(fn -> [] end)
+    alice = with_holder(refused)
+    bob = start_realm("bob")
+    :ok = Legation.connect([realm: "alice", key: Legation.public_key(alice), export: :all], bob)
+    :ok = Legation.connect(peer("bob", connect: [listen(bob, :unix)]), alice)
+    %{alice: alice, bob: bob, refused: refused}
   end
 
   describe "a keyholder of the user's" do
@@ -97,21 +108,21 @@ defmodule Legation.KeysTest do
     end
 
     test "that does not sign for a while withdraws no engine that is started again meanwhile" do
-      {:ok, refused} = Agent.start_link(fn -> [] end)
-      alice = with_holder(refused)
-      bob = start_realm("bob")
-      :ok = Legation.connect([realm: "alice", key: Legation.public_key(alice), export: :all], bob)
-      :ok = Legation.connect(peer("bob", connect: [listen(bob, :unix)]), alice)
+      %{alice: alice, bob: bob, refused: refused} = linked_with_holder()
       name = :"echo_#{System.unique_integer([:positive])}"
       {:ok, first} = Echo.start(owner: nil)
       Process.register(first, name)
       proxy = publish(alice, "echo", name, [bob])
       monitor = Process.monitor(proxy)
       Agent.update(refused, fn _none -> [:forget, :learn] end)
-      Process.exit(first, :kill)
-      assert_receive {:signed, :forget}
+      # There before the first is gone, so that nothing hangs on how soon it is looked for.
+      Process.unregister(name)
       {:ok, second} = Echo.start_link(owner: nil)
       Process.register(second, name)
+      Process.exit(first, :kill)
+      # For the end, and once more for who takes the name: both in vain.
+      assert_receive {:signed, :forget}
+      assert_receive {:signed, :forget}
       Agent.update(refused, fn _some -> [] end)
       assert_receive {:DOWN, ^monitor, :process, ^proxy, _reason}
       await_engine(bob, "echo@alice")
@@ -119,11 +130,7 @@ defmodule Legation.KeysTest do
     end
 
     test "that refuses to sign the end of an engine is asked again, and the name is nobody's before" do
-      {:ok, refused} = Agent.start_link(fn -> [] end)
-      alice = with_holder(refused)
-      bob = start_realm("bob")
-      :ok = Legation.connect([realm: "alice", key: Legation.public_key(alice), export: :all], bob)
-      :ok = Legation.connect(peer("bob", connect: [listen(bob, :unix)]), alice)
+      %{alice: alice, bob: bob, refused: refused} = linked_with_holder()
       {:ok, echo} = Echo.start_link(owner: nil)
       proxy = publish(alice, "echo", echo, [bob])
       monitor = Process.monitor(proxy)
