@@ -11,7 +11,7 @@ defmodule Legation.Directory do
 
   use GenServer
 
-  alias Legation.{Counters, GlobalNames, Handle, Instance, Keyholder, Native, Policy, Providers, Telemetry}
+  alias Legation.{Counters, GlobalNames, Handle, Instance, Keyholder, Native, Policy, Providers, StandIn, Telemetry}
   alias Legation.Peer.Status
   alias Legation.Directory.{Announcement, Ends, Events, Foreign, Identity, Subscribers}
 
@@ -19,6 +19,8 @@ defmodule Legation.Directory do
   @restart_grace_ms 100
   # After this one that the keyholder did not sign for.
   @unsigned_again_ms 1_000
+  # For answers that an engine has given before its end. More than it takes: nothing that they go through waits for anybody.
+  @answers_ms 5_000
 
   ## What others read
 
@@ -433,6 +435,7 @@ defmodule Legation.Directory do
 
     GlobalNames.drop(state.name, Instance.full_name(instance, engine), publication.pid)
     told = for {_tag, session} <- state.sessions, Policy.exported?(session.policy, engine, publication.to), do: session
+    answered(engine, told, instance)
     # A peer that may not monitor it hears that it is gone and no more.
     {watching, others} = Enum.split_with(told, &Policy.watched?(&1.policy, engine))
     serial = next_serial(state)
@@ -441,6 +444,18 @@ defmodule Legation.Directory do
     state = Ends.tell(engine, class, serial, watching, state, &announce/3)
     state = Ends.tell(engine, :withdrawn, serial, others, state, &announce/3)
     %{state | serial: serial}
+  end
+
+  # What it has answered goes before its end: its answers are with who stands for its callers, and a call that is answered must not end
+  # with it.
+  defp answered(engine, sessions, instance) do
+    stand_ins =
+      for %{tag: tag, session: session} <- sessions,
+          caller <- Native.session_callers_at(session, engine),
+          [{_key, pid, _used}] <- [:ets.lookup(instance.stand_ins, {tag, caller})],
+          do: pid
+
+    StandIn.settle(stand_ins, instance.ref, @answers_ms)
   end
 
   # The process may be published under another name, too, and signs under that from now on.

@@ -354,6 +354,10 @@ defmodule Legation.Native do
   @spec session_pending(session, engine) :: non_neg_integer
   def session_pending(_session, _engine), do: not_loaded()
 
+  @doc "The remote callers whose calls this engine of ours has not answered yet."
+  @spec session_callers_at(session, engine) :: [caller :: pos_integer]
+  def session_callers_at(_session, _engine), do: not_loaded()
+
   @spec session_sweep(session, age_ms :: non_neg_integer) :: [{call_id, engine, caller_pid :: term}]
   def session_sweep(_session, _age_ms), do: not_loaded()
 

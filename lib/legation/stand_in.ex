@@ -13,6 +13,7 @@ defmodule Legation.StandIn do
   #   {ref, {:stop, reason}}            the process has ended, or the session has
   #   {ref, {:link, pid, reason}}       it was linked to a process of ours, and has ended
   #   {ref, {:exit, pid, reason}}       it has called `Process.exit/2` on a process of ours
+  #   {ref, {:settle, alias}}           somebody waits until what came before is done
 
   alias Legation.{Handle, Outgoing}
 
@@ -28,6 +29,32 @@ defmodule Legation.StandIn do
 
   @doc "The remote process has ended, or the session has (`:noconnection`)."
   def stop(pid, ref, reason), do: send(pid, {ref, {:stop, reason}})
+
+  @doc """
+  Returns when these have done what had reached them before. It is not much that they do for each, and none of them waits for anything; if
+  they have not done it in this time, it returns all the same.
+  """
+  def settle(pids, ref, within_ms) do
+    until_ms = System.monotonic_time(:millisecond) + within_ms
+
+    asked =
+      for pid <- pids do
+        monitor = :erlang.monitor(:process, pid, alias: :reply_demonitor)
+        send(pid, {ref, {:settle, monitor}})
+        monitor
+      end
+
+    Enum.each(asked, &await_settled(&1, until_ms))
+  end
+
+  defp await_settled(monitor, until_ms) do
+    receive do
+      {^monitor, :settled} -> :ok
+      {:DOWN, ^monitor, :process, _pid, _gone} -> :ok
+    after
+      max(until_ms - System.monotonic_time(:millisecond), 0) -> Process.demonitor(monitor, [:flush])
+    end
+  end
 
   @doc "Takes its row out of the table, unless it is another's by now, or the table is gone with the instance."
   def withdraw(table, tag, number, pid) do
@@ -88,6 +115,11 @@ defmodule Legation.StandIn do
 
   defp control({:exit, pid, reason}, state) do
     Process.exit(pid, reason)
+    __MODULE__.loop(state)
+  end
+
+  defp control({:settle, alias}, state) do
+    send(alias, {alias, :settled})
     __MODULE__.loop(state)
   end
 

@@ -3,7 +3,7 @@ defmodule Legation.CallersTest do
   # Legation doesn't do as it is written, and a row that is missing, fails.
   use Legation.Case, async: true
 
-  alias Legation.TestVM
+  alias Legation.{Instance, StandIn, TestVM}
 
   @page Path.expand("../../docs/callers.md", __DIR__)
   @external_resource @page
@@ -364,5 +364,35 @@ defmodule Legation.CallersTest do
     assert GenServer.call(name, {:echo, 2}) == 2
     send(caller, :nothing_else)
     assert_receive {:got, :nothing_else}
+  end
+
+  @tag :embedded
+  test "an answer that an engine has given goes before its end" do
+    [alice, bob] = [start_realm("alice"), start_realm("bob")]
+    link(alice, bob, :tcp_tls)
+    {:ok, echo} = Echo.start_link(owner: self())
+    call = async_call(publish(alice, "echo", echo, [bob]), {:hold, 1})
+    assert_receive {:held, 1, {stand_in, _tag} = from}
+
+    # It has no time for the answer until the engine has ended.
+    :erlang.suspend_process(stand_in)
+    GenServer.reply(from, :answered)
+    :ok = GenServer.stop(echo)
+    directory = Process.whereis(Instance.process(alice, Directory))
+    until(Process.info(directory, :current_function) == {:current_function, {StandIn, :await_settled, 2}})
+    :erlang.resume_process(stand_in)
+    assert await_call(call) == {:reply, :answered}
+    await_forgotten(bob, "echo@alice")
+  end
+
+  @tag :embedded
+  test "an end waits for no answer that its engine has not given" do
+    [alice, bob] = [start_realm("alice"), start_realm("bob")]
+    link(alice, bob, :tcp_tls)
+    {:ok, echo} = Echo.start_link(owner: self())
+    call = async_call(publish(alice, "echo", echo, [bob]), {:hold, 1})
+    assert_receive {:held, 1, {_stand_in, _tag}}
+    :ok = GenServer.stop(echo)
+    assert {:exit, {:normal, _call}} = await_call(call)
   end
 end

@@ -293,6 +293,11 @@ fn session_pending(session: SessionArc, engine: &str) -> usize {
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
+fn session_callers_at(session: SessionArc, engine: &str) -> Vec<u64> {
+    session.session.callers_at(engine)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
 fn session_sweep<'a>(env: Env<'a>, session: SessionArc, age_ms: u64) -> Vec<Term<'a>> {
     let mut old = Vec::new();
     // The clock that `push_call` entered the calls by.

@@ -675,6 +675,12 @@ impl Session {
         lock(&self.calls).pending_at(engine)
     }
 
+    /// The peer's processes whose calls an engine of ours has not answered yet, each once, by the peer's numbers. It looks at all calls
+    /// that are being served.
+    pub fn callers_at(&self, engine: &str) -> Vec<u64> {
+        lock(&self.calls).callers_at(engine)
+    }
+
     /// Calls of ours that have been in flight for `age_ms` or longer, given to `each` with id, destination and context.
     pub fn sweep(&self, now: UnixMs, age_ms: u64, mut each: impl FnMut(u64, &Pending)) {
         let calls = lock(&self.calls);

@@ -287,6 +287,15 @@ impl Calls {
         numbers.into_iter().filter_map(|number| self.take_served(number)).collect()
     }
 
+    /// The peer's processes whose calls an engine of ours has not answered yet, each once.
+    pub fn callers_at(&self, engine: &str) -> Vec<u64> {
+        let at_it = self.served.values().filter(|served| *served.engine == *engine);
+        let mut callers: Vec<u64> = at_it.map(|served| served.caller).collect();
+        callers.sort_unstable();
+        callers.dedup();
+        callers
+    }
+
     pub fn being_served(&self) -> usize {
         self.served.len()
     }
@@ -497,6 +506,24 @@ mod tests {
     }
 
     /// A frame of releases is handled under the lock that pushes wait for: each must cost its own calls and no more.
+    #[test]
+    fn who_waits_for_an_engine_is_known_until_it_is_answered() {
+        let limits = Limits::default();
+        let mut calls = Calls::new(&limits);
+        let first = calls.serve(served(1, 7), &limits).unwrap();
+        calls.serve(served(2, 7), &limits).unwrap();
+        calls.serve(served(3, 5), &limits).unwrap();
+        calls.serve(Served { engine: "another".into(), ..served(4, 9) }, &limits).unwrap();
+        let engine = served(0, 0).engine;
+        assert_eq!(calls.callers_at(&engine), [5, 7]);
+        calls.served(first);
+        assert_eq!(calls.callers_at(&engine), [5, 7], "it waits for another answer");
+        calls.released(2);
+        assert_eq!(calls.callers_at(&engine), [5]);
+        calls.import_ended(5);
+        assert_eq!(calls.callers_at(&engine), []);
+    }
+
     #[test]
     fn releasing_many_callers_does_not_look_at_all_calls_each_time() {
         let limits = Limits::default();
