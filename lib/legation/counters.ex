@@ -39,6 +39,8 @@ defmodule Legation.Counters do
     # Links that we ended because the peer was silent, or too much from it failed verification.
     :links_silent,
     :links_abused,
+    # Links that we closed before all that waited, and the goodbye, had left (`goodbye_ms`).
+    :goodbyes_cut,
     # Sessions that we ended because the peer took too little (`overflow: :disconnect`).
     :sessions_overflowed,
     :global_names_taken,

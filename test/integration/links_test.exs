@@ -267,7 +267,7 @@ defmodule Legation.LinksTest do
 
   @tag :embedded
   test "a goodbye overtakes nothing that waits on the link that is sent on" do
-    %{alice: alice, bob: bob, first: first, proxy: proxy} = realms(links: 2)
+    %{alice: alice, bob: bob, first: first, proxy: proxy} = realms(links: 2, limits: [goodbye_ms: 60_000])
     until_links(bob, tls: :active, plain: :standby)
     until_links(alice, tls: :active, plain: :standby)
     Cable.slow(first, 500_000)
@@ -276,6 +276,39 @@ defmodule Legation.LinksTest do
     until(Process.info(proxy, :message_queue_len) == {:message_queue_len, 0})
     :ok = Legation.disconnect("alice", bob)
     for n <- 1..600, do: assert_receive({:cast, {^n, _x}})
+    assert Legation.counters(bob).goodbyes_cut == 0
+  end
+
+  # More than the kernels and the cable take, so some of it waits.
+  @waits 20_000_000
+  @large 1_000_000
+
+  defp leave_stalled(goodbye_ms) do
+    # All of it may wait, by whatever else bounds that.
+    bounds = for bound <- [:queue_bytes_max, :engine_queue_bytes_max, :resume_bytes_max], do: {bound, 2 * @waits}
+    limits = [goodbye_ms: goodbye_ms, send_timeout_ms: 600_000, credit_bytes: 0] ++ bounds
+    %{bob: bob, first: first, proxy: proxy} = realms = realms(limits: limits)
+    Cable.stall(first, :to_listener)
+    for n <- 1..div(@waits, @large), do: GenServer.cast(proxy, {n, :binary.copy("x", @large)})
+    # All have left the proxy; no more than what the kernels take is on its way.
+    until(waiting(Legation.counters(bob).sessions["alice"]) > @waits)
+    :ok = Legation.disconnect("alice", bob)
+    realms
+  end
+
+  defp waiting(session), do: session.queue_bytes + session.resume_bytes
+
+  test "a peer that takes what waits for it before a goodbye's time is over gets it all" do
+    %{bob: bob, first: first} = leave_stalled(600_000)
+    Cable.go_on(first)
+    for n <- 1..div(@waits, @large), do: assert_receive({:cast, {^n, _x}})
+    Cable.await_disconnected(first)
+    assert Legation.counters(bob).goodbyes_cut == 0
+  end
+
+  test "a peer that has not is left, and it is counted" do
+    %{bob: bob} = leave_stalled(1)
+    until(Legation.counters(bob).goodbyes_cut == 1)
   end
 
   @tag :embedded

@@ -20,6 +20,7 @@ defmodule Legation.OptionsLimitsTest do
     knock_window_ms: {1, @u32},
     knock_boot_ms: {0, @u32},
     send_timeout_ms: {1, @u32},
+    goodbye_ms: {0, @u32},
     shutdown_ms: {0, @u32},
     call_age_ms: {1, @u32},
     grace_ms: {0, @u32},

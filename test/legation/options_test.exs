@@ -33,7 +33,7 @@ defmodule Legation.OptionsTest do
              engine_queue_bytes_max: 8_388_608
            } = options.limits
 
-    assert map_size(options.limits) == 40
+    assert map_size(options.limits) == 41
   end
 
   test "a peer has the number of its links, and limits of its own where it is said so" do

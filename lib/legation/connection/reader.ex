@@ -34,11 +34,8 @@ defmodule Legation.Connection.Reader do
   @slice_bytes 65_536
   # A peer that announces faster than the Directory takes it is not read any more, so that no mailbox grows.
   @news_open_max 64
-  # How long the last frames may take to leave when a link closes.
-  @finish_ms 1_000
-  # Behind them we wait for the peer to close: for so long if it says nothing, and for so long at most.
+  # Behind a goodbye we wait for the peer to close, as long as the goodbye itself had to leave, but no longer if it says nothing for so long.
   @silence_ms 1_000
-  @linger_ms 5_000
 
   @derive {Inspect, only: [:instance, :carrier, :profile, :realm, :phase]}
   defstruct [
@@ -550,7 +547,7 @@ defmodule Legation.Connection.Reader do
     with true <- function_exported?(carrier, :shutdown, 1),
          :ok <- carrier.shutdown(conn) do
       if state.paused, do: carrier.activate(conn, @active)
-      read_to_end(Instance.now_ms() + @linger_ms, state)
+      read_to_end(Instance.now_ms() + Instance.limit(state.instance, :goodbye_ms), state)
     end
   end
 
@@ -602,8 +599,9 @@ defmodule Legation.Connection.Reader do
       receive do
         {:EXIT, ^writer, _reason} -> :ok
       after
-        @finish_ms ->
+        Instance.limit(state.instance, :goodbye_ms) ->
           Process.exit(writer, :kill)
+          if state.phase == :up, do: Counters.add(state.instance.counters, :goodbyes_cut)
           :stuck
       end
     else

@@ -315,6 +315,8 @@ pub struct Limits {
     /// Of a handshake at once; a further one in a quarter of a second.
     pub handshake_reads: u64,
     pub send_timeout_ms: u64,
+    /// For what waits on a link that we leave, and the goodbye behind it.
+    pub goodbye_ms: u64,
     pub shutdown_ms: u64,
     pub reconnect_min_ms: u64,
     pub reconnect_max_ms: u64,

@@ -66,11 +66,12 @@ pub enum Owner {
 pub struct Lifeline(oneshot::Receiver<Owner>);
 
 impl Lifeline {
-    /// Watches from a thread of its own: it ends the process even when nothing else turns any more.
+    /// Watches from a thread of its own: it ends the process even when nothing else turns any more. `patience`: of an owner that asks, beyond
+    /// what one has that is gone.
     ///
     /// # Errors
     /// When there is no thread.
-    pub fn watch() -> std::io::Result<Lifeline> {
+    pub fn watch(patience: Duration) -> std::io::Result<Lifeline> {
         let (ended, end) = oneshot::channel();
         std::thread::Builder::new().name("lifeline".to_owned()).spawn(move || {
             let mut piece = [0; 256];
@@ -86,7 +87,8 @@ impl Lifeline {
             };
             // Nobody waits for it any more when we are stopping already.
             let _ = ended.send(owner);
-            std::thread::sleep(Duration::from_millis(AFTER_OWNER_MS));
+            let patience = if owner == Owner::Asks { patience } else { Duration::ZERO };
+            std::thread::sleep(patience + Duration::from_millis(AFTER_OWNER_MS));
             std::process::exit(0);
         })?;
         Ok(Lifeline(end))

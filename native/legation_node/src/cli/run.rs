@@ -14,14 +14,16 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{check, log, say, Failure, LogFormat};
-use crate::config::{io_words, Config, ConfigError, Loaded, Source};
+use crate::config::{io_words, Config, ConfigError, Limits, Loaded, Source};
 use crate::identity::Identity;
 use crate::net::control_socket::{AdminError, BoundControlSocket, ControlSocket, Reload};
 use crate::realm::Realm;
 use crate::shutdown::{systemd, Lifeline, Owner, Signal, Signals};
 
-/// For goodbyes when the owner is gone, and after a drain.
+/// For goodbyes when the owner is gone: the next daemon wants our node's name, and our ports.
 const GOODBYE_MS: u64 = 1_000;
+/// For a drain that does not keep to its time.
+const DRAIN_OVER_MS: u64 = 1_000;
 
 /// Reloads that wait: each is done before the next is looked at.
 const RELOADS_MAX: usize = 16;
@@ -112,7 +114,10 @@ enum End {
 
 async fn serve(realms: Vec<(Source, Loaded)>, supervised: bool) -> Result<(), Failure> {
     let mut signals = Signals::listen().map_err(system("signals"))?;
-    let mut lifeline = supervised.then(Lifeline::watch).transpose().map_err(system("lifeline"))?;
+    let patience_ms =
+        realms.iter().map(|(_, loaded)| owners_patience_ms(Owner::Asks, &loaded.config.limits)).max().unwrap_or(0);
+    let watch = || Lifeline::watch(Duration::from_millis(patience_ms));
+    let mut lifeline = supervised.then(watch).transpose().map_err(system("lifeline"))?;
     let (reloads, mut reload_requests) = mpsc::channel(RELOADS_MAX);
     let mut daemon = tokio::select! {
         daemon = Daemon::start(realms, reloads) => daemon?,
@@ -152,7 +157,7 @@ async fn serve(realms: Vec<(Source, Loaded)>, supervised: bool) -> Result<(), Fa
                 Owner::Asks => tracing::info!("stopping: whoever started this daemon asks for it"),
                 Owner::Gone => tracing::info!("standard input has ended: whoever started this daemon is gone"),
             }
-            daemon.goodbye().await;
+            daemon.goodbye(|limits| owners_patience_ms(owner, limits)).await;
             Ok(())
         }
     };
@@ -236,8 +241,11 @@ impl Daemon {
 
     /// The longest that a drain takes.
     fn drain_within(&self) -> Duration {
-        let longest = self.realms.iter().map(|running| running.config.limits.shutdown_ms).max().unwrap_or(0);
-        Duration::from_millis(longest + 2 * GOODBYE_MS)
+        let longest =
+            |ms: fn(&Limits) -> u64| self.realms.iter().map(|running| ms(&running.config.limits)).max().unwrap_or(0);
+        Duration::from_millis(
+            longest(|limits| limits.shutdown_ms) + DRAIN_OVER_MS + longest(|limits| limits.goodbye_ms),
+        )
     }
 
     /// Waits for open calls, then says goodbye.
@@ -247,7 +255,7 @@ impl Daemon {
             let (realm, name) = (running.realm.clone(), running.config.realm.clone());
             async move {
                 // It keeps to its time itself; this is for the case that it doesn't.
-                let cut = timeout(within + Duration::from_millis(GOODBYE_MS), realm.drain(within)).await;
+                let cut = timeout(within + Duration::from_millis(DRAIN_OVER_MS), realm.drain(within)).await;
                 let cut = cut.map_or(0, |cut| cut.len());
                 if cut > 0 {
                     tracing::warn!(realm = name, calls = cut, "open calls were cut");
@@ -255,13 +263,12 @@ impl Daemon {
             }
         };
         join_all(self.realms.iter().map(drain)).await;
-        self.goodbye().await;
+        self.goodbye(|limits| limits.goodbye_ms).await;
     }
 
-    async fn goodbye(&self) {
-        let within = Duration::from_millis(GOODBYE_MS);
+    async fn goodbye(&self, within_ms: impl Fn(&Limits) -> u64) {
         let stop = |running: &Running| {
-            let realm = running.realm.clone();
+            let (realm, within) = (running.realm.clone(), Duration::from_millis(within_ms(&running.config.limits)));
             async move { timeout(within, realm.stop(within)).await }
         };
         join_all(self.realms.iter().map(stop)).await;
@@ -298,6 +305,14 @@ impl Running {
         let problems = self.realm.reload(config);
         tracing::info!(realm = self.config.realm, peers = self.config.peers.len(), "reloaded");
         problems.into_iter().map(|problem| format!("{origin}: {problem}")).collect()
+    }
+}
+
+/// Who asks waits for us as long as it would for its own links.
+fn owners_patience_ms(owner: Owner, limits: &Limits) -> u64 {
+    match owner {
+        Owner::Asks => limits.goodbye_ms.min(limits.shutdown_ms),
+        Owner::Gone => limits.goodbye_ms.min(GOODBYE_MS),
     }
 }
 

@@ -46,6 +46,7 @@ impl Default for Limits {
             connect_ms: 5_000,
             handshake_reads: 16,
             send_timeout_ms: 15_000,
+            goodbye_ms: 5_000,
             shutdown_ms: 5_000,
             reconnect_min_ms: 50,
             reconnect_max_ms: 30_000,
@@ -116,6 +117,7 @@ pub fn limits(section: Option<Section<'_>>) -> Limits {
     reader.set("connect_ms", &mut limits.connect_ms, 1, MS_MAX);
     reader.set("handshake_reads", &mut limits.handshake_reads, 1, 10_000);
     reader.set("send_timeout_ms", &mut limits.send_timeout_ms, 1, MS_MAX);
+    reader.set("goodbye_ms", &mut limits.goodbye_ms, 0, MS_MAX);
     reader.set("shutdown_ms", &mut limits.shutdown_ms, 0, MS_MAX);
     reader.set("reconnect_min_ms", &mut limits.reconnect_min_ms, 1, MS_MAX);
     reader.set("reconnect_max_ms", &mut limits.reconnect_max_ms, 1, MS_MAX);

@@ -326,7 +326,7 @@ fn values_that_cannot_be_meant_are_refused() {
 fn limits_are_accepted_at_their_bounds_and_refused_one_past_them() {
     let ms = (1, 4_294_967_295);
     let positive = (1, 0xFFFF_FFFF_FFFF);
-    let bounds: [(&str, (u64, u64)); 50] = [
+    let bounds: [(&str, (u64, u64)); 51] = [
         ("message_bytes_max", (1, 1 << 30)),
         ("depth_max", (1, 256)),
         ("engines_max", (1, 4_294_967_295)),
@@ -363,6 +363,7 @@ fn limits_are_accepted_at_their_bounds_and_refused_one_past_them() {
         ("connect_ms", ms),
         ("handshake_reads", (1, 10_000)),
         ("send_timeout_ms", ms),
+        ("goodbye_ms", (0, 4_294_967_295)),
         ("shutdown_ms", (0, 4_294_967_295)),
         ("reconnect_min_ms", (1, 30_000)),
         ("reconnect_max_ms", (50, 4_294_967_295)),

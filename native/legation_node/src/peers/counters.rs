@@ -43,6 +43,8 @@ counters! {
     /// Links that were silent; sessions that were abused.
     links_silent,
     links_abused,
+    /// Links that we closed before all that waited, and the goodbye, had left (`goodbye_ms`).
+    goodbyes_cut,
     /// Sessions that were lost; of those: taken up again, and not in time.
     sessions_lost,
     sessions_resumed,

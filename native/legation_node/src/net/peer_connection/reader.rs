@@ -16,7 +16,7 @@ use legation_proto::hello::{Role, SignRequest};
 use legation_proto::identity::RealmId;
 use legation_proto::session::{Event, Session, Wake};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout, Instant};
 
 use super::control::{Control, Wanted};
 use super::writer::Writer;
@@ -35,11 +35,8 @@ const SLOW_READ: Duration = Duration::from_millis(250);
 const TURN_BYTES: usize = 32 * 1024;
 /// Reads in which a goodbye is looked for when nothing can be sent any more.
 const LAST_READS_MAX: usize = 64;
-/// How long the last frames may take to leave when a link closes.
-const FINISH: Duration = Duration::from_millis(1_000);
-/// Behind them we wait for the peer to close: for so long if it says nothing, and for so long at most.
+/// Behind a goodbye we wait for the peer to close, as long as the goodbye itself had to leave, but no longer if it says nothing for so long.
 const SILENCE: Duration = Duration::from_millis(1_000);
-const LINGER: Duration = Duration::from_millis(5_000);
 
 /// A connection that is to be.
 pub(crate) struct Connection {
@@ -87,6 +84,7 @@ pub(crate) async fn run(connection: Connection) {
         read: false,
         sooner: None,
         reported: false,
+        goodbye_until: None,
     };
     let mut half = None;
     let why = reader.open_and_read(origin, &mut half).await;
@@ -138,6 +136,8 @@ struct Reader {
     sooner: Option<Duration>,
 
     reported: bool,
+    /// Once we are about to leave.
+    goodbye_until: Option<Instant>,
 }
 
 impl Reader {
@@ -306,10 +306,20 @@ impl Reader {
         Poll::Ready(Ok(read))
     }
 
-    /// What was pushed before a goodbye goes before it, and some of it may need the peer's leave. For as long as last frames have.
+    fn goodbye_time(&self) -> Duration {
+        Duration::from_millis(self.peers.limits.goodbye_ms)
+    }
+
+    /// Until when what waits may leave, and a goodbye behind it.
+    fn goodbye_until(&mut self) -> Instant {
+        let time = self.goodbye_time();
+        *self.goodbye_until.get_or_insert_with(|| Instant::now() + time)
+    }
+
+    /// What was pushed before a goodbye goes before it, and some of it may need the peer's leave.
     async fn wait_for_credit(&mut self, half: &mut ReadHalf) {
         let Some(session) = self.session.clone() else { return };
-        let mut over = pin!(sleep(FINISH));
+        let mut over = pin!(sleep_until(self.goodbye_until()));
         // What waits is known when a flush has gone for it.
         let mut flushed = false;
         self.control.wake.notify_one();
@@ -532,8 +542,11 @@ impl Reader {
         else {
             return;
         };
-        if !writer.finish(FINISH).await {
-            // A peer that takes nothing.
+        if !writer.finish(self.goodbye_until()).await {
+            // A peer that takes nothing, or too slowly.
+            if self.phase == Phase::Up {
+                self.peers.counters.goodbyes_cut.one();
+            }
             half.abort();
             return;
         }
@@ -541,7 +554,7 @@ impl Reader {
         // Closing over what has come and was not read, or comes later, would be a reset, and take along what is on its way: the
         // goodbye, and messages before it.
         if self.phase == Phase::Up && !matches!(why, LinkEnd::Closed { .. }) {
-            drop(timeout(LINGER, read_to_end(&mut half)).await);
+            drop(timeout(self.goodbye_time(), read_to_end(&mut half)).await);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use legation_channel::link::Link;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at, Instant};
 
 use super::control::{Control, Wanted};
 use crate::net::carrier::{CarrierError, WriteHalf};
@@ -36,11 +36,11 @@ impl Writer {
         Writer { control, finish, task: tokio::spawn(sending.run()) }
     }
 
-    /// Sends what is there, and ends. False: it could not in this time.
-    pub(super) async fn finish(&mut self, within: Duration) -> bool {
+    /// Sends what is there, and ends. False: it could not until then.
+    pub(super) async fn finish(&mut self, until: Instant) -> bool {
         self.finish.store(true, Ordering::Release);
         self.control.wake.notify_one();
-        timeout(within, &mut self.task).await.is_ok()
+        timeout_at(until, &mut self.task).await.is_ok()
     }
 }
 
