@@ -191,6 +191,17 @@ defmodule Legation.TestVM do
     end
   end
 
+  @doc "Those of these texts that this VM has as atoms, as such."
+  def atoms_of(texts) do
+    for text <- texts, atom = existing(text), do: atom
+  end
+
+  defp existing(text) do
+    String.to_existing_atom(text)
+  rescue
+    ArgumentError -> nil
+  end
+
   @doc "Publishes a process that never looks at its mailbox, in which there are so many messages."
   def publish_stuck(instance, name, messages) do
     pid = spawn(fn -> receive do: ({^instance, :never} -> :ok) end)
