@@ -36,6 +36,9 @@ defmodule Legation.Connection.Reader do
   @news_open_max 64
   # Behind a goodbye we wait for the peer to close, as long as the goodbye itself had to leave, but no longer if it says nothing for so long.
   @silence_ms 1_000
+  # The longest goodbye where it is not we who want to leave: a peer that is on another link by now, or breaks the rules, or takes too little,
+  # must not have us keep many links that it lets hang.
+  @hasty_ms 1_000
 
   @derive {Inspect, only: [:instance, :carrier, :profile, :realm, :phase]}
   defstruct [
@@ -599,7 +602,7 @@ defmodule Legation.Connection.Reader do
       receive do
         {:EXIT, ^writer, _reason} -> :ok
       after
-        Instance.limit(state.instance, :goodbye_ms) ->
+        goodbye_ms(why, state) ->
           Process.exit(writer, :kill)
           if state.phase == :up, do: Counters.add(state.instance.counters, :goodbyes_cut)
           :stuck
@@ -608,6 +611,14 @@ defmodule Legation.Connection.Reader do
       :ok
     end
   end
+
+  defp goodbye_ms(why, %{instance: instance}) do
+    goodbye_ms = Instance.limit(instance, :goodbye_ms)
+    if leaving?(why), do: goodbye_ms, else: min(goodbye_ms, @hasty_ms)
+  end
+
+  defp leaving?({:local, code}), do: code in [:normal, :shutdown, :revoked]
+  defp leaving?(why), do: why == :shutdown
 
   defp handshake_failed({:local, _code}, %{phase: phase}) when phase != :refused, do: :ok
   defp handshake_failed(:shutdown, _state), do: :ok

@@ -37,6 +37,9 @@ const TURN_BYTES: usize = 32 * 1024;
 const LAST_READS_MAX: usize = 64;
 /// Behind a goodbye we wait for the peer to close, as long as the goodbye itself had to leave, but no longer if it says nothing for so long.
 const SILENCE: Duration = Duration::from_millis(1_000);
+/// The longest goodbye where it is not we who want to leave: a peer that is on another link by now, or breaks the rules, or takes too little,
+/// must not have us keep many links that it lets hang.
+const HASTY: Duration = Duration::from_millis(1_000);
 
 /// A connection that is to be.
 pub(crate) struct Connection {
@@ -257,8 +260,9 @@ impl Reader {
                         return self.end.take().unwrap_or(wanted.into());
                     }
                     Wanted::Close(code) if !code.keeps_session() => {
-                        self.wait_for_credit(half).await;
-                        return self.end.take().unwrap_or(wanted.into());
+                        let why = LinkEnd::from(wanted);
+                        self.wait_for_credit(half, &why).await;
+                        return self.end.take().unwrap_or(why);
                     }
                     wanted => return wanted.into(),
                 },
@@ -311,15 +315,18 @@ impl Reader {
     }
 
     /// Until when what waits may leave, and a goodbye behind it.
-    fn goodbye_until(&mut self) -> Instant {
-        let time = self.goodbye_time();
+    fn goodbye_until(&mut self, why: &LinkEnd) -> Instant {
+        let time = match why {
+            LinkEnd::Local("normal" | "shutdown" | "revoked") => self.goodbye_time(),
+            _ => self.goodbye_time().min(HASTY),
+        };
         *self.goodbye_until.get_or_insert_with(|| Instant::now() + time)
     }
 
     /// What was pushed before a goodbye goes before it, and some of it may need the peer's leave.
-    async fn wait_for_credit(&mut self, half: &mut ReadHalf) {
+    async fn wait_for_credit(&mut self, half: &mut ReadHalf, why: &LinkEnd) {
         let Some(session) = self.session.clone() else { return };
-        let mut over = pin!(sleep_until(self.goodbye_until()));
+        let mut over = pin!(sleep_until(self.goodbye_until(why)));
         // What waits is known when a flush has gone for it.
         let mut flushed = false;
         self.control.wake.notify_one();
@@ -542,7 +549,7 @@ impl Reader {
         else {
             return;
         };
-        if !writer.finish(self.goodbye_until()).await {
+        if !writer.finish(self.goodbye_until(&why)).await {
             // A peer that takes nothing, or too slowly.
             if self.phase == Phase::Up {
                 self.peers.counters.goodbyes_cut.one();
