@@ -39,7 +39,7 @@ defmodule Legation.Counters do
     # Links that we ended because the peer was silent, or too much from it failed verification.
     :links_silent,
     :links_abused,
-    # Links that we closed before all that waited, and the goodbye, had left (`goodbye_ms`).
+    # Links that we closed before all that waited, and the goodbye, had left, or before the peer had closed behind it (`goodbye_ms`).
     :goodbyes_cut,
     # Sessions that we ended because the peer took too little (`overflow: :disconnect`).
     :sessions_overflowed,

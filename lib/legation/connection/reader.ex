@@ -34,8 +34,6 @@ defmodule Legation.Connection.Reader do
   @slice_bytes 65_536
   # A peer that announces faster than the Directory takes it is not read any more, so that no mailbox grows.
   @news_open_max 64
-  # Behind a goodbye we wait for the peer to close, as long as the goodbye itself had to leave, but no longer if it says nothing for so long.
-  @silence_ms 1_000
   # The longest goodbye where it is not we who want to leave: a peer that is on another link by now, or breaks the rules, or takes too little,
   # must not have us keep many links that it lets hang.
   @hasty_ms 1_000
@@ -546,11 +544,11 @@ defmodule Legation.Connection.Reader do
   defp linger({:carrier, _reason}, _state), do: :ok
   defp linger({:closed, _code, _text}, _state), do: :ok
 
-  defp linger(_why, %{carrier: carrier, conn: conn} = state) do
+  defp linger(why, %{carrier: carrier, conn: conn} = state) do
     with true <- function_exported?(carrier, :shutdown, 1),
          :ok <- carrier.shutdown(conn) do
       if state.paused, do: carrier.activate(conn, @active)
-      read_to_end(Instance.now_ms() + Instance.limit(state.instance, :goodbye_ms), state)
+      if read_to_end(Instance.now_ms() + goodbye_ms(why, state), state) == :late, do: goodbye_cut(state)
     end
   end
 
@@ -559,12 +557,12 @@ defmodule Legation.Connection.Reader do
       message ->
         case carrier.stream(conn, message) do
           {:data, _too_late} -> read_to_end(until_ms, state)
-          :passive -> if go_on?(until_ms, state), do: read_to_end(until_ms, state)
+          :passive -> if go_on?(until_ms, state), do: read_to_end(until_ms, state), else: :late
           :unknown -> read_to_end(until_ms, state)
           _ended -> :ok
         end
     after
-      min(@silence_ms, max(until_ms - Instance.now_ms(), 0)) -> :ok
+      max(until_ms - Instance.now_ms(), 0) -> :late
     end
   end
 
@@ -604,7 +602,7 @@ defmodule Legation.Connection.Reader do
       after
         goodbye_ms(why, state) ->
           Process.exit(writer, :kill)
-          if state.phase == :up, do: Counters.add(state.instance.counters, :goodbyes_cut)
+          if state.phase == :up, do: goodbye_cut(state)
           :stuck
       end
     else
@@ -612,6 +610,9 @@ defmodule Legation.Connection.Reader do
     end
   end
 
+  defp goodbye_cut(state), do: Counters.add(state.instance.counters, :goodbyes_cut)
+
+  # For what waits, and a goodbye behind it; as long again for the peer to take it and close.
   defp goodbye_ms(why, %{instance: instance}) do
     goodbye_ms = Instance.limit(instance, :goodbye_ms)
     if leaving?(why), do: goodbye_ms, else: min(goodbye_ms, @hasty_ms)

@@ -43,7 +43,7 @@ counters! {
     /// Links that were silent; sessions that were abused.
     links_silent,
     links_abused,
-    /// Links that we closed before all that waited, and the goodbye, had left (`goodbye_ms`).
+    /// Links that we closed before all that waited, and the goodbye, had left, or before the peer had closed behind it (`goodbye_ms`).
     goodbyes_cut,
     /// Sessions that were lost; of those: taken up again, and not in time.
     sessions_lost,

@@ -35,8 +35,6 @@ const SLOW_READ: Duration = Duration::from_millis(250);
 const TURN_BYTES: usize = 32 * 1024;
 /// Reads in which a goodbye is looked for when nothing can be sent any more.
 const LAST_READS_MAX: usize = 64;
-/// Behind a goodbye we wait for the peer to close, as long as the goodbye itself had to leave, but no longer if it says nothing for so long.
-const SILENCE: Duration = Duration::from_millis(1_000);
 /// The longest goodbye where it is not we who want to leave: a peer that is on another link by now, or breaks the rules, or takes too little,
 /// must not have us keep many links that it lets hang.
 const HASTY: Duration = Duration::from_millis(1_000);
@@ -310,16 +308,18 @@ impl Reader {
         Poll::Ready(Ok(read))
     }
 
-    fn goodbye_time(&self) -> Duration {
-        Duration::from_millis(self.peers.limits.goodbye_ms)
+    /// For what waits, and a goodbye behind it; as long again for the peer to take it and close.
+    fn goodbye_time(&self, why: &LinkEnd) -> Duration {
+        let time = Duration::from_millis(self.peers.limits.goodbye_ms);
+        match why {
+            LinkEnd::Local("normal" | "shutdown" | "revoked") => time,
+            _ => time.min(HASTY),
+        }
     }
 
-    /// Until when what waits may leave, and a goodbye behind it.
+    /// Until when it may leave.
     fn goodbye_until(&mut self, why: &LinkEnd) -> Instant {
-        let time = match why {
-            LinkEnd::Local("normal" | "shutdown" | "revoked") => self.goodbye_time(),
-            _ => self.goodbye_time().min(HASTY),
-        };
+        let time = self.goodbye_time(why);
         *self.goodbye_until.get_or_insert_with(|| Instant::now() + time)
     }
 
@@ -561,7 +561,9 @@ impl Reader {
         // Closing over what has come and was not read, or comes later, would be a reset, and take along what is on its way: the
         // goodbye, and messages before it.
         if self.phase == Phase::Up && !matches!(why, LinkEnd::Closed { .. }) {
-            drop(timeout(self.goodbye_time(), read_to_end(&mut half)).await);
+            if timeout(self.goodbye_time(&why), read_to_end(&mut half)).await.is_err() {
+                self.peers.counters.goodbyes_cut.one();
+            }
         }
     }
 
@@ -642,7 +644,7 @@ fn fault_end(fault: &LinkFault) -> LinkEnd {
 
 async fn read_to_end(half: &mut ReadHalf) {
     let mut buffer = vec![0; STRANGERS_READ_BYTES];
-    while let Ok(Ok(1..)) = timeout(SILENCE, half.read(&mut buffer)).await {}
+    while let Ok(1..) = half.read(&mut buffer).await {}
 }
 
 fn link_random() -> Option<LinkRandom> {
