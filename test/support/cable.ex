@@ -335,7 +335,7 @@ defmodule Legation.Cable.Strand do
     directions =
       for {name, index, from, to} <- ways, into: %{} do
         send(self(), {:go, name})
-        # waits: for the socket to read or to write on, or for a timer (of `rate`)
+        # waits: for the socket to read or to write on, for a timer (of `rate`), or for nothing any more, as its end was passed on
         {name, %{index: index, from: from, to: to, held: "", ended: false, waits: nil}}
       end
 
@@ -378,7 +378,7 @@ defmodule Legation.Cable.Strand do
     cond do
       setting.stalled or direction.waits != nil -> {:noreply, state}
       direction.held != "" -> write(direction, setting, name, state)
-      direction.ended -> finish(state)
+      direction.ended -> pass_end(direction, name, state)
       true -> read(direction, name, state)
     end
   end
@@ -387,7 +387,8 @@ defmodule Legation.Cable.Strand do
     case :socket.recv(direction.from, 0, [], :nowait) do
       {:ok, bytes} -> again(%{direction | held: bytes}, name, state)
       {:select, {:select_info, _what, ref}} -> wait(direction, {:select, ref}, name, state)
-      {:error, _closed} -> again(%{direction | ended: true}, name, state)
+      {:error, :closed} -> again(%{direction | ended: true}, name, state)
+      {:error, _reset} -> finish(state)
     end
   end
 
@@ -457,6 +458,13 @@ defmodule Legation.Cable.Strand do
   end
 
   defp wait(direction, what, name, state), do: {:noreply, put_in(state.directions[name], %{direction | waits: what})}
+
+  # The other direction goes on: closing it, too, would be a reset for whoever still says something, and take along what is on its way there.
+  defp pass_end(direction, name, state) do
+    :socket.shutdown(direction.to, :write)
+    ended? = Enum.all?(state.directions, fn {other, %{waits: waits}} -> other == name or waits == :ended end)
+    if ended?, do: finish(state), else: wait(direction, :ended, name, state)
+  end
 
   defp finish(state) do
     end_all(:close, state)
