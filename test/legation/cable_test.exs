@@ -98,13 +98,27 @@ defmodule Legation.CableTest do
     :ok = :gen_tcp.send(dialler, "waits")
     :ok = :gen_tcp.send(taken, "waits, too")
     # New ones are through to the listener, and as silent.
-    {second, _taken} = connect(cable, context.listener)
+    {second, second_taken} = connect(cable, context.listener)
     :gen_tcp.close(second)
     assert Cable.passed(cable) == %{to_listener: 0, to_dialler: 0}
     assert Cable.connections(cable) == 2
     :ok = Cable.go_on(cable)
     assert read(taken, 5) == {:ok, "waits"}
     assert read(dialler, 10) == {:ok, "waits, too"}
+    assert read(second_taken, 0) == {:error, :closed}
+    :gen_tcp.close(second_taken)
+    assert Cable.await_disconnected(cable) == :ok
+  end
+
+  test "who has said all may still be told something", %{cable: cable, dialler: dialler, taken: taken} do
+    :ok = :inet.setopts(taken, exit_on_close: false)
+    :ok = :gen_tcp.shutdown(dialler, :write)
+    assert read(taken, 0) == {:error, :closed}
+    :ok = :gen_tcp.send(taken, "still")
+    assert read(dialler, 5) == {:ok, "still"}
+    assert Cable.connections(cable) == 1
+    :gen_tcp.close(taken)
+    assert read(dialler, 0) == {:error, :closed}
     assert Cable.await_disconnected(cable) == :ok
   end
 

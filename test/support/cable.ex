@@ -335,6 +335,7 @@ defmodule Legation.Cable.Strand do
     directions =
       for {name, index, from, to} <- ways, into: %{} do
         send(self(), {:go, name})
+
         # waits: for the socket to read or to write on, for a timer (of `rate`), or for nothing any more, as its end was passed on
         {name, %{index: index, from: from, to: to, held: "", ended: false, waits: nil}}
       end
