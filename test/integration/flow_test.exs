@@ -48,6 +48,32 @@ defmodule Legation.FlowTest do
     until(session_counter(bob, "alice", :queue_bytes) == 0)
   end
 
+  # What waits for a stalled engine, when bob leaves alice.
+  defp leave(goodbye_ms) do
+    limits = [credit_bytes: 20_000, message_bytes_max: 100_000, goodbye_ms: goodbye_ms]
+    %{bob: bob, slow: slow, to_slow: to_slow} = realms = realms(limits: limits)
+    :sys.suspend(slow)
+    for n <- 1..100, do: GenServer.cast(to_slow, {n, @kilobyte})
+    pushed(to_slow)
+    :ok = Legation.disconnect("alice", bob)
+    realms
+  end
+
+  test "what waits for a stalled engine has a goodbye's time when its peer is left" do
+    %{alice: alice, bob: bob, slow: slow} = leave(60_000)
+    watch_alice = watch(alice)
+    :sys.resume(slow)
+    for n <- 1..100, do: assert_receive({:cast, {^n, @kilobyte}})
+    # The goodbye is behind it.
+    assert {:closed, :normal, _text} = await(watch_alice, {:peer_down, "bob"})
+    assert Legation.counters(bob).goodbyes_cut == 0
+  end
+
+  test "and when that is over it is lost, and counted" do
+    %{bob: bob} = leave(50)
+    until(Legation.counters(bob).goodbyes_cut == 1)
+  end
+
   test "credit outlives the link that it was used on" do
     limits = [credit_bytes: 20_000, message_bytes_max: 100_000]
     %{cable: cable, slow: slow, to_slow: to_slow, to_quick: to_quick, watch: watch} = realms(limits: limits)

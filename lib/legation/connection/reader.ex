@@ -530,13 +530,72 @@ defmodule Legation.Connection.Reader do
 
     # Before the peer hears of it: who looks then finds it counted.
     if state.phase == :up, do: link_failed(why, state), else: handshake_failed(why, state)
-    flushed = if state.channel, do: finish(why, state), else: :ok
+    until_ms = Instance.now_ms() + goodbye_ms(why, state)
+    if state.phase == :up and leaving?(why), do: wait_for_credit(until_ms, state)
+    flushed = if state.channel, do: finish(why, until_ms, state), else: :ok
     if state.channel, do: Native.channel_detach(state.channel)
-    if flushed == :ok and state.phase == :up, do: linger(why, state)
+
+    if state.phase == :up do
+      waits? = leaving?(why) and waits?(state)
+      closed = if flushed == :ok, do: linger(why, state)
+      if flushed == :stuck or waits? or closed == :late, do: Counters.add(state.instance.counters, :goodbyes_cut)
+    end
+
     if state.conn, do: close(flushed, state)
 
     if state.channel,
       do: Telemetry.execute([:legation, :connection, :closed], %{count: 1}, Map.put(metadata(state), :reason, why))
+  end
+
+  # What was pushed before a goodbye goes before it, and some of it may need the peer's leave. What else the peer says comes too late.
+  defp wait_for_credit(until_ms, %{writer: writer, held: nil, connection: %{tag: tag}} = state) when writer != nil do
+    if state.paused, do: state.carrier.activate(state.conn, @active)
+    # It answers at once, and after each flush: what waits is known when one has gone for it.
+    send(writer, {:watch, self(), {tag, :flushed}})
+    send(writer, :wake)
+    await_credit(0, until_ms, state)
+  end
+
+  defp wait_for_credit(_until_ms, _state), do: :ok
+
+  defp await_credit(flushes, until_ms, %{writer: writer, connection: %{tag: tag}} = state) do
+    receive do
+      # For who waits for its end.
+      {:EXIT, ^writer, reason} ->
+        send(self(), {:EXIT, writer, reason})
+
+      {^tag, :flushed} ->
+        if flushes == 0 or waits?(state), do: await_credit(flushes + 1, until_ms, state)
+
+      message ->
+        goes_on? =
+          case state.carrier.stream(state.conn, message) do
+            {:data, bytes} -> take_credit(bytes, state)
+            :passive -> go_on?(until_ms, state)
+            :unknown -> true
+            _ended -> false
+          end
+
+        if goes_on?, do: await_credit(flushes, until_ms, state)
+    after
+      left_ms(until_ms) -> :ok
+    end
+  end
+
+  defp waits?(state), do: Native.session_counters(state.delivery.session).queue_bytes > 0
+
+  # Whether more may come.
+  defp take_credit(bytes, state) do
+    case Native.channel_handle_bytes(state.channel, bytes, Instance.now_ms()) do
+      # Another link's turn.
+      :busy ->
+        false
+
+      {events, _wake, how} ->
+        send(state.writer, :wake)
+        ended? = Enum.any?(events, &(elem(&1, 0) in [:closed, :fault]))
+        not ended? and (how == :done or take_credit("", state))
+    end
   end
 
   # Closing over what has come and was not read, or comes later, would be a reset, and take along what is on its way: the
@@ -548,7 +607,7 @@ defmodule Legation.Connection.Reader do
     with true <- function_exported?(carrier, :shutdown, 1),
          :ok <- carrier.shutdown(conn) do
       if state.paused, do: carrier.activate(conn, @active)
-      if read_to_end(Instance.now_ms() + goodbye_ms(why, state), state) == :late, do: goodbye_cut(state)
+      read_to_end(Instance.now_ms() + goodbye_ms(why, state), state)
     end
   end
 
@@ -562,9 +621,11 @@ defmodule Legation.Connection.Reader do
           _ended -> :ok
         end
     after
-      max(until_ms - Instance.now_ms(), 0) -> :late
+      left_ms(until_ms) -> :late
     end
   end
+
+  defp left_ms(until_ms), do: max(until_ms - Instance.now_ms(), 0)
 
   # However much it sends.
   defp go_on?(until_ms, state), do: Instance.now_ms() < until_ms and state.carrier.activate(state.conn, @active) == :ok
@@ -582,7 +643,7 @@ defmodule Legation.Connection.Reader do
   defp link_failed({:fault, :abuse, _detail}, state), do: Counters.add(state.instance.counters, :links_abused)
   defp link_failed(_why, _state), do: :ok
 
-  defp finish(why, state) do
+  defp finish(why, until_ms, state) do
     case why do
       _refused when state.phase == :refused -> :ok
       {:local, code} -> Native.channel_close(state.channel, code, "")
@@ -600,17 +661,14 @@ defmodule Legation.Connection.Reader do
       receive do
         {:EXIT, ^writer, _reason} -> :ok
       after
-        goodbye_ms(why, state) ->
+        left_ms(until_ms) ->
           Process.exit(writer, :kill)
-          if state.phase == :up, do: goodbye_cut(state)
           :stuck
       end
     else
       :ok
     end
   end
-
-  defp goodbye_cut(state), do: Counters.add(state.instance.counters, :goodbyes_cut)
 
   # For what waits, and a goodbye behind it; as long again for the peer to take it and close.
   defp goodbye_ms(why, %{instance: instance}) do

@@ -49,7 +49,7 @@ defmodule Legation.Connection.Writer do
         exit({:shutdown, {:send, reason}})
 
       {"", :idle, nil} ->
-        state
+        flushed(state)
 
       {"", :more, nil} ->
         flush(state)

@@ -311,9 +311,10 @@ impl Reader {
     /// For what waits, and a goodbye behind it; as long again for the peer to take it and close.
     fn goodbye_time(&self, why: &LinkEnd) -> Duration {
         let time = Duration::from_millis(self.peers.limits.goodbye_ms);
-        match why {
-            LinkEnd::Local("normal" | "shutdown" | "revoked") => time,
-            _ => time.min(HASTY),
+        if leaves(why) {
+            time
+        } else {
+            time.min(HASTY)
         }
     }
 
@@ -333,14 +334,15 @@ impl Reader {
         loop {
             let mut activity = pin!(session.activity.notified());
             activity.as_mut().enable();
-            if self.end.is_some() || (flushed && session.core.counters().queue_bytes.get() == 0) {
+            if self.end.is_some() || (flushed && !self.waits()) {
                 return;
             }
             tokio::select! {
                 biased;
                 () = &mut over => return,
                 read = poll_fn(|cx| self.poll_read(half, cx)) => match read {
-                    Ok(1..) => {}
+                    // The session wakes no link any more.
+                    Ok(1..) => self.control.wake.notify_one(),
                     _ => return,
                 },
                 () = activity => flushed = true,
@@ -549,22 +551,29 @@ impl Reader {
         else {
             return;
         };
-        if !writer.finish(self.goodbye_until(&why)).await {
+        let up = self.phase == Phase::Up;
+        let mut cut = false;
+        if writer.finish(self.goodbye_until(&why)).await {
+            drop(writer);
+            cut |= leaves(&why) && self.waits();
+            // Closing over what has come and was not read, or comes later, would be a reset, and take along what is on its way: the
+            // goodbye, and messages before it.
+            if up && !matches!(why, LinkEnd::Closed { .. }) {
+                cut |= timeout(self.goodbye_time(&why), read_to_end(&mut half)).await.is_err();
+            }
+        } else {
             // A peer that takes nothing, or too slowly.
-            if self.phase == Phase::Up {
-                self.peers.counters.goodbyes_cut.one();
-            }
+            cut = true;
             half.abort();
-            return;
         }
-        drop(writer);
-        // Closing over what has come and was not read, or comes later, would be a reset, and take along what is on its way: the
-        // goodbye, and messages before it.
-        if self.phase == Phase::Up && !matches!(why, LinkEnd::Closed { .. }) {
-            if timeout(self.goodbye_time(&why), read_to_end(&mut half)).await.is_err() {
-                self.peers.counters.goodbyes_cut.one();
-            }
+        if up && cut {
+            self.peers.counters.goodbyes_cut.one();
         }
+    }
+
+    /// Whether anything is still to be sent.
+    fn waits(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.core.counters().queue_bytes.get() > 0)
     }
 
     fn detach(&self) {
@@ -640,6 +649,11 @@ fn fault_end(fault: &LinkFault) -> LinkEnd {
         LinkFault::Protocol(error) => CloseCode::from(error).name(),
     };
     LinkEnd::Fault { code, detail: fault.to_string() }
+}
+
+/// Whether it is we who want to leave.
+fn leaves(why: &LinkEnd) -> bool {
+    matches!(why, LinkEnd::Local("normal" | "shutdown" | "revoked"))
 }
 
 async fn read_to_end(half: &mut ReadHalf) {
