@@ -48,25 +48,37 @@ defmodule Legation.FlowTest do
     until(session_counter(bob, "alice", :queue_bytes) == 0)
   end
 
-  # What waits for a stalled engine, when bob leaves alice.
-  defp leave(goodbye_ms) do
-    limits = [credit_bytes: 20_000, message_bytes_max: 100_000, goodbye_ms: goodbye_ms]
-    %{bob: bob, slow: slow, to_slow: to_slow} = realms = realms(limits: limits)
+  # Something waits for a stalled engine of alice's.
+  defp waiting(limits) do
+    limits = limits ++ [credit_bytes: 20_000, message_bytes_max: 100_000]
+    %{slow: slow, to_slow: to_slow} = realms = realms(limits: limits)
     :sys.suspend(slow)
     for n <- 1..100, do: GenServer.cast(to_slow, {n, @kilobyte})
     pushed(to_slow)
-    :ok = Legation.disconnect("alice", bob)
+    realms
+  end
+
+  defp leave(goodbye_ms) do
+    realms = waiting(goodbye_ms: goodbye_ms)
+    :ok = Legation.disconnect("alice", realms.bob)
     realms
   end
 
   test "what waits for a stalled engine has a goodbye's time when its peer is left" do
-    %{alice: alice, bob: bob, slow: slow} = leave(60_000)
+    %{alice: alice, bob: bob, slow: slow} = leave(120_000)
     watch_alice = watch(alice)
     :sys.resume(slow)
     for n <- 1..100, do: assert_receive({:cast, {^n, @kilobyte}})
     # The goodbye is behind it.
     assert {:closed, :normal, _text} = await(watch_alice, {:peer_down, "bob"})
     assert Legation.counters(bob).goodbyes_cut == 0
+  end
+
+  test "a realm that stops does not keep its goodbye for what waits for a stalled engine" do
+    %{alice: alice, bob: bob} = waiting(shutdown_ms: 4_000)
+    watch_alice = watch(alice)
+    stop_realm(bob)
+    assert {:closed, _code, _text} = await(watch_alice, {:peer_down, "bob"})
   end
 
   test "and when that is over it is lost, and counted" do

@@ -531,7 +531,7 @@ defmodule Legation.Connection.Reader do
     # Before the peer hears of it: who looks then finds it counted.
     if state.phase == :up, do: link_failed(why, state), else: handshake_failed(why, state)
     until_ms = Instance.now_ms() + goodbye_ms(why, state)
-    if state.phase == :up and leaving?(why), do: wait_for_credit(until_ms, state)
+    if state.phase == :up and leaving?(why), do: wait_for_credit(until_ms - div(goodbye_ms(why, state), 2), state)
     flushed = if state.channel, do: finish(why, until_ms, state), else: :ok
     if state.channel, do: Native.channel_detach(state.channel)
 
@@ -547,7 +547,8 @@ defmodule Legation.Connection.Reader do
       do: Telemetry.execute([:legation, :connection, :closed], %{count: 1}, Map.put(metadata(state), :reason, why))
   end
 
-  # What was pushed before a goodbye goes before it, and some of it may need the peer's leave. What else the peer says comes too late.
+  # What was pushed before a goodbye goes before it, and some of it may need the peer's leave: half of the time, so that the goodbye has the
+  # other. What else the peer says comes too late.
   defp wait_for_credit(until_ms, %{writer: writer, held: nil, connection: %{tag: tag}} = state) when writer != nil do
     if state.paused, do: state.carrier.activate(state.conn, @active)
     # It answers at once, and after each flush: what waits is known when one has gone for it.
@@ -563,6 +564,11 @@ defmodule Legation.Connection.Reader do
       # For who waits for its end.
       {:EXIT, ^writer, reason} ->
         send(self(), {:EXIT, writer, reason})
+
+      # The instance stops, and does not wait for us any longer than that.
+      {:EXIT, _supervisor, :shutdown} ->
+        stops_ms = Instance.now_ms() + div(Instance.limit(state.instance, :shutdown_ms), 2)
+        await_credit(flushes, min(until_ms, stops_ms), state)
 
       {^tag, :flushed} ->
         if flushes == 0 or waits?(state), do: await_credit(flushes + 1, until_ms, state)
@@ -673,7 +679,12 @@ defmodule Legation.Connection.Reader do
   # For what waits, and a goodbye behind it; as long again for the peer to take it and close.
   defp goodbye_ms(why, %{instance: instance}) do
     goodbye_ms = Instance.limit(instance, :goodbye_ms)
-    if leaving?(why), do: goodbye_ms, else: min(goodbye_ms, @hasty_ms)
+
+    cond do
+      why == :shutdown -> min(goodbye_ms, Instance.limit(instance, :shutdown_ms))
+      leaving?(why) -> goodbye_ms
+      true -> min(goodbye_ms, @hasty_ms)
+    end
   end
 
   defp leaving?({:local, code}), do: code in [:normal, :shutdown, :revoked]

@@ -22,9 +22,9 @@ mod system;
 mod words;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use legation_channel::knock::{KnockMemory, KnockSettings};
 use legation_proto::error::CloseCode;
@@ -203,6 +203,8 @@ pub struct Peers {
     connections: Mutex<HashMap<u64, Arc<Control>>>,
     /// The last one has gone.
     idle: Notify,
+    /// How long each may take to leave: `goodbye_ms`, or what is left when all of us stop.
+    goodbye_ms: AtomicU64,
 }
 
 #[derive(Default)]
@@ -229,6 +231,7 @@ impl Peers {
             entries_max: limits.knock_entries_max,
         };
         Arc::new(Peers {
+            goodbye_ms: AtomicU64::new(limits.goodbye_ms),
             identity,
             limits,
             events,
@@ -244,6 +247,11 @@ impl Peers {
             connections: Mutex::default(),
             idle: Notify::new(),
         })
+    }
+
+    /// How long a link that we leave has for what waits, and the goodbye behind it.
+    pub(crate) fn goodbye_time(&self) -> Duration {
+        Duration::from_millis(self.goodbye_ms.load(Ordering::Relaxed))
     }
 
     /// Puts a peer on the list and dials it, if it has addresses. One that was disconnected is taken up with these settings.

@@ -1,6 +1,7 @@
 //! Going in good order.
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,7 @@ impl Peers {
             list.peers.values().filter_map(Peer::session).cloned().collect()
         };
         self.unlisten_all();
+        self.goodbye_ms.fetch_min(u64::try_from(within.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         for session in sessions {
             self.close_session(&session, CloseCode::Shutdown);
         }

@@ -310,7 +310,7 @@ impl Reader {
 
     /// For what waits, and a goodbye behind it; as long again for the peer to take it and close.
     fn goodbye_time(&self, why: &LinkEnd) -> Duration {
-        let time = Duration::from_millis(self.peers.limits.goodbye_ms);
+        let time = self.peers.goodbye_time();
         if leaves(why) {
             time
         } else {
@@ -324,10 +324,11 @@ impl Reader {
         *self.goodbye_until.get_or_insert_with(|| Instant::now() + time)
     }
 
-    /// What was pushed before a goodbye goes before it, and some of it may need the peer's leave.
+    /// What was pushed before a goodbye goes before it, and some of it may need the peer's leave: half of the time, so that the goodbye has the
+    /// other.
     async fn wait_for_credit(&mut self, half: &mut ReadHalf, why: &LinkEnd) {
         let Some(session) = self.session.clone() else { return };
-        let mut over = pin!(sleep_until(self.goodbye_until(why)));
+        let mut over = pin!(sleep_until(self.goodbye_until(why) - self.goodbye_time(why) / 2));
         // What waits is known when a flush has gone for it.
         let mut flushed = false;
         self.control.wake.notify_one();
