@@ -127,7 +127,7 @@ defmodule Legation.Options do
   | `knock_boot_ms` | 1,000 | knocks from before our start and this long after it are refused, as replays from before a restart |
   | `knock_entries_max` | 65,536 | knocks remembered |
   | `send_timeout_ms` | 15,000 | how long a peer may not take our bytes |
-  | `goodbye_ms` | 5,000 | for what waits for a peer that is left (`disconnect`, `drain`), and the goodbye behind it; a second at most where the peer is to blame for that, or is on another link. Half of that is for what waits until the peer works off what it has. As long again the peer has to take it and close. What is not done by then may be lost, and is counted (`goodbyes_cut`). 0: what leaves at once |
+  | `goodbye_ms` | 5,000 | for what waits for a peer that is left (`disconnect`, `drain`), and the goodbye behind it; a second at most where the peer is to blame for that, or is on another link. Half of that is for what waits until the peer works off what it has. As long again the peer has to take it and close. What is not done by then may be lost, and is counted (`goodbyes_cut`). 0: nobody is waited for |
   | `shutdown_ms` | 5,000 | for goodbyes when the instance stops |
   | `reconnect_min_ms`, `reconnect_max_ms` | 50, 30,000 | between dials; at most a second while a session is lost |
   """

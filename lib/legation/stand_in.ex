@@ -34,7 +34,18 @@ defmodule Legation.StandIn do
   Returns when these have done what had reached them before. It is not much that they do for each, and none of them waits for anything; if
   they have not done it in this time, it returns all the same.
   """
+  # By a process with a mailbox of its own: ours may be long, and would be looked through for each.
+  def settle([], _ref, _within_ms), do: :ok
+
   def settle(pids, ref, within_ms) do
+    monitor = Process.monitor(Kernel.spawn(fn -> await_all(pids, ref, within_ms) end))
+
+    receive do
+      {:DOWN, ^monitor, :process, _pid, _reason} -> :ok
+    end
+  end
+
+  defp await_all(pids, ref, within_ms) do
     until_ms = System.monotonic_time(:millisecond) + within_ms
 
     asked =
@@ -44,15 +55,15 @@ defmodule Legation.StandIn do
         monitor
       end
 
-    Enum.each(asked, &await_settled(&1, until_ms))
+    Enum.all?(asked, &settled?(&1, until_ms))
   end
 
-  defp await_settled(monitor, until_ms) do
+  defp settled?(monitor, until_ms) do
     receive do
-      {^monitor, :settled} -> :ok
-      {:DOWN, ^monitor, :process, _pid, _gone} -> :ok
+      {^monitor, :settled} -> true
+      {:DOWN, ^monitor, :process, _pid, _gone} -> true
     after
-      max(until_ms - System.monotonic_time(:millisecond), 0) -> Process.demonitor(monitor, [:flush])
+      max(until_ms - System.monotonic_time(:millisecond), 0) -> false
     end
   end
 

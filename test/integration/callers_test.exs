@@ -379,7 +379,7 @@ defmodule Legation.CallersTest do
     GenServer.reply(from, :answered)
     :ok = GenServer.stop(echo)
     directory = Process.whereis(Instance.process(alice, Directory))
-    until(Process.info(directory, :current_function) == {:current_function, {StandIn, :await_settled, 2}})
+    until(Process.info(directory, :current_function) == {:current_function, {StandIn, :settle, 3}})
     :erlang.resume_process(stand_in)
     assert await_call(call) == {:reply, :answered}
     await_forgotten(bob, "echo@alice")

@@ -22,7 +22,7 @@ defmodule Legation.Connection.Reader do
   use GenServer
 
   alias Legation.{Counters, Directory, Instance, Keyholder, Native, Telemetry}
-  alias Legation.Connection.{Delivery, Handles, Handshake, Writer}
+  alias Legation.Connection.{Delivery, Goodbye, Handles, Handshake, Writer}
   alias Legation.Peer.{Flow, Links}
 
   # Messages of the carrier that may wait in our mailbox before it waits for us.
@@ -34,9 +34,6 @@ defmodule Legation.Connection.Reader do
   @slice_bytes 65_536
   # A peer that announces faster than the Directory takes it is not read any more, so that no mailbox grows.
   @news_open_max 64
-  # The longest goodbye where it is not we who want to leave: a peer that is on another link by now, or breaks the rules, or takes too little,
-  # must not have us keep many links that it lets hang.
-  @hasty_ms 1_000
 
   @derive {Inspect, only: [:instance, :carrier, :profile, :realm, :phase]}
   defstruct [
@@ -530,165 +527,22 @@ defmodule Legation.Connection.Reader do
 
     # Before the peer hears of it: who looks then finds it counted.
     if state.phase == :up, do: link_failed(why, state), else: handshake_failed(why, state)
-    until_ms = Instance.now_ms() + goodbye_ms(why, state)
-    if state.phase == :up and leaving?(why), do: wait_for_credit(until_ms - div(goodbye_ms(why, state), 2), state)
-    flushed = if state.channel, do: finish(why, until_ms, state), else: :ok
-    if state.channel, do: Native.channel_detach(state.channel)
 
-    if state.phase == :up do
-      waits? = leaving?(why) and waits?(state)
-      closed = if flushed == :ok, do: linger(why, state)
-      if flushed == :stuck or waits? or closed == :late, do: Counters.add(state.instance.counters, :goodbyes_cut)
+    cond do
+      state.channel -> Goodbye.say(why, state)
+      state.conn -> state.carrier.close(state.conn)
+      true -> :ok
     end
-
-    if state.conn, do: close(flushed, state)
 
     if state.channel,
       do: Telemetry.execute([:legation, :connection, :closed], %{count: 1}, Map.put(metadata(state), :reason, why))
   end
-
-  # What was pushed before a goodbye goes before it, and some of it may need the peer's leave: half of the time, so that the goodbye has the
-  # other. What else the peer says comes too late.
-  defp wait_for_credit(until_ms, %{writer: writer, held: nil, connection: %{tag: tag}} = state) when writer != nil do
-    if state.paused, do: state.carrier.activate(state.conn, @active)
-    # It answers at once, and after each flush: what waits is known when one has gone for it.
-    send(writer, {:watch, self(), {tag, :flushed}})
-    send(writer, :wake)
-    await_credit(0, until_ms, state)
-  end
-
-  defp wait_for_credit(_until_ms, _state), do: :ok
-
-  defp await_credit(flushes, until_ms, %{writer: writer, connection: %{tag: tag}} = state) do
-    receive do
-      # For who waits for its end.
-      {:EXIT, ^writer, reason} ->
-        send(self(), {:EXIT, writer, reason})
-
-      # The instance stops, and does not wait for us any longer than that.
-      {:EXIT, _supervisor, :shutdown} ->
-        stops_ms = Instance.now_ms() + div(Instance.limit(state.instance, :shutdown_ms), 2)
-        await_credit(flushes, min(until_ms, stops_ms), state)
-
-      {^tag, :flushed} ->
-        if flushes == 0 or waits?(state), do: await_credit(flushes + 1, until_ms, state)
-
-      message ->
-        goes_on? =
-          case state.carrier.stream(state.conn, message) do
-            {:data, bytes} -> take_credit(bytes, state)
-            :passive -> go_on?(until_ms, state)
-            :unknown -> true
-            _ended -> false
-          end
-
-        if goes_on?, do: await_credit(flushes, until_ms, state)
-    after
-      left_ms(until_ms) -> :ok
-    end
-  end
-
-  defp waits?(state), do: Native.session_counters(state.delivery.session).queue_bytes > 0
-
-  # Whether more may come.
-  defp take_credit(bytes, state) do
-    case Native.channel_handle_bytes(state.channel, bytes, Instance.now_ms()) do
-      # Another link's turn.
-      :busy ->
-        false
-
-      {events, _wake, how} ->
-        send(state.writer, :wake)
-        ended? = Enum.any?(events, &(elem(&1, 0) in [:closed, :fault]))
-        not ended? and (how == :done or take_credit("", state))
-    end
-  end
-
-  # Closing over what has come and was not read, or comes later, would be a reset, and take along what is on its way: the
-  # goodbye, and messages before it.
-  defp linger({:carrier, _reason}, _state), do: :ok
-  defp linger({:closed, _code, _text}, _state), do: :ok
-
-  defp linger(why, %{carrier: carrier, conn: conn} = state) do
-    with true <- function_exported?(carrier, :shutdown, 1),
-         :ok <- carrier.shutdown(conn) do
-      if state.paused, do: carrier.activate(conn, @active)
-      read_to_end(Instance.now_ms() + goodbye_ms(why, state), state)
-    end
-  end
-
-  defp read_to_end(until_ms, %{carrier: carrier, conn: conn} = state) do
-    receive do
-      message ->
-        case carrier.stream(conn, message) do
-          {:data, _too_late} -> read_to_end(until_ms, state)
-          :passive -> if go_on?(until_ms, state), do: read_to_end(until_ms, state), else: :late
-          :unknown -> read_to_end(until_ms, state)
-          _ended -> :ok
-        end
-    after
-      left_ms(until_ms) -> :late
-    end
-  end
-
-  defp left_ms(until_ms), do: max(until_ms - Instance.now_ms(), 0)
-
-  # However much it sends.
-  defp go_on?(until_ms, state), do: Instance.now_ms() < until_ms and state.carrier.activate(state.conn, @active) == :ok
-
-  # A peer that takes nothing must not keep this process until the carrier has given up on it, too.
-  defp close(:stuck, %{carrier: carrier, conn: conn}) do
-    if function_exported?(carrier, :abort, 1), do: carrier.abort(conn), else: carrier.close(conn)
-  end
-
-  defp close(:ok, %{carrier: carrier, conn: conn}), do: carrier.close(conn)
 
   defp link_failed({:fault, :timeout, _detail}, state),
     do: Counters.add(state.instance.counters, :links_silent)
 
   defp link_failed({:fault, :abuse, _detail}, state), do: Counters.add(state.instance.counters, :links_abused)
   defp link_failed(_why, _state), do: :ok
-
-  defp finish(why, until_ms, state) do
-    case why do
-      _refused when state.phase == :refused -> :ok
-      {:local, code} -> Native.channel_close(state.channel, code, "")
-      {:keyholder, _reason} -> Native.channel_close(state.channel, :overload, "")
-      :shutdown -> Native.channel_close(state.channel, :shutdown, "")
-      _closed_already_or_queued -> :ok
-    end
-
-    writer = state.writer
-
-    # Over a broken carrier nothing leaves any more.
-    if writer && not match?({:carrier, _reason}, why) do
-      send(writer, :finish)
-
-      receive do
-        {:EXIT, ^writer, _reason} -> :ok
-      after
-        left_ms(until_ms) ->
-          Process.exit(writer, :kill)
-          :stuck
-      end
-    else
-      :ok
-    end
-  end
-
-  # For what waits, and a goodbye behind it; as long again for the peer to take it and close.
-  defp goodbye_ms(why, %{instance: instance}) do
-    goodbye_ms = Instance.limit(instance, :goodbye_ms)
-
-    cond do
-      why == :shutdown -> min(goodbye_ms, Instance.limit(instance, :shutdown_ms))
-      leaving?(why) -> goodbye_ms
-      true -> min(goodbye_ms, @hasty_ms)
-    end
-  end
-
-  defp leaving?({:local, code}), do: code in [:normal, :shutdown, :revoked]
-  defp leaving?(why), do: why == :shutdown
 
   defp handshake_failed({:local, _code}, %{phase: phase}) when phase != :refused, do: :ok
   defp handshake_failed(:shutdown, _state), do: :ok

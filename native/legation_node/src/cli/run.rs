@@ -22,8 +22,9 @@ use crate::shutdown::{systemd, Lifeline, Owner, Signal, Signals};
 
 /// For goodbyes when the owner is gone: the next daemon wants our node's name, and our ports.
 const GOODBYE_MS: u64 = 1_000;
-/// For a drain that does not keep to its time.
+/// For a drain that does not keep to its time, and for what comes behind the goodbyes.
 const DRAIN_OVER_MS: u64 = 1_000;
+const STOP_OVER_MS: u64 = 2_000;
 
 /// Reloads that wait: each is done before the next is looked at.
 const RELOADS_MAX: usize = 16;
@@ -269,7 +270,8 @@ impl Daemon {
     async fn goodbye(&self, within_ms: impl Fn(&Limits) -> u64) {
         let stop = |running: &Running| {
             let (realm, within) = (running.realm.clone(), Duration::from_millis(within_ms(&running.config.limits)));
-            async move { timeout(within, realm.stop(within)).await }
+            // It keeps to its time itself; this is for the case that it doesn't.
+            async move { timeout(within + Duration::from_millis(STOP_OVER_MS), realm.stop(within)).await }
         };
         join_all(self.realms.iter().map(stop)).await;
     }
@@ -311,7 +313,8 @@ impl Running {
 /// Who asks waits for us as long as it would for its own links.
 fn owners_patience_ms(owner: Owner, limits: &Limits) -> u64 {
     match owner {
-        Owner::Asks => limits.goodbye_ms.min(limits.shutdown_ms),
+        // What comes behind the goodbyes is in it, too.
+        Owner::Asks => limits.goodbye_ms.min(limits.shutdown_ms.saturating_sub(500).max(GOODBYE_MS)),
         Owner::Gone => limits.goodbye_ms.min(GOODBYE_MS),
     }
 }

@@ -16,7 +16,7 @@ use legation_proto::hello::{Role, SignRequest};
 use legation_proto::identity::RealmId;
 use legation_proto::session::{Event, Session, Wake};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
-use tokio::time::{sleep, sleep_until, timeout, Instant};
+use tokio::time::{sleep, sleep_until, timeout, timeout_at, Instant};
 
 use super::control::{Control, Wanted};
 use super::writer::Writer;
@@ -38,6 +38,10 @@ const LAST_READS_MAX: usize = 64;
 /// The longest goodbye where it is not we who want to leave: a peer that is on another link by now, or breaks the rules, or takes too little,
 /// must not have us keep many links that it lets hang.
 const HASTY: Duration = Duration::from_millis(1_000);
+/// What the writer has in any case: to be scheduled, and to hand over what there is.
+const FLUSH: Duration = Duration::from_millis(100);
+/// How often who waits to leave looks whether all of us stop, and there is less time.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A connection that is to be.
 pub(crate) struct Connection {
@@ -85,7 +89,7 @@ pub(crate) async fn run(connection: Connection) {
         read: false,
         sooner: None,
         reported: false,
-        goodbye_until: None,
+        leaving_since: None,
     };
     let mut half = None;
     let why = reader.open_and_read(origin, &mut half).await;
@@ -138,7 +142,7 @@ struct Reader {
 
     reported: bool,
     /// Once we are about to leave.
-    goodbye_until: Option<Instant>,
+    leaving_since: Option<Instant>,
 }
 
 impl Reader {
@@ -259,7 +263,11 @@ impl Reader {
                     }
                     Wanted::Close(code) if !code.keeps_session() => {
                         let why = LinkEnd::from(wanted);
-                        self.wait_for_credit(half, &why).await;
+                        if leaves(&why) {
+                            // From now on nothing more waits, and nothing is delivered.
+                            self.report(&why);
+                            self.wait_for_credit(half, &why).await;
+                        }
                         return self.end.take().unwrap_or(why);
                     }
                     wanted => return wanted.into(),
@@ -318,35 +326,38 @@ impl Reader {
         }
     }
 
-    /// Until when it may leave.
+    /// Until when it may leave. Sooner once all of us stop.
     fn goodbye_until(&mut self, why: &LinkEnd) -> Instant {
-        let time = self.goodbye_time(why);
-        *self.goodbye_until.get_or_insert_with(|| Instant::now() + time)
+        *self.leaving_since.get_or_insert_with(Instant::now) + self.goodbye_time(why)
     }
 
     /// What was pushed before a goodbye goes before it, and some of it may need the peer's leave: half of the time, so that the goodbye has the
     /// other.
     async fn wait_for_credit(&mut self, half: &mut ReadHalf, why: &LinkEnd) {
         let Some(session) = self.session.clone() else { return };
-        let mut over = pin!(sleep_until(self.goodbye_until(why) - self.goodbye_time(why) / 2));
         // What waits is known when a flush has gone for it.
-        let mut flushed = false;
-        self.control.wake.notify_one();
+        let mut flushed = None;
         loop {
+            let half_time = self.goodbye_until(why) - self.goodbye_time(why) / 2;
             let mut activity = pin!(session.activity.notified());
             activity.as_mut().enable();
-            if self.end.is_some() || (flushed && !self.waits()) {
+            if flushed.is_none() {
+                flushed = Some(false);
+                self.control.wake.notify_one();
+            }
+            if self.end.is_some() || Instant::now() >= half_time || (flushed == Some(true) && !self.waits()) {
                 return;
             }
             tokio::select! {
                 biased;
-                () = &mut over => return,
+                // And looks whether there is less time by now.
+                () = sleep_until(half_time.min(Instant::now() + LOOK_AGAIN)) => {}
                 read = poll_fn(|cx| self.poll_read(half, cx)) => match read {
                     // The session wakes no link any more.
                     Ok(1..) => self.control.wake.notify_one(),
                     _ => return,
                 },
-                () = activity => flushed = true,
+                () = activity => flushed = Some(true),
             }
         }
     }
@@ -554,20 +565,25 @@ impl Reader {
         };
         let up = self.phase == Phase::Up;
         let mut cut = false;
-        if writer.finish(self.goodbye_until(&why)).await {
+        if writer.finish(self.goodbye_until(&why).max(Instant::now() + FLUSH)).await {
             drop(writer);
-            cut |= leaves(&why) && self.waits();
+            cut |= self.waits();
             // Closing over what has come and was not read, or comes later, would be a reset, and take along what is on its way: the
             // goodbye, and messages before it.
             if up && !matches!(why, LinkEnd::Closed { .. }) {
-                cut |= timeout(self.goodbye_time(&why), read_to_end(&mut half)).await.is_err();
+                // When all of us stop, in the same time.
+                let until = match why {
+                    LinkEnd::Local("shutdown") => self.goodbye_until(&why),
+                    _ => Instant::now() + self.goodbye_time(&why),
+                };
+                cut |= timeout_at(until, read_to_end(&mut half)).await.is_err();
             }
         } else {
             // A peer that takes nothing, or too slowly.
             cut = true;
             half.abort();
         }
-        if up && cut {
+        if up && cut && leaves(&why) {
             self.peers.counters.goodbyes_cut.one();
         }
     }
@@ -654,7 +670,7 @@ fn fault_end(fault: &LinkFault) -> LinkEnd {
 
 /// Whether it is we who want to leave.
 fn leaves(why: &LinkEnd) -> bool {
-    matches!(why, LinkEnd::Local("normal" | "shutdown" | "revoked"))
+    matches!(why, LinkEnd::Local("normal" | "shutdown"))
 }
 
 async fn read_to_end(half: &mut ReadHalf) {
