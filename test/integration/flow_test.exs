@@ -65,7 +65,7 @@ defmodule Legation.FlowTest do
   end
 
   test "what waits for a stalled engine has a goodbye's time when its peer is left" do
-    %{alice: alice, bob: bob, slow: slow} = leave(120_000)
+    %{alice: alice, bob: bob, slow: slow} = leave(1_200_000)
     watch_alice = watch(alice)
     :sys.resume(slow)
     for n <- 1..100, do: assert_receive({:cast, {^n, @kilobyte}})
