@@ -257,6 +257,10 @@ defmodule Legation.Native do
   @spec channel_detach(channel) :: :ok
   def channel_detach(_channel), do: not_loaded()
 
+  @doc "Whether our side of the session is sent on this link."
+  @spec channel_is_active(channel) :: boolean
+  def channel_is_active(_channel), do: not_loaded()
+
   @doc "The last round trip, nil before the first."
   @spec channel_rtt_ms(channel) :: non_neg_integer | nil
   def channel_rtt_ms(_channel), do: not_loaded()

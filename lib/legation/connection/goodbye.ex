@@ -34,7 +34,7 @@ defmodule Legation.Connection.Goodbye do
     closed = if left == :all and state.phase == :up, do: linger(why, times, state), else: :closed
     lost? = left != :all or waits? or closed == :late
     if leaving? and state.phase == :up and lost?, do: Counters.add(state.instance.counters, :goodbyes_cut)
-    close(left, state)
+    close(if(closed == :late, do: :stuck, else: left), state)
   end
 
   # What the peer is told, nil where that is queued already or it told us; and whether it is we who want to leave.
@@ -45,10 +45,7 @@ defmodule Legation.Connection.Goodbye do
   defp code({:keyholder, _reason}, _state), do: {:overload, false}
   defp code(_closed_already_or_queued, _state), do: {nil, false}
 
-  defp standby?(%{phase: :up, instance: instance, connection: %{tag: tag}}),
-    do: match?([{_tag, _realm, _channel, _session, %{state: :standby}}], :ets.lookup(instance.links, tag))
-
-  defp standby?(_state), do: false
+  defp standby?(%{phase: phase, channel: channel}), do: phase == :up and not Native.channel_is_active(channel)
 
   defp times(why, leaving?, instance) do
     goodbye_ms = Instance.limit(instance, :goodbye_ms)
@@ -207,7 +204,7 @@ defmodule Legation.Connection.Goodbye do
     end
   end
 
-  # A peer that takes nothing must not keep this process until the carrier has given up on it, too.
+  # A peer that takes nothing, or does not close, must not keep this process until the carrier has given up on it, too.
   defp close(:stuck, %{carrier: carrier, conn: conn}) do
     if function_exported?(carrier, :abort, 1), do: carrier.abort(conn), else: carrier.close(conn)
   end

@@ -431,6 +431,11 @@ fn channel_detach(env: Env<'_>, channel: ChannelArc) -> Atom {
 }
 
 #[rustler::nif]
+fn channel_is_active(channel: ChannelArc) -> bool {
+    channel.link.is_active()
+}
+
+#[rustler::nif]
 fn channel_rtt_ms(channel: ChannelArc) -> Option<u64> {
     channel.link.rtt_ms()
 }

@@ -314,7 +314,9 @@ impl Running {
 fn owners_patience_ms(owner: Owner, limits: &Limits) -> u64 {
     match owner {
         // What comes behind the goodbyes is in it, too.
-        Owner::Asks => limits.goodbye_ms.min(limits.shutdown_ms.saturating_sub(500).max(GOODBYE_MS)),
+        Owner::Asks => {
+            limits.goodbye_ms.min(limits.shutdown_ms.saturating_sub(500).max(GOODBYE_MS.min(limits.shutdown_ms + 500)))
+        }
         Owner::Gone => limits.goodbye_ms.min(GOODBYE_MS),
     }
 }

@@ -26,7 +26,15 @@ pub struct CutCall {
 /// After their tasks were aborted connections are gone as soon as the runtime gets to it.
 const ABORTED: Duration = Duration::from_millis(1_000);
 
+/// For a link that has used all of its time, to close.
+const CLOSING: Duration = Duration::from_millis(250);
+
 impl Peers {
+    /// Whether all are left.
+    pub(crate) fn is_stopping(&self) -> bool {
+        lock(&self.list).stopping
+    }
+
     /// Prepares to stop: listens no more, begins nothing any more, waits until no call is open in either direction, and says
     /// goodbye to each peer. Returns the calls of ours that were still open after `within`. A session that is lost may be taken
     /// up again meanwhile.
@@ -80,7 +88,7 @@ impl Peers {
         for control in lock(&self.connections).values() {
             control.want(Wanted::Close(CloseCode::Shutdown));
         }
-        if self.wait_idle(Instant::now() + within).await {
+        if self.wait_idle(Instant::now() + within + CLOSING).await {
             return;
         }
         for task in lock(&self.connections).values().filter_map(|control| control.task.get()) {

@@ -68,11 +68,13 @@ impl Peers {
 
     /// Says goodbye on the links of a session; one without a link ends at once.
     pub(crate) fn close_session(&self, session: &PeerSession, code: CloseCode) {
-        let stopped = {
+        let mut stopped = {
             let mut list = lock(&self.list);
             let peer = list.peers.get_mut(&session.realm);
             peer.map(|peer| peer.close(session.tag, code)).unwrap_or_default()
         };
+        // First those that stand by: once the active one has ended they would hear of that, and nothing of this.
+        stopped.links.sort_by_key(|(_, code)| !code.keeps_session());
         for (control, code) in stopped.links {
             control.want(Wanted::Close(code));
         }

@@ -572,9 +572,9 @@ impl Reader {
             // goodbye, and messages before it.
             if up && !matches!(why, LinkEnd::Closed { .. }) {
                 // When all of us stop, in the same time.
-                let until = match why {
-                    LinkEnd::Local("shutdown") => self.goodbye_until(&why),
-                    _ => Instant::now() + self.goodbye_time(&why),
+                let until = match self.peers.is_stopping() {
+                    true => self.goodbye_until(&why),
+                    false => Instant::now() + self.goodbye_time(&why),
                 };
                 cut |= timeout_at(until, read_to_end(&mut half)).await.is_err();
             }
