@@ -366,13 +366,19 @@ defmodule Legation.CallersTest do
     assert_receive {:got, :nothing_else}
   end
 
-  @tag :embedded
-  test "an answer that an engine has given goes before its end" do
+  # A call of bob's to an engine of alice's that has it and has not answered.
+  defp held_call do
     [alice, bob] = [start_realm("alice"), start_realm("bob")]
     link(alice, bob, :tcp_tls)
     {:ok, echo} = Echo.start_link(owner: self())
     call = async_call(publish(alice, "echo", echo, [bob]), {:hold, 1})
-    assert_receive {:held, 1, {stand_in, _tag} = from}
+    assert_receive {:held, 1, from}
+    %{alice: alice, bob: bob, echo: echo, call: call, from: from}
+  end
+
+  @tag :embedded
+  test "an answer that an engine has given goes before its end" do
+    %{alice: alice, bob: bob, echo: echo, call: call, from: {stand_in, _tag} = from} = held_call()
 
     # It has no time for the answer until the engine has ended.
     :erlang.suspend_process(stand_in)
@@ -387,11 +393,7 @@ defmodule Legation.CallersTest do
 
   @tag :embedded
   test "an end waits for no answer that its engine has not given" do
-    [alice, bob] = [start_realm("alice"), start_realm("bob")]
-    link(alice, bob, :tcp_tls)
-    {:ok, echo} = Echo.start_link(owner: self())
-    call = async_call(publish(alice, "echo", echo, [bob]), {:hold, 1})
-    assert_receive {:held, 1, {_stand_in, _tag}}
+    %{echo: echo, call: call} = held_call()
     :ok = GenServer.stop(echo)
     assert {:exit, {:normal, _call}} = await_call(call)
   end

@@ -5,7 +5,7 @@ defmodule Legation.Connection.Writer do
   #
   #   :wake                from proxies, stand-ins and the Reader: there is something
   #   :finish              from the Reader: send what is there, then end
-  #   {:watch, pid, msg}   from the Reader while draining: tell it after each flush
+  #   {:watch, pid, msg}   from the Reader while draining or leaving: tell it now and after each flush
 
   alias Legation.{Instance, Native}
 
