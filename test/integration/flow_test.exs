@@ -2,7 +2,7 @@ defmodule Legation.FlowTest do
   # Rows 34, 75, 76, 116: what a slow engine, a slow link and a long wait cost, and whom.
   use Legation.Case, async: true
 
-  alias Legation.Cable
+  alias Legation.{Cable, Instance}
 
   @kilobyte :binary.copy("x", 1_000)
 
@@ -73,6 +73,14 @@ defmodule Legation.FlowTest do
     # The goodbye is behind it.
     assert {:closed, :normal, _text} = await(watch_alice, {:peer_down, "bob"})
     assert Legation.counters(bob).goodbyes_cut == 0
+  end
+
+  @tag :embedded
+  test "who loses the Directory says goodbye all the same" do
+    %{alice: alice, bob: bob} = realms()
+    watch_alice = watch(alice)
+    bob |> Instance.process(Directory) |> Process.whereis() |> Process.exit(:kill)
+    assert {:closed, :shutdown, _text} = await(watch_alice, {:peer_down, "bob"})
   end
 
   test "a realm that stops does not keep its goodbye for what waits for a stalled engine" do
